@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import registry
 from retrodict.core.display import plain
 from retrodict.core.errors import RefusedError
-from retrodict.core.identity import canonical_json, digest, digest_file
+from retrodict.core.identity import canonical_json, digest
 from retrodict.data.definitions import Table
 from retrodict.data.versions import live_batches
 from retrodict.decisions.definitions import Policy
@@ -100,24 +97,14 @@ def _source(workspace: Workspace, part: PipelineStep, partition: str) -> str:
     return pattern if "://" in pattern else str(workspace.root / pattern)
 
 
-def _files(source: str) -> list[str]:
-    """Files of a source on this machine: a pattern, a folder, or a file."""
-    path = Path(source)
-    names = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else (
-        Path(name) for name in glob.glob(str(path)))  # fmt: skip
-    return sorted(str(name) for name in names)
-
-
 def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
     """What a noun depends on, and whether its effect stands."""
     params = dict(part.params)
 
-    def state(partition: str) -> Mapping[str, str]:
+    def state(_partition: str) -> Mapping[str, str]:
         match part.noun:
             case "ingest":
-                files = _files(_source(workspace, part, partition)) if "source" in params else []
-                content = {os.path.relpath(name, workspace.root): digest_file(Path(name)) for name in files}
-                return {"table": workspace.definitions.get(Table, params["table"]).version, **content}
+                return {"table": workspace.definitions.get(Table, params["table"]).version}
             case "build" | "verify":
                 tables, features = _feature_state(workspace, part.noun)
                 return {**tables, "features": features}
@@ -199,7 +186,7 @@ def _judged(part: PipelineStep, result: Any, facts: Mapping[str, Any], **more: A
 
 def _ingest(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
     params, rows = dict(part.params), _source(project.workspace, part, job["partition"])
-    elsewhere = not part.inputs and not _files(rows)  # a URL: nothing says whether it has changed
+    elsewhere = "://" in rows  # a URL: nothing says whether it has changed
     if part.inputs:
         (rows,) = load_inputs(project.workspace, job["inputs"]).values()
     report = project.data.ingest(params["table"], rows, replace=params["replace"], fill_missing=params["fill_missing"])

@@ -168,3 +168,34 @@ def test_a_table_that_arrow_cannot_hold_is_refused_in_words(tmp_path) -> None:
                 store_output(workspace.objects, value, where="step s")
             assert "Meier" not in str(caught.value)
         assert store_output(workspace.objects, pl.DataFrame({"a": [1]}), where="step s")["rows"] == 1
+
+
+READS = (
+    HEAD
+    + """
+@step(reads=("in/*.csv", "rates"))
+def cleaned(folder: str = "in"):
+    note("cleaned")
+    return sorted(path.read_text() for path in Path(folder).glob("*.csv"))
+
+p = Pipeline("p", [cleaned])
+"""
+)
+
+
+@pytest.mark.slow
+def test_files_that_a_step_reads_are_in_its_key(tmp_path) -> None:
+    """A new one, other content, one less: of a pattern and of a folder; a file that no pattern names is none."""
+    for name in ("in", "rates/old"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "in/a.csv").write_text("1")
+    with write(tmp_path, READS) as project:
+        for change, why in [(lambda: None, "first execution"),
+                            (lambda: (tmp_path / "in/b.csv").write_text("2"), "in/b.csv - → "),
+                            (lambda: (tmp_path / "in/c.txt").write_text("3"), "unchanged"),
+                            (lambda: (tmp_path / "in/a.csv").write_text("4"), "in/a.csv "),
+                            (lambda: (tmp_path / "rates/old/r").write_text("5"), "rates/old/r - → "),
+                            ((tmp_path / "in/b.csv").unlink, "in/b.csv ")]:  # fmt: skip
+            change()
+            assert reasons(project.pipelines.run("p"))["cleaned"].startswith(why)
+    assert len(effects(tmp_path)) == 5

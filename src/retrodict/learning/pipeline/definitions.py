@@ -48,6 +48,9 @@ class PipelineStep(Definition):
         The others, plain values.
     after : tuple of str
         Steps that must have succeeded before, beside those whose outputs it takes.
+    reads : str or tuple of str
+        Files that it reads, as paths, folders or patterns (``"in/*.csv"``, ``"in/**/*.csv"``) from the project's
+        folder, in which ``{partition}`` stands for the partition: by other content it is executed again.
     retries : int, default 0
         How often it is tried again after an error.
     pause : duration, default "1s"
@@ -73,6 +76,7 @@ class PipelineStep(Definition):
     inputs: tuple[str, ...] = ()
     params: tuple[tuple[str, Any], ...] = ()
     after: tuple[str, ...] = ()
+    reads: str | tuple[str, ...] = ()
     retries: int = 0
     pause: str = "1s"
     timeout: str | None = None
@@ -83,6 +87,11 @@ class PipelineStep(Definition):
         """Check names and limits."""
         super().__post_init__()
         where = f"step {self.name}"
+        reads: tuple[Any, ...] = (self.reads,) if isinstance(self.reads, str) else tuple(self.reads)
+        object.__setattr__(self, "reads", reads)
+        if strange := [name for name in reads if not isinstance(name, str) or not name or "://" in name]:
+            raise DefinitionError("reads must be paths or patterns of files on this machine", where=where, got=strange,
+                                  remedy="Write reads='in/*.csv', or several as a tuple")  # fmt: skip
         for length in (self.pause, *([self.timeout] if self.timeout is not None else ())):
             parse_duration(length, where=where)
         if self.memory is not None:
@@ -129,6 +138,12 @@ class PipelineStep(Definition):
         return replace(self, name=name or self.name, params=tuple(values.items()))
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Paths and patterns of the files whose content its result depends on."""
+        source = dict(self.params).get("source") if self.noun == "ingest" else None
+        return (*self.reads, *([source] if source else []))
+
+    @property
     def makes(self) -> frozenset[str]:
         """What it leaves behind, as far as its definition says."""
         values = dict(self.params)
@@ -163,7 +178,7 @@ class _Steps:
         name : str, optional
             The function's name by default.
         **options
-            ``after``, ``retries``, ``pause``, ``timeout``, ``memory``, ``cpus`` of :class:`PipelineStep`.
+            ``after``, ``reads``, ``retries``, ``pause``, ``timeout``, ``memory``, ``cpus`` of :class:`PipelineStep`.
 
         Raises
         ------
@@ -448,7 +463,7 @@ def parse_memory(text: str, *, where: str) -> int:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    allowed = ("after", "retries", "pause", "timeout", "memory", "cpus")
+    allowed = ("after", "reads", "retries", "pause", "timeout", "memory", "cpus")
     for name in options:
         rule = "an option of a step must be one that there is"
         check_known(name, allowed, rule, where="step", what="option", error=DefinitionError)
@@ -460,4 +475,4 @@ def _name_of(noun: Any) -> str:
 
 
 def _reads_partition(part: PipelineStep) -> bool:
-    return PARTITION in part.inputs or "{partition}" in str(dict(part.params).get("source", ""))
+    return PARTITION in part.inputs or any("{partition}" in name for name in part.files)

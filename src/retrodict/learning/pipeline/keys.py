@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from retrodict.core.display import shorten
 from retrodict.core.errors import NotFoundError
-from retrodict.core.identity import canonical_json, digest
+from retrodict.core.identity import canonical_json, digest, digest_file
 from retrodict.learning.environment import describe_environment
 from retrodict.learning.pipeline.code import code_of
 from retrodict.learning.pipeline.definitions import PipelineStep
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
 
-__all__ = ["KeyMaker", "Parts", "differences"]
+__all__ = ["KeyMaker", "Parts", "contents", "differences"]
 
 Parts = dict[str, dict[str, str]]
 """What a key is made of, by kind and name: ``code``, ``params``, ``inputs``, ``tables``, ``state``, ``environment``."""
@@ -74,6 +77,14 @@ class KeyMaker:
             "partition": {"name": partition},
             "environment": {"lock": self._lock},
         }  # fmt: skip
+
+
+def contents(root: Path, name: str) -> dict[str, str]:
+    """Hash of every file of a pattern, a folder or a path, by path; each from the project's folder."""
+    path = root / name  # 'a[1].csv' may be a name
+    paths = path.rglob("*") if path.is_dir() else [path] if path.exists() else (
+        root / match for match in glob.glob(name, root_dir=root, recursive=True))  # fmt: skip
+    return {os.path.relpath(file, root): digest_file(file) for file in sorted(paths) if file.is_file()}
 
 
 def differences(before: Parts, now: Parts, objects: ObjectStore) -> list[str]:

@@ -24,7 +24,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.pipeline.child import Child
 from retrodict.learning.pipeline.definitions import Pipeline, PipelineStep
-from retrodict.learning.pipeline.keys import KeyMaker, Parts, differences
+from retrodict.learning.pipeline.keys import KeyMaker, Parts, contents, differences
 from retrodict.learning.pipeline.leases import Lease, Leases
 from retrodict.learning.runs import Artifact, Run, fail_run, finish_run, list_runs, start_run
 from retrodict.workspace import Workspace, capture_code, definitions_of
@@ -374,8 +374,11 @@ class _Runner:
                 versions = newest_versions(self._workspace.tables, [label], where=f"step {task.report.step}")
                 task.inputs[name] = {"table": f"{label}@{versions[label]}"}
         inputs = {name: entry for name, entry in task.inputs.items() if entry is not None}
-        partition = task.report.partition
-        task.parts = self._keys.parts(task.part, inputs, partition, self._effect(task).state(partition))
+        partition, state = task.report.partition, {}
+        for name in task.part.files:
+            state.update(contents(self._workspace.root, name.replace("{partition}", partition)))
+        state.update(self._effect(task).state(partition))
+        task.parts = self._keys.parts(task.part, inputs, partition, state)
 
     def _key(self, task: _Task) -> str:
         return digest(canonical_json(task.parts))

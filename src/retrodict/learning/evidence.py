@@ -131,9 +131,9 @@ def forsaken(workspace: Workspace, model: Model, run: Run, frame: Frame, parts: 
     column = workspace.tables.read(table, version, columns=["_batch"]).column(0).combine_chunks().dictionary_encode()
     batch = np.asarray(column.indices.fill_null(0).to_numpy())  # in the order in which they were written
     event = (frame.known_at != NEVER) & ~np.isnan(frame.labels)
-    judged = np.zeros(len(batch), np.bool_)
-    judged[np.concatenate(list(parts.values()))] = True
-    until = np.where(judged, frame.at + np.nan_to_num(np.abs(frame.labels), posinf=0.0) * DAY, 0)
+    inside = np.zeros(len(batch), np.bool_)
+    inside[np.concatenate(list(parts.values()))] = True
+    until = np.where(inside, frame.at + np.nan_to_num(np.abs(frame.labels), posinf=0.0) * DAY, 0)
     for last in range(int(batch.max(initial=0)) - 1, -1, -1):
         old = batch <= last
         newest = int(max(frame.at[old].max(), frame.known_at[old & event].max(initial=0)))

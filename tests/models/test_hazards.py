@@ -3,10 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.stats import norm
 from statsmodels.duration.hazard_regression import PHReg
 
 from retrodict.core.errors import InputError
+from retrodict.core.statistics.survival import event_by
 from retrodict.core.tasks import Target
 from retrodict.evaluation import evaluate
 from retrodict.models import Examples, InputSpec, ModelArtifact, Problem, explain_row, get_estimator
@@ -34,7 +38,7 @@ def problem(matrix, labels, params=None, valid=None, weights=None):
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_the_partial_likelihood_is_that_of_statsmodels(rounded):
-    """Coefficients, standard errors and value with Efron's ties; the baseline is Breslow's."""
+    """Coefficients, standard errors and value with Efron's ties; the baseline solves its own equations."""
     matrix, labels = simulated(300, 1, rounded=rounded)
     partial = _Partial(matrix, labels, np.ones(300), 0.0)
     beta, _, converged = partial.solve(50)
@@ -46,7 +50,10 @@ def test_the_partial_likelihood_is_that_of_statsmodels(rounded):
     assert np.abs(gradient).max() < 1e-6
     np.testing.assert_allclose(np.sqrt(np.diag(np.linalg.inv(information))), reference.bse, rtol=1e-4)
     theta = np.exp(matrix @ beta)
-    expected = sum(1 / theta[np.abs(labels) >= t].sum() for t in labels[(labels > 0) & (labels <= 5)])
+    expected = 0.0
+    for t in np.unique(labels[(labels > 0) & (labels <= 5)]):
+        events, risk = theta[labels == t], theta[np.abs(labels) >= t].sum()
+        expected += brentq(lambda h, d=events, r=risk: (d / -np.expm1(-h * d)).sum() - r, 1e-9, 50.0, xtol=1e-14)
     assert partial.baseline(beta, np.array([5.0]))[0] == pytest.approx(expected)
 
 
@@ -74,6 +81,33 @@ def test_a_fit_keeps_the_ratios_of_hazards_per_unit():
         difference = terms[f"town={word}"]["coefficient"] - terms["town=missing"]["coefficient"]
         assert difference == pytest.approx(contrast, abs=1e-4)
     assert sum(terms[f"town={word}"]["coefficient"] for word in ("x", "y", "missing")) == pytest.approx(0, abs=1e-8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.sampled_from([0.5, 1.0, 2.0])), min_size=1))
+def test_without_terms_it_is_kaplan_meier(rows):
+    """With any ties and weights at every horizon; where all at risk have their event nobody is left."""
+    days, seen, weights = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    labels, horizons = np.where(seen == 1, days, -days), np.arange(0.5, 7.0, 0.5)
+    hazards = _Partial(np.zeros((len(labels), 1)), labels, weights, 0.0).baseline(np.zeros(1), horizons)
+    np.testing.assert_allclose(-np.expm1(-hazards), event_by(labels, horizons, weights), atol=1e-8)
+
+
+def test_monthly_times_of_a_known_hazard_are_calibrated():
+    """A third of the rows at each time: promises are true for low and high rows, and 1 where all have it at once."""
+    rng = np.random.default_rng(11)
+    x, target = rng.normal(size=20_000), Target("survival", horizons=("30d", "60d", "90d"))
+    days = 30.0 * np.ceil(rng.exponential(size=20_000) / (0.43 * np.exp(0.3 * x)))
+    labels = np.where(days <= (ends := 30.0 * rng.integers(1, 6, 20_000)), days, -ends)
+    inputs = InputSpec.learn({"x": x})
+
+    def outputs(labels, rows):
+        fitted = get_estimator("cox").solve(Problem(inputs, Examples(x[:, None], labels, target), None, {}, seed=1))
+        return fitted.engine.scores(np.array(rows)[:, None])
+
+    truth = -np.expm1(-0.43 * np.exp(0.3 * np.array([-1.0, 0.0, 1.0]))[:, None] * [1, 2, 3])
+    np.testing.assert_allclose(outputs(labels, [-1.0, 0.0, 1.0]), truth, atol=0.02)
+    np.testing.assert_array_equal(outputs(np.full(20_000, 1 / 86400e6), [-1.0, 0.0, 1.0]), 1.0)
 
 
 def test_gradient_and_information_are_differences():

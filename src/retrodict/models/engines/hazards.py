@@ -30,8 +30,8 @@ __all__ = ["check_events", "solve_cox"]
 
 Floats = NDArray[np.float64]
 
-_TOLERANCE, _HALVINGS = 1e-9, 30
-_NEVER = -700.0  # logarithm of a hazard of nothing
+_TOLERANCE, _HALVINGS, _ASCENTS = 1e-9, 30, 100
+_NEVER, _ALWAYS = -700.0, 700.0  # logarithms of a hazard of nothing, and of one that nobody outlives
 
 
 def check_events(train: Examples, where: str) -> None:
@@ -91,11 +91,27 @@ class _Partial:
         return value, gradient, information + self.penalty * np.eye(len(beta))
 
     def baseline(self, beta: Floats, days: Floats) -> Floats:
-        """Breslow's cumulative hazard of a row whose terms are zero, at some days."""
-        theta = self._w * np.exp(self._x @ beta)
-        deaths = np.bincount(self._group, self._w[self._events])
-        sums = np.cumsum(deaths / np.cumsum(theta)[self._ends - 1])
-        return step_at(self._times, sums, days, start=0.0)
+        """Cumulative hazard of a row whose terms are zero, at some days (Kalbfleisch & Prentice 1973).
+
+        Of rows with equal terms it is minus the logarithm of Kaplan-Meier's share, however many events are tied; where
+        all who are at risk have their event it is infinite. Breslow's, of rare ties, would promise too little.
+        """
+        theta = np.exp(self._x @ beta)
+        factors, mass = theta[self._events], (self._w * theta)[self._events]
+        risk = np.cumsum(self._w * theta)[self._ends - 1]
+        # Each step h solves: sum of w theta / (1 - exp(-h theta)) over its events = sum of w theta at risk. It is
+        # convex in h and Breslow's step lies below the root, so that Newton's steps ascend to it.
+        steps = np.bincount(self._group, self._w[self._events]) / risk
+        steps[np.bincount(self._group, mass) >= risk * (1.0 - _TOLERANCE)] = np.inf
+        for _ in range(_ASCENTS):
+            shares = -np.expm1(-factors * steps[self._group])
+            excess = np.bincount(self._group, mass / shares) - risk
+            slope = np.bincount(self._group, mass * factors * (1.0 - shares) / shares**2)
+            move = np.divide(excess, slope, out=np.zeros(len(steps)), where=slope > 0)
+            steps = steps + move
+            if (move <= _TOLERANCE * steps).all():
+                break
+        return step_at(self._times, np.cumsum(steps), days, start=0.0)
 
     def solve(self, limit: int) -> tuple[Floats, int, bool]:
         """Coefficients, steps taken, and whether the last one changed nothing that counts."""
@@ -142,7 +158,8 @@ def solve_cox(problem: Problem) -> Fitted[GeneralisedEngine]:
         beta, steps, converged = partial.solve(int(params["max_iterations"]))
         hazards = partial.baseline(beta, np.array(train.target.days))
         inverse = np.asarray(np.linalg.pinv(partial.of(beta)[2], rcond=_TOLERANCE, hermitian=True), np.float64)
-    sums = [fold_weights(beta, math.log(value) if value > 0 else _NEVER, columns) for value in hazards.tolist()]
+    starts = [min(math.log(value), _ALWAYS) if value > 0 else _NEVER for value in hazards.tolist()]
+    sums = [fold_weights(beta, start, columns) for start in starts]
     facts = {**params, "solver": "newton", "ties": "efron", "iterations": steps, "converged": converged}
     notes = {"coefficients": len(beta), "hazard_ratios": _ratios(problem, columns, beta, inverse)}
     return Fitted(GeneralisedEngine(train.target, "hazard", tuple(sums)), facts, {}, notes)

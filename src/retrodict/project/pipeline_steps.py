@@ -138,8 +138,8 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
             unverified = [view.name for features in sets for view in verdicts.unverified_views(workspace, features)]
             return f"view {unverified[0]} has not passed" if unverified else ""
         case "train":
-            standing = {version.ref: version for version in registry.list_versions(workspace, params["model"])}
-            version = standing.get(effect["model"])
+            versions = {version.ref: version for version in registry.list_versions(workspace, params["model"])}
+            version = versions.get(effect["model"])
             missing = version is None or not workspace.objects.exists(version.artifact)
             return f"{effect['model']} is gone" if missing else ""
         case "deploy":
@@ -193,6 +193,9 @@ def _ingest(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Fac
     checks = [{"check": check.check, "status": check.status, "failed": check.failed} for check in report.checks]
     facts = {"table": report.table, "version": report.version, "rows": report.rows_in, "accepted": report.accepted,
              "quarantined": report.quarantined, "checks": checks}  # fmt: skip
+    if report.quarantined:
+        worst = max(report.checks, key=lambda check: check.failed)
+        facts["note"] = f"{report.quarantined} of {report.rows_in} rows in quarantine, most by {worst.check}"
     return facts, {"volatile": elsewhere}
 
 

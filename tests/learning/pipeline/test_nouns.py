@@ -10,6 +10,7 @@ import pytest
 from tests.learning.pipeline.project import reasons, statuses, write
 
 from retrodict import Pipeline, Project, Table, step
+from retrodict.core.errors import DefinitionError
 from retrodict.learning import list_runs
 from retrodict.project.pipeline_steps import bind_effect
 
@@ -88,6 +89,40 @@ def test_a_proof_needs_the_rows_that_models_learn_from(tmp_path) -> None:
     with write(tmp_path, LOANS.replace('"bad", loans, "bad"', '"bad", loans, "NOT bad"')) as project:
         state = bind_effect(project.workspace, pipeline.step("verify")).state("")
         assert state["features"] != before[0]["features"]
+
+
+GROWING = """
+from retrodict import Pipeline, Table, step
+
+sales = Table("sales", key="id")
+
+@step
+def cleaned(count: int = 2):
+    import pyarrow as pa
+    return pa.table({"id": list(range(count))})
+
+p = Pipeline("p", [cleaned, step.ingest(sales, cleaned)])
+"""
+
+
+@pytest.mark.slow
+def test_rows_in_quarantine_are_in_the_line_of_their_step(tmp_path) -> None:
+    """A source that grows brings old rows again: said with the check, also of a step that is skipped, and in JSON."""
+    with write(tmp_path, GROWING) as project:
+        first = project.pipelines.run("p").steps[1]
+        assert (first.reason, first.facts["quarantined"]) == ("first execution", 0)
+    with write(tmp_path, GROWING.replace("count: int = 2", "count: int = 3")) as project:
+        note = "2 of 3 rows in quarantine, most by new_key(id)"
+        for why in ("input cleaned changed", "unchanged"):
+            run = project.pipelines.run("p")
+            assert run.steps[1].reason == f"{why}; {note}"
+            assert run.to_dict()["steps"][1]["facts"]["quarantined"] == 2
+        assert note in " ".join(str(project.pipelines.status("p")).split())
+    with pytest.raises(DefinitionError, match="Did you mean the option 'replace'"):
+        step.ingest("sales", "a.csv", replac=True)
+    with write(tmp_path, GROWING.replace("sales, cleaned)", "sales, cleaned, replace=True)")) as project:
+        assert project.pipelines.run("p").steps[1].reason.startswith("replace false → true")
+        assert project.data.read("sales").num_rows == 2
 
 
 LEAST = 40

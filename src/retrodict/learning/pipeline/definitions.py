@@ -217,6 +217,7 @@ class _Steps:
         **options
             As for a function; ``replace`` and ``fill_missing`` as for ``project.data.ingest``.
         """
+        _check_options(options, "replace", "fill_missing")
         label = check_name(_name_of(table), what="table")
         params = {"table": label, "replace": options.pop("replace", False),
                   "fill_missing": options.pop("fill_missing", False)}  # fmt: skip
@@ -462,8 +463,8 @@ def parse_memory(text: str, *, where: str) -> int:
     return int(match[1]) * {"MB": 10**6, "GB": 10**9}[match[2]]
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    allowed = ("after", "reads", "retries", "pause", "timeout", "memory", "cpus")
+def _check_options(options: Mapping[str, Any], *more: str) -> None:
+    allowed = (*more, "after", "reads", "retries", "pause", "timeout", "memory", "cpus")
     for name in options:
         rule = "an option of a step must be one that there is"
         check_known(name, allowed, rule, where="step", what="option", error=DefinitionError)

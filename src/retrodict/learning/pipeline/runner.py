@@ -93,6 +93,8 @@ class StepReport:
         Run that made the result.
     seconds : float, optional
     attempts : int
+    facts : dict
+        What a noun says of its effect: rows in quarantine of an ingest, metrics and gates of a training.
     """
 
     step: str
@@ -104,6 +106,12 @@ class StepReport:
     run: str = ""
     seconds: float | None = None
     attempts: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, output: Mapping[str, Any]) -> None:
+        """Show what an output says of itself."""
+        self.facts = output.get("effect", {})
+        self.reason = "; ".join(filter(None, (self.reason, self.facts.get("note"))))
 
     @property
     def label(self) -> str:
@@ -333,6 +341,7 @@ class _Runner:
     def _take(self, task: _Task, run: Run, reason: str) -> None:
         task.output, task.report.run = run.summary["output"], run.ref
         task.report.status, task.report.reason = "skipped", reason
+        task.report.take(run.summary["output"])
 
     def _skips(self, task: _Task) -> bool:
         """Whether a former result stands; otherwise the report says why not."""
@@ -441,6 +450,7 @@ class _Runner:
             return
         self.leases.forget(task.lease)
         report.status, report.run, task.output = result["status"], run.ref, output
+        report.take(output or {})
         if error:
             report.error = ": ".join(filter(None, (result["error"], result["message"])))
             report.trace = [*result["trace"], f"log: {child.log.relative_to(self._workspace.root)}"]

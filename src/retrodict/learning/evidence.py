@@ -147,7 +147,7 @@ def forsaken(workspace: Workspace, model: Model, run: Run, frame: Frame, parts: 
                 f"{int(open_rows.sum()):,} rows of {table} in earlier batches have no event after "
                 f"{format_time(newest)}, the newest moment there, while {int(later.sum()):,} of {int((~old).sum()):,} "
                 "rows ingested since have: they count as event-free until "
-                f"{format_time(int(until[open_rows].max()))}. Ingest {table} anew with their outcomes (--replace), or "
+                f"{format_time(int(until[open_rows].max()))}. Ingest their outcomes with --update, or "
                 "say until= when they were last looked at."
             )
             return (sentence,)

@@ -13,11 +13,11 @@ from tests.learning.test_resume import killed
 from tests.project.test_tasks import LATE, rows, write
 from tests.serving.project import DAYS, START
 
-from retrodict import Project, WarmStart
+from retrodict import GroupSplit, HashSplit, Project, WarmStart
 from retrodict.core.clock import SimulatedClock, from_micros
 from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, InputError, IntegrityError, NotFoundError, RefusedError
-from retrodict.learning.frame import build_frame
+from retrodict.learning.frame import Frame, build_frame
 from retrodict.learning.warmstart import Predecessor
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
@@ -227,6 +227,55 @@ def test_rows_split_by_hash_never_change_side(tmp_path: Path) -> None:
         project.data.ingest("loans", loans(1_000, seed=3, first=5_000), replace=True)
         with pytest.raises(RefusedError, match=r"must not have learned from rows.*test rows"):
             project.train("credit", start_from="credit@1")
+
+
+def replaced(rows: pa.Table, **columns: Any) -> pa.Table:
+    """Rows with some columns written anew; None drops one."""
+    return pa.table({**{name: rows.column(name) for name in rows.column_names if name not in columns},
+                     **{name: values for name, values in columns.items() if values is not None}})  # fmt: skip
+
+
+def start_again(root: Path, before: tuple[str, pa.Table], now: tuple[str, pa.Table], table: str = "loans") -> Any:
+    """Train on rows, write others in their place and begin from that; of both a definition (key, split, features)."""
+    for number, (change, body) in enumerate((before, now)):
+        (root / "retrodict.toml").write_text('[project]\nname = "loans"\n')
+        key, split, *features = change.split(" | ")
+        name = ("loans", table)[number]
+        text = TIMELESS.replace('Table("loans", key="id")', f'Table("{name}", key="{key}")').replace("SPLIT", split)
+        text = text.replace('"x", "z", "place"', ", ".join(features) or '"x", "z", "place"').replace("MORE", "")
+        (root / "definitions.py").write_text(text)
+        with Project(root, actor="ana") as project:
+            project.data.ingest(name, body, replace=True)
+            run = project.train("credit", start_from=WarmStart("credit@1", compare=False) if number else None)
+    return run
+
+
+def sides(split: HashSplit | GroupSplit, rows: pa.Table) -> dict[str, set[int]]:
+    """Keys of the rows of each part, by the split alone."""
+    labels = rows.column("bad").to_numpy().astype(float)
+    none = np.zeros(len(labels), dtype=np.int64)
+    parts = split.assign(Frame(rows, (), none, labels, none, timed=False), now=1)
+    return {name: set(rows.column("id").to_numpy()[at].tolist()) for name, at in parts.items()}
+
+
+@pytest.mark.parametrize("split", [HashSplit(by="owner"), GroupSplit(by="owner")])
+def test_rows_whose_group_is_written_anew_are_told_by_their_key(split: HashSplit | GroupSplit, tmp_path: Path) -> None:
+    """A merge of customers puts learned rows among those that judge; counted against the splits of plain rows."""
+    rows = loans(1_000)
+    merged = replaced(rows, owner=np.random.default_rng(4).integers(1_000, 1_200, 1_000))
+    old, new = sides(split, rows), sides(split, merged)
+    seen = len(old["train"] & new["validate"]), len((old["train"] | old["validate"]) & new["test"])
+    expected = f"{seen[0]} of the {len(new['validate'])} validate rows, {seen[1]} of the {len(new['test'])} test rows"
+    with pytest.raises(RefusedError, match=f"{expected}, by key id'"):
+        start_again(tmp_path, (f"id | {split!r}", rows), (f"id | {split!r}", merged))
+
+
+@pytest.mark.parametrize(("then", "now"), [("owner", "id"), ("id", "owner")])
+def test_rows_of_groups_that_a_split_kept_together_are_seen(then: str, now: str, tmp_path: Path) -> None:
+    """Other rows of the same customers: by the columns of the split of then as of now."""
+    with pytest.raises(RefusedError, match="test rows, by equal owner'"):
+        start_again(tmp_path, (f'id | HashSplit(by="{then}")', loans(800)),
+                    (f'id | HashSplit(by="{now}")', loans(800, seed=2, first=800)))  # fmt: skip
 
 
 def test_what_a_version_before_the_source_has_seen_counts(tmp_path: Path) -> None:

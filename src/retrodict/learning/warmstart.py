@@ -1,7 +1,7 @@
 """Training on from a version: which it is, whether it fits, what it knows of the rows that judge, what it brought.
 
 A version that has seen the rows that judge looks better than it is. So the rows that it and those before it learned
-from are found again, by the key of the table, in the rows as they are now, and such a start is refused.
+from are found again in the rows as they are now (:mod:`~retrodict.learning.ties`), and such a start is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from retrodict.core.statistics.drift import judge_features
@@ -21,13 +20,13 @@ from retrodict.evaluation.reference import BlockCounts, FeatureReference, Refere
 from retrodict.learning.frame import Frame, build_frame
 from retrodict.learning.recipes import Progress, Trained, run_recipe, without_spans
 from retrodict.learning.runs import MetricPoint, Run, get_run
+from retrodict.learning.ties import RowTies
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.inputs import InputSpec
 from retrodict.models.splits import split_from_dict
 from retrodict.models.warmstart import WarmStart
 from retrodict.registry import current, get_version
-from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace, definitions_of
 
 if TYPE_CHECKING:
@@ -201,7 +200,9 @@ class Predecessor:
     ) -> tuple[list[str], Positions]:
         """Refuse a version that learned from rows that choose or judge, or after they were decided."""
         split, table, sentences = model.recipe.split, model.label.table, list[str]()
-        old, counts = _NONE, dict.fromkeys(("validate", "test"), 0)
+        old = _NONE
+        seen: dict[str, Positions] = {"validate": _NONE, "test": _NONE}
+        ways: dict[str, None] = {}
         for former in _ancestors(workspace, run):
             definition = definitions_of(workspace, former.code).get(Model, former.model)
             definition = definition.with_split(split_from_dict(former.params["split"]))
@@ -217,23 +218,26 @@ class Predecessor:
                         got=f"{late:,} of its {len(rows[source]):,} {source} rows whose outcome was known later",
                         remedy="Let the split begin later, or begin from an earlier version",
                     )  # fmt: skip
-            if definition.label.table.name != table.name:
-                sentences.append(f"{self.ref} learned from rows of {definition.label.table.name!r}: whether they tell "
-                                 f"of the rows of {table.name!r} that judge cannot be seen.")  # fmt: skip
-                continue
-            ends = (former.data["versions"][table.name], versions[table.name])
-            ties = split.columns or tuple(table.key)
+            theirs = definition.label.table.name
+            ties = RowTies(
+                workspace.tables, (definition, model), (former.data["versions"][theirs], versions[table.name])
+            )
             for source, later in (("train", ("validate", "test")), ("validate", ("test",))):
-                same = _same_rows(workspace, table.name, ties, ends, rows[source], timed=split.timed and past.timed)
-                for part in later:
-                    counts[part] += len(np.intersect1d(same, parts[part]))
-            if former is run:
-                same = _same_rows(workspace, table.name, tuple(table.key), ends, rows["test"], timed=True)
+                for part, way, positions in ties.seen(rows[source], {name: parts[name] for name in later}):
+                    seen[part], ways[way] = np.union1d(seen[part], positions), None
+            if ties.renamed:
+                sentences.append(f"{self.ref} learned from rows of {theirs!r}: whether they tell of the rows of "
+                                 f"{table.name!r} that judge is seen by equal rows alone.")  # fmt: skip
+            elif former is run and ties.keys:
+                same = ties.equal(ties.keys[0], rows["test"])
                 old = np.setdiff1d(same, np.concatenate([parts["train"], parts["validate"]]))
-        if any(counts.values()):
+        if ways:
+            counts = [
+                f"{len(rows):,} of the {len(parts[part]):,} {part} rows" for part, rows in seen.items() if len(rows)
+            ]
             raise RefusedError(
                 "a version to begin from must not have learned from rows that choose or judge", where=self.ref,
-                got=", ".join(f"{n:,} of the {len(parts[part]):,} {part} rows" for part, n in counts.items() if n),
+                got=f"{', '.join(counts)}, by {' and '.join(ways)}",
                 remedy="Split with HashSplit(by=…), whose rows never change side, or in time; or train from nothing",
             )  # fmt: skip
         return sentences, old[~np.isnan(frame.labels[old])]
@@ -289,25 +293,6 @@ def _ancestors(workspace: Workspace, run: Run) -> Iterator[Run]:
         if (start := run.params.get("start_from")) is None:
             return
         run = get_run(workspace, start["run"])
-
-
-def _same_rows(
-    workspace: Workspace, table: str, ties: tuple[str, ...], ends: tuple[int, int], rows: Positions, *, timed: bool
-) -> Positions:
-    """Positions in the newer version of a table of what rows of the older one are or are tied to.
-
-    Without columns that tie them rows of one version are themselves; those of a split in time are told by their time.
-    """
-    if not ties:
-        if ends[0] != ends[1] and not timed:
-            raise RefusedError("rows must have a key to tell which a version has learned from", where=f"table {table}",
-                               got="none, and other rows than then", remedy=f"Say Table({table!r}, key=…)")  # fmt: skip
-        return rows if ends[0] == ends[1] else _NONE
-    past, now = (workspace.tables.read(table, end, columns=list(ties)) for end in ends)
-    now = now.append_column("_position", pa.array(np.arange(now.num_rows)))
-    columns = ", ".join(map(quote, ties))
-    tied = query(f"SELECT _position FROM now SEMI JOIN past USING ({columns})", now=now, past=past.take(pa.array(rows)))
-    return np.sort(tied.column("_position").to_numpy())
 
 
 def _iterations(params: Mapping[str, Any]) -> int | None:

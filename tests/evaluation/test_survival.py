@@ -157,6 +157,21 @@ def test_the_ladder_is_judged_on_the_horizons_that_rows_were_followed_to() -> No
     assert none.verdict.value is None
 
 
+@pytest.mark.parametrize(("beyond", "evaluable"), [(9, False), (10, True)])
+def test_ten_rows_must_have_been_followed(beyond, evaluable) -> None:
+    """To a horizon before which others were lost; with nine it has no score."""
+    labels = np.r_[np.full(beyond, -6.0), np.full(30, 1.0), np.full(30, -3.0)]
+    metric = evaluate(labels, np.full((len(labels), 2), 0.5), TARGET)["brier_5d"]
+    assert (metric.value is not None) == evaluable
+
+
+def test_a_bin_counts_in_the_calibration_error_by_its_rows() -> None:
+    """Eighty rows off by 0.5, and twenty of another probability that are right: 0.4, not 0.25."""
+    labels, guess = np.full(100, -6.0), np.r_[np.zeros(20), np.full(80, 0.5)]
+    result = evaluate(labels, np.stack([guess, guess], axis=1), TARGET)
+    assert result["calibration_error_5d"].value == pytest.approx(0.4)
+
+
 def test_labels_outputs_and_gates_are_of_the_task() -> None:
     """Zero has no sign, probabilities do not fall with the horizon, and gates read horizons that there are."""
     with pytest.raises(InputError, match="signed days other than 0"):

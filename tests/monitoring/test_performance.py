@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
@@ -11,7 +12,10 @@ from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json
-from retrodict.monitoring.outcomes import outcomes
+from retrodict.core.statistics.survival import event_by
+from retrodict.core.tasks import Target
+from retrodict.evaluation import evaluate
+from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import OTHERS, performance
 
 
@@ -139,3 +143,21 @@ def test_a_feature_may_go_by_its_own_name(world, kit):
 def test_the_plain_form_is_json(given):
     """No NaN, no NumPy."""
     assert canonical_json([part.to_dict() for part in performance(given, by=["carrier"])])
+
+
+def test_rows_that_were_lost_bias_no_rate_of_a_horizon():
+    """Half are lost: the rate is Kaplan-Meier's, the Brier score that of a run, a true model has ratio 1."""
+    rng, count, target = np.random.default_rng(0), 20_000, Target("survival", horizons=("90d",))
+    days, ends = rng.exponential(90, count), rng.exponential(90, count)
+    labels, truth = np.where(days <= np.minimum(ends, 400), days, -np.minimum(ends, 400)), 1 - np.exp(-1)
+    now, zeros = parse_time("2024-06-01T00:00:00Z"), np.zeros(count, dtype=np.int64)
+    decisions = pa.table({"time": zeros + now - 400 * DAY, "fallback": pa.nulls(count), "key": pa.nulls(count),
+                          'output__event_by["90d"]': np.full(count, truth)})  # fmt: skip
+    status = np.where((labels > 0) | (labels <= -90), "known", "void")
+    facts = Outcomes("keep", now, decisions, status, labels, zeros, 0, 0, 0, 0, (), target, np.full(count, 400.0))
+    part = next(part for part in performance(facts) if part.decisions)
+    assert part["event_rate_90d"].value == pytest.approx(event_by(labels, np.array([90.0]))[0])
+    assert part["event_rate_90d"].low < truth < part["event_rate_90d"].high
+    assert part["calibration_ratio_90d"].value == pytest.approx(1, abs=0.02)
+    run = evaluate(labels, np.full((count, 1), truth), target)["brier_90d"].value
+    assert part["brier_90d"].value == pytest.approx(run)

@@ -23,7 +23,7 @@ from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.binary import CalibrationBin
 from retrodict.evaluation.estimates import Measure, influence_interval, mean
 
-__all__ = ["brier_losses", "followed_rows", "horizon_curve", "survival_measures", "unfollowed"]
+__all__ = ["brier_losses", "followed_rows", "horizon_curve", "horizon_weights", "survival_measures", "unfollowed"]
 
 Floats = NDArray[np.float64]
 
@@ -50,15 +50,22 @@ def unfollowed(rows: Rows, place: int) -> str | None:
         ends and count < _FOLLOWED) else None  # fmt: skip
 
 
+def horizon_weights(rows: Rows, place: int) -> tuple[NDArray[np.bool_], Floats]:
+    """Which rows had the event by a horizon, and one over the probability of being followed until that was known.
+
+    The weight of a row that was lost before the horizon is 0; the weighted share of events is Kaplan-Meier's.
+    """
+    days = rows.target.days[place]
+    times, shares, _ = kaplan_meier(rows.labels, rows.weights, of_censoring=True)
+    followed = step_at(times, shares, np.minimum(np.abs(rows.labels), days), start=1.0, before=True)
+    event = (rows.labels > 0) & (rows.labels <= days)
+    return event, np.divide(1.0, followed, out=np.zeros(rows.n), where=event | _beyond(rows.labels, days))
+
+
 def _losses_at(rows: Rows, place: int) -> Floats:
     """Squared error of each row at a horizon, over the probability of being followed until it was known."""
-    days, guess = rows.target.days[place], _columns(rows)[:, place]
-    times, shares, _ = kaplan_meier(rows.labels, rows.weights, of_censoring=True)
-    moments = np.minimum(np.abs(rows.labels), days)
-    followed = step_at(times, shares, moments, start=1.0, before=True)
-    event, beyond = (rows.labels > 0) & (rows.labels <= days), _beyond(rows.labels, days)
-    squares = np.where(event, (1.0 - guess) ** 2, guess**2)
-    return np.divide(squares, followed, out=np.zeros(rows.n), where=event | beyond)
+    event, weights = horizon_weights(rows, place)
+    return weights * (event - _columns(rows)[:, place]) ** 2
 
 
 def followed_rows(rows: Rows) -> tuple[Rows, str]:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, near
 from retrodict.core.tasks import Target
+from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.metrics import Metric, evaluate, mean, pick_metric, share
+from retrodict.evaluation.survival import horizon_weights, unfollowed
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
 
@@ -256,17 +258,20 @@ def _by_horizon(
 ) -> Iterator[Metric]:
     """Yes or no at each horizon, of the decisions that are older than it, like ``event_rate_90d``.
 
-    A younger one with an early event is no yes: those without one are not known to be a no. A row that was lost before
-    the horizon is left out.
+    A younger one with an early event is no yes: those without one are not known to be a no. For a row that was lost
+    before the horizon those count that were followed, as in the metrics of a run: the rate is Kaplan-Meier's.
     """
     outputs = part.outputs.reshape(len(part.label), part.target.columns)
     for place, (text, days) in enumerate(zip(part.target.horizons, part.target.days, strict=True)):
-        event, beyond = (part.label > 0) & (part.label <= days), (part.label > days) | (part.label <= -days)
-        rows = scored & (followed >= days) & (event | beyond)
-        evaluation = evaluate(event[rows].astype(np.float64), outputs[rows, place], min_rows=min_labels)
-        yield replace(evaluation["base_rate"], name=f"event_rate_{text}")
-        for name in ("brier", "auc", "calibration_error", "calibration_ratio"):
-            yield replace(evaluation[name], name=f"{name}_{text}")
+        old = scored & (followed >= days) & ~np.isnan(part.label)
+        rows = Rows(part.label[old], outputs[old], part.target)
+        event, weights = horizon_weights(rows, place)
+        evaluation = evaluate(event.astype(np.float64), rows.outputs[:, place], min_rows=min_labels,
+                              weights=None if (weights == 1).all() else weights)  # fmt: skip
+        reason = unfollowed(rows, place)
+        for name in ("base_rate", "brier", "auc", "calibration_error", "calibration_ratio"):
+            metric = evaluation[name] if reason is None else Metric(name, None, reason, rows.n)
+            yield replace(metric, name=f"{'event_rate' if name == 'base_rate' else name}_{text}")
 
 
 def _means(outputs: NDArray[np.float64], target: Target) -> Iterator[Metric]:

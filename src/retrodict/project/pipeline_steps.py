@@ -129,7 +129,7 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
     match part.noun:
         case "ingest":
             standing = list(live_batches(workspace.tables, params["table"]).values())  # newest first
-            standing = standing[:1] if params["replace"] else standing
+            standing = standing[:1] if params["replace"] or params["update"] else standing
             return "" if effect["version"] in standing else f"rows of {params['table']}@{effect['version']} are gone"
         case "build":
             behind = [lag for features in sets for lag in read_lags(workspace, features)[0]]
@@ -189,7 +189,9 @@ def _ingest(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Fac
     elsewhere = "://" in rows  # a URL: nothing says whether it has changed
     if part.inputs:
         (rows,) = load_inputs(project.workspace, job["inputs"]).values()
-    report = project.data.ingest(params["table"], rows, replace=params["replace"], fill_missing=params["fill_missing"])
+    report = project.data.ingest(
+        params["table"], rows, **{name: params[name] for name in ("replace", "update", "fill_missing")}
+    )
     checks = [{"check": check.check, "status": check.status, "failed": check.failed} for check in report.checks]
     facts = {"table": report.table, "version": report.version, "rows": report.rows_in, "accepted": report.accepted,
              "quarantined": report.quarantined, "checks": checks}  # fmt: skip

@@ -247,7 +247,7 @@ class Pipelines(Namespace):
 
     @names_damage
     def status(self, name: str) -> PipelineStatus:
-        """Show where a pipeline stands: last run, next run, and the last result of each step, of whichever run.
+        """Show where a pipeline stands: last run, next run, last result of each step.
 
         Parameters
         ----------

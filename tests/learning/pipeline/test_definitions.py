@@ -134,6 +134,11 @@ nightly = Pipeline("nightly", [{}])
             _ = project.definitions
     with pytest.raises(DefinitionError, match="Did you mean the step or table 'cleaned'"):
         _ = write(tmp_path, text.replace("{}", "late, cleaned").replace("fligths", "flights")).definitions
+    noun = text.replace("{}", "late, step.audit(), step.replay('cleaner'), step.build()").replace("cleand", "replay")
+    with pytest.raises(
+        DefinitionError, match="Did you mean the step or table 'replay_cleaner'|Known: 'replay_cleaner'"
+    ):
+        _ = write(tmp_path, noun).definitions
 
 
 def test_a_noun_that_is_not_defined_is_refused_before_anything_runs(tmp_path) -> None:

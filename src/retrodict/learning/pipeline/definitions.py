@@ -215,11 +215,11 @@ class _Steps:
             A path or pattern from the project's folder, in which ``{partition}`` stands for the partition; or a step.
         name : str, optional
         **options
-            As for a function; ``replace`` and ``fill_missing`` as for ``project.data.ingest``.
+            As for a function; ``replace``, ``update`` and ``fill_missing`` as for ``project.data.ingest``.
         """
-        _check_options(options, "replace", "fill_missing")
+        _check_options(options, "replace", "update", "fill_missing")
         label = check_name(_name_of(table), what="table")
-        params = {"table": label, "replace": options.pop("replace", False),
+        params = {"table": label, "replace": options.pop("replace", False), "update": options.pop("update", False),
                   "fill_missing": options.pop("fill_missing", False)}  # fmt: skip
         if isinstance(source, PipelineStep):
             return self._noun("ingest", name or f"ingest_{label}", params, options, inputs=(source.name,))
@@ -282,7 +282,9 @@ class _Argument(NameUse):
     def fault(self, tables: Mapping[str, Any]) -> DefinitionError | None:
         if self.name in tables:
             return None
-        remedy = near(self.name, [*self.steps, *tables], what="step or table")
+        # A noun's step is named by what it does and to what: train_default, of which somebody writes train.
+        kin = [name for name in self.steps if self.name in name.split("_")]
+        remedy = near(self.name, kin or [*self.steps, *tables], what="step or table")
         return DefinitionError(self.rule, where=self.where, got=self.name, remedy=remedy)
 
 

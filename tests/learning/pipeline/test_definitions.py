@@ -136,7 +136,7 @@ nightly = Pipeline("nightly", [{}])
         _ = write(tmp_path, text.replace("{}", "late, cleaned").replace("fligths", "flights")).definitions
     noun = text.replace("{}", "late, step.audit(), step.replay('cleaner'), step.build()").replace("cleand", "replay")
     with pytest.raises(
-        DefinitionError, match="Did you mean the step or table 'replay_cleaner'|Known: 'replay_cleaner'"
+        DefinitionError, match=r"Did you mean the step or table 'replay_cleaner'|Known: 'replay_cleaner'"
     ):
         _ = write(tmp_path, noun).definitions
 

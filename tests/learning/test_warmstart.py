@@ -238,6 +238,7 @@ def replaced(rows: pa.Table, **columns: Any) -> pa.Table:
 def start_again(root: Path, before: tuple[str, pa.Table], now: tuple[str, pa.Table], table: str = "loans") -> Any:
     """Train on rows, write others in their place and begin from that; of both a definition (key, split, features)."""
     for number, (change, body) in enumerate((before, now)):
+        root.mkdir(exist_ok=True)
         (root / "retrodict.toml").write_text('[project]\nname = "loans"\n')
         key, split, *features = change.split(" | ")
         name = ("loans", table)[number]
@@ -276,6 +277,51 @@ def test_rows_of_groups_that_a_split_kept_together_are_seen(then: str, now: str,
     with pytest.raises(RefusedError, match="test rows, by equal owner'"):
         start_again(tmp_path, (f'id | HashSplit(by="{then}")', loans(800)),
                     (f'id | HashSplit(by="{now}")', loans(800, seed=2, first=800)))  # fmt: skip
+
+
+ALT = replaced(loans(800), alt=np.arange(800))
+HASHED, OTHER = 'id | HashSplit(by="id")', 'alt | HashSplit(by="alt")'
+
+
+@pytest.mark.parametrize(
+    ("now", "rows_now", "table", "way"),
+    [
+        (OTHER, replaced(ALT, alt=np.arange(9_000, 9_800), x=loans(800, seed=7).column("x")), "loans", "key id"),
+        (OTHER, replaced(ALT, alt=np.arange(9_000, 9_800), id=None), "loans", "equal features"),
+        ('id | HashSplit(by="id")', replaced(ALT, id=[f"r{n}" for n in range(800)]), "loans", "equal features"),
+        ('id | HashSplit(by="id", salt="q")', replaced(ALT, id=[str(n) for n in range(800)]), "loans", "key id"),
+        ('alt | HashSplit(by="alt", salt="q")', replaced(ALT, id=None), "renamed", "equal features"),
+        ('id | HashSplit(by="id", salt="q")', loans(800, seed=7), "renamed", "key id"),
+    ],
+    ids=["key of then", "content", "rewritten", "text", "renamed", "same keys"],
+)
+def test_rows_under_another_key_or_table_name_are_seen(
+    now: str, rows_now: pa.Table, table: str, way: str, tmp_path: Path
+) -> None:
+    """By a key of then that is still there, whatever its type, or by content."""
+    rows_then = ALT if table == "loans" else loans(800)
+    with pytest.raises(RefusedError, match=f"test rows, by .*{way}"):
+        start_again(tmp_path, (HASHED, rows_then), (now, rows_now), table)
+
+
+def test_other_rows_under_another_key_or_table_name_are_begun_from(tmp_path: Path) -> None:
+    """Few equal numbers of rows mean nothing between tables, and coarse features are equal by chance."""
+    few = loans(800, seed=7, first=600)
+    run = start_again(tmp_path, (HASHED, loans(800)), ('id | HashSplit(by="id")', few), "renamed")
+    assert any("learned from rows of 'loans'" in sentence for sentence in run.warnings)
+    coarse = [
+        replaced(loans(800, seed), id=ids, alt=ids, x=np.random.default_rng(seed).integers(0, 9, 800))
+        for seed, ids in ((1, np.arange(800)), (2, np.arange(900, 1_700)))
+    ]
+    one = ' | "x", "place"'
+    assert start_again(tmp_path / "coarse", (HASHED + one, coarse[0]), (OTHER + one, coarse[1])).status == "finished"
+
+
+def test_rows_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    """No key of both versions, and features of a few values: it says why."""
+    one = ' | "place"'
+    with pytest.raises(RefusedError, match=r"features that tell them apart.*key \['id'\] then, \['alt'\] now"):
+        start_again(tmp_path, (HASHED + one, loans(800)), (OTHER + one, replaced(ALT, id=None)))
 
 
 def test_what_a_version_before_the_source_has_seen_counts(tmp_path: Path) -> None:

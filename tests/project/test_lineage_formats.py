@@ -8,6 +8,8 @@ import pytest
 
 from retrodict import Project
 from retrodict.core.errors import InputError
+from retrodict.decisions.lineage import ObjectLineage
+from retrodict.decisions.lineage_graph import lineage_graph
 
 URI = {"type": "string", "pattern": r"^[a-z][a-z0-9+.-]*:\S+$"}
 # What https://openlineage.io/spec/2-0-2/OpenLineage.json asks of a run event, in our words.
@@ -92,6 +94,17 @@ def test_a_flowchart_has_every_edge_once_between_boxes_that_it_names(p: Project)
     assert len(set(boxes.values())) == len(boxes) == len({name for edge in edges for name in (edge[0], edge[2])})
     assert all(source in boxes and target in boxes for source, _, target in arrows)
     assert sorted(role for _, role, _ in edges) == sorted(role for _, role, _ in arrows)
+
+
+def test_a_failed_run_fails_and_an_edge_that_is_behind_and_ahead_is_drawn_once(p: Project) -> None:
+    """Two paths may name one edge: it is one arrow, and one output."""
+    with p.workspace.ledger.transaction() as tx:
+        tx.append("run.start", "run:x", {"kind": "train", "model": "m"}, actor="ana")
+        tx.append("run.finish", "run:x", {"kind": "train", "model": "m", "status": "failed"}, actor="ana")
+    edge = ("run:x", "data", "dataset:parcels@1")
+    graph = lineage_graph(p.workspace, ObjectLineage("run:x", [edge, edge], [edge]), "openlineage")
+    assert graph.edges == [edge]
+    assert [event["eventType"] for event in graph.events()] == ["START", "FAIL"]
 
 
 def test_a_format_that_does_not_exist_is_refused_with_those_that_do(p: Project) -> None:

@@ -8,7 +8,7 @@ from tests.learning.pipeline.project import FIVE, write
 from retrodict.learning.pipeline import keys
 from retrodict.learning.pipeline.code import code_of
 from retrodict.learning.pipeline.definitions import PipelineStep
-from retrodict.workspace import capture_code
+from retrodict.workspace import capture_code, definitions_of
 
 MAIN = """
 import json
@@ -139,3 +139,80 @@ def test_another_environment_is_another_key_and_says_which_package(tmp_path, mon
         changed = parts(packages={"numpy": "2.2", "polars": "2.0"}, python="3.12.1")
         sentences = keys.differences(before, changed, workspace.objects)
         assert sentences == ["environment changed: numpy 2.1 → 2.2, python 3.11.7 → 3.12.1"]
+
+
+HELPERS = """
+import contextlib, functools
+
+def logged():
+    def wrap(f):
+        @functools.wraps(f)
+        def inner():
+            return f()
+        return inner
+    return wrap
+
+@contextlib.contextmanager
+def ctx():
+    yield
+"""
+WRAPPED = """
+from helpers import ctx, logged
+from retrodict import Pipeline, step
+
+def helper():
+    return 1
+
+@step
+@{}()
+def work():
+    return helper()
+
+spare = 1
+p = Pipeline("p", [work])
+"""
+
+
+@pytest.mark.parametrize("wrapper", ["logged", "ctx"])
+def test_what_a_decorator_wraps_is_code_of_the_step(tmp_path, wrapper) -> None:
+    """The function and its helpers, whichever module the wrapper is of; an edit elsewhere changes nothing."""
+    (tmp_path / "helpers.py").write_text(HELPERS)
+    text = WRAPPED.format(wrapper)
+
+    def code(body: str) -> dict[str, str]:
+        with write(tmp_path, body) as project:
+            captured = capture_code(project.workspace)
+            part = definitions_of(project.workspace, captured).get(PipelineStep, "work")
+            return keys.KeyMaker(project.workspace, captured).parts(part, {}, "", {})["code"]
+
+    before = code(text)
+    assert code(text.replace("spare = 1", "spare = 2")) == before
+    changed = code(text.replace("return 1", "return 2"))
+    assert [name for name in changed if changed[name] != before[name]] == ["definitions.py:helper"]
+    assert code(text.replace("return helper()", "return -helper()")) != before
+
+
+def test_a_tuple_is_another_default_than_a_list(tmp_path) -> None:
+    """A step is given the one that is written."""
+    with write(tmp_path, FIVE) as project:
+        maker = keys.KeyMaker(project.workspace, capture_code(project.workspace))
+        part = project.definitions.get(PipelineStep, "numbers")
+        parts = [maker.parts(part.using(count=value), {}, "", {})["params"] for value in ((1, 2), [1, 2])]
+        assert parts[0] != parts[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LIMIT = {}\ndef _setup(): LIMIT['x'] = VALUE\n_setup()\ndef work(): return LIMIT['x']\n",
+        "RULES = []\ndef rule(f): RULES.append(f)\n@rule\ndef first(): return VALUE\ndef work(): return RULES[0]()\n",
+        "LIMIT = {1: 1, 2: 2}\ndel LIMIT[VALUE]\ndef work(): return LIMIT\n",
+        "LIMIT = []\nfor n in [VALUE]:\n    LIMIT.append(n)\ndef work(): return LIMIT\n",
+    ],
+)
+def test_a_module_that_changes_its_objects_counts_as_a_whole(text) -> None:
+    """By a call, by a decorator, by a statement; also where the step imports it."""
+    one, two = ({"d.py": text.replace("VALUE", value)} for value in "12")
+    assert code_of(one, "", "d.py", "work") != code_of(two, "", "d.py", "work")
+    main = {"main.py": "from d import work\ndef rows(): return work()\n"}
+    assert code_of({**one, **main}, "", "main.py", "rows") != code_of({**two, **main}, "", "main.py", "rows")

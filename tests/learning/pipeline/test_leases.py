@@ -122,3 +122,14 @@ def test_a_lease_is_renewed_while_it_is_held_and_its_loss_is_noticed(workspace, 
         assert lease in first.lost
         first.forget(lease)
         assert first.lost == set()
+
+
+def test_a_sign_of_life_from_the_future_counts_from_when_it_was_seen(workspace, monkeypatch) -> None:
+    """A machine whose clock is an hour ahead, and which is gone, holds a step as long as any other."""
+    first, second = Leases(workspace, "p"), Leases(workspace, "p")
+    assert first.acquire("s", "", "R1")
+    now = now_us()
+    change(workspace, machine="other", time=now + 3_600_000_000)
+    for seconds, taken in ((0, False), (29, False), (31, True)):
+        monkeypatch.setattr(module, "now_us", lambda seconds=seconds: now + seconds * 1_000_000)
+        assert (second.acquire("s", "", "R2") is not None) is taken

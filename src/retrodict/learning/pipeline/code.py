@@ -1,7 +1,8 @@
 """What code a step is made of: its function, and everything of the project that this one names.
 
 Read from the text of the modules, by the statements that bind each name: so constants, classes, tables of functions and
-helpers of helpers count as they are written, and comments, blank lines and the order of definitions do not. Hashing
+helpers of helpers count as they are written, and comments, blank lines and the order of definitions do not. Of a module
+that does more than import, define and assign (a call, a registry's decorator), all of its code counts. Hashing
 whole files was rejected: every edit of a definitions module would execute every step again. What no text names
 (``getattr`` with a computed name, files that a function reads) is in no key.
 """
@@ -18,7 +19,7 @@ from pathlib import PurePosixPath
 __all__ = ["code_of"]
 
 
-def code_of(files: Mapping[str, str], root: str, path: str, name: str) -> dict[str, str]:
+def code_of(files: Mapping[str, str], root: str, path: str, name: str, *, entry: bool = True) -> dict[str, str]:
     r"""Statements that a function is made of, as text without comments, by place.
 
     Parameters
@@ -29,6 +30,8 @@ def code_of(files: Mapping[str, str], root: str, path: str, name: str) -> dict[s
         Folder from which they are imported.
     path, name : str
         File of the function, and its name there.
+    entry : bool, default True
+        Whether it is the step itself, whose defaults are its parameters.
 
     Examples
     --------
@@ -37,8 +40,11 @@ def code_of(files: Mapping[str, str], root: str, path: str, name: str) -> dict[s
     ['steps.py:LEAST', 'steps.py:kept']
     """
     reader = _Slice(files, PurePosixPath(root))
-    reader.add(path, name, entry=True)
+    reader.add(path, name, entry=entry)
     return dict(sorted(reader.parts.items()))
+
+
+_QUIET = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 class _Slice:
@@ -64,6 +70,8 @@ class _Slice:
                 if isinstance(imported, ast.Import | ast.ImportFrom):
                     self._follow(path, imported)
         self.add(path, "*")
+        if module.acts:  # what it changes by calls, nobody reads from its text
+            self._whole(PurePosixPath(path))
 
     def _follow(self, path: str, node: ast.Import | ast.ImportFrom) -> None:
         """Take what an import brings from the project: names, or a whole module."""
@@ -108,6 +116,7 @@ class _Module:
 
     def __init__(self, text: str) -> None:
         self.bound: dict[str, list[ast.stmt]] = defaultdict(list)
+        self.acts = False
         self._tables: dict[str, list[symtable.SymbolTable]] = defaultdict(list)
         for table in symtable.symtable(text, "module", "exec").get_children():
             self._tables[table.get_name()].append(table)
@@ -116,6 +125,16 @@ class _Module:
                 node.decorator_list = [part for part in node.decorator_list if not _is_step(part)]
             for name in set(_bound(node)):
                 self.bound[name].append(node)
+            if not isinstance(node, _QUIET) and not _is_text(node):
+                self.acts = True
+                self.bound[f"line {len(self.bound)}"].append(node)
+        definitions = {
+            name for name, nodes in self.bound.items() if isinstance(nodes[0], ast.FunctionDef | ast.ClassDef)
+        }
+        for nodes in list(self.bound.values()):  # a decorator of this file may keep what it decorates
+            for node in nodes:
+                decorators = getattr(node, "decorator_list", ())
+                self.acts |= any(definitions & {*_root(getattr(part, "func", part))} for part in decorators)
 
     def names(self, node: ast.stmt) -> set[str]:
         """Names of the module that a statement uses; those of arguments and of variables inside are none."""
@@ -167,6 +186,10 @@ def _root(node: ast.expr) -> Iterator[str]:
         node = node.value
     if isinstance(node, ast.Name):
         yield node.id
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _is_step(decorator: ast.expr) -> bool:

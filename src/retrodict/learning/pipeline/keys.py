@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from retrodict.core.display import shorten
@@ -59,17 +59,20 @@ class KeyMaker:
             What a noun reads beside these.
         """
         code: dict[str, str] = {}
-        if step.function is not None:
-            path = step.function.__code__.co_filename.removeprefix(self._copy)
-            name = step.function.__name__
+        function: Any = step.function
+        while function is not None:  # a decorator's wrapper, and what it wraps
+            path = function.__code__.co_filename.removeprefix(self._copy)
+            name = function.__code__.co_qualname.partition(".")[0]  # functools.wraps copies the other names
+            inner = getattr(function, "__wrapped__", None)
             if path in self._files:
-                texts = code_of(self._files, self._main.rpartition("/")[0], path, name)
+                texts = code_of(self._files, self._main.rpartition("/")[0], path, name, entry=inner is None)
             else:  # of an installed package
-                texts = {f"{step.function.__module__}:{name}": inspect.getsource(step.function)}
-            code = {place: digest(text.encode()) for place, text in texts.items()}
+                texts = {f"{PurePath(path).name}:{name}": inspect.getsource(function.__code__)}
+            code |= {place: digest(text.encode()) for place, text in texts.items()}
+            function = inner
         return {
             "code": code,
-            "params": {"noun": step.noun, **{name: json.dumps(value) for name, value in step.params}},
+            "params": {"noun": step.noun, **{name: _plain(value) for name, value in step.params}},
             "inputs": {name: entry["digest"] for name, entry in inputs.items() if "digest" in entry},
             "tables": {entry["table"].partition("@")[0]: entry["table"].partition("@")[2]
                        for entry in inputs.values() if "table" in entry},
@@ -85,6 +88,11 @@ def contents(root: Path, name: str) -> dict[str, str]:
     paths = path.rglob("*") if path.is_dir() else [path] if path.exists() else (
         root / match for match in glob.glob(name, root_dir=root, recursive=True))  # fmt: skip
     return {os.path.relpath(file, root): digest_file(file) for file in sorted(paths) if file.is_file()}
+
+
+def _plain(value: Any) -> str:
+    """A parameter as text in which a tuple is no list."""
+    return json.dumps(value) if json.loads(json.dumps(value)) == value else repr(value)
 
 
 def differences(before: Parts, now: Parts, objects: ObjectStore) -> list[str]:

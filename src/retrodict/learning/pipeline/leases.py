@@ -66,10 +66,10 @@ def _is_of(pipeline: str, step: str, partition: str) -> Any:
     return (row.pipeline == pipeline) & (row.step == step) & (row.partition == partition)
 
 
-def _is_held(row: Any) -> bool:
+def _is_held(row: Any, time: int) -> bool:
     """Whether holder or worker may be alive: between the end of the work and its record lies a moment."""
     works = row.worker and sign_of_life(row.worker)["began"] == row.worker_began and row.worker_began
-    return bool(now_us() - row.time < LASTS_S * 1e6 and (has_process(row) or works))
+    return bool(now_us() - time < LASTS_S * 1e6 and (has_process(row) or works))
 
 
 class Leases:
@@ -80,6 +80,7 @@ class Leases:
         self._leases: dict[Lease, None] = {}
         self._lock = threading.Lock()
         self.lost: set[Lease] = set()
+        self._ahead: dict[tuple[str, str, int, int], int] = {}  # signs from the future, and when each was first seen
         workspace.records.ensure(metadata)
 
     def acquire(self, step: str, partition: str, run: str) -> Lease | None:
@@ -87,7 +88,7 @@ class Leases:
         place = _is_of(self._pipeline, step, partition)
         with self._workspace.records.write() as connection:
             row = connection.execute(select(leases).where(place)).first()
-            if row is not None and row.run and _is_held(row):
+            if row is not None and row.run and _is_held(row, self._sign(row)):
                 return None
             lease = Lease(self._pipeline, step, partition, 1 if row is None else row.token + 1, run)
             values = {"token": lease.token, "run": run, "worker": 0, "worker_began": 0, **sign_of_life()}
@@ -99,6 +100,12 @@ class Leases:
         with self._lock:
             self._leases[lease] = None
         return lease
+
+    def _sign(self, row: Any) -> int:
+        """When a holder spoke last; by a clock that is ahead of ours, when this very sign was first seen."""
+        if row.time - now_us() < LASTS_S * 1e6:
+            return int(row.time)
+        return self._ahead.setdefault((row.step, row.partition, row.token, row.time), now_us())
 
     def hand_over(self, lease: Lease, process: int) -> None:
         """Name the process that does the work: while it lives nobody takes the step, even if this one is gone."""

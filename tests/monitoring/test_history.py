@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from retrodict.core.errors import InputError, NotFoundError
 from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.learning import get_run, train
+from retrodict.learning.runs import MetricPoint
 from retrodict.monitoring import model_history
+from retrodict.monitoring.history import _stages
 from retrodict.registry import list_versions
 
 NOW = parse_time("2024-03-01T00:00Z")
@@ -122,6 +125,22 @@ def test_of_a_time_before_the_outcomes_nothing_is_measured(world):
     assert (whole.decisions, whole.labelled, whole.value) == (20, 0, None)
     assert whole.reason == "no outcome is known yet"
     assert {d.verdict for d in early.decays} == {"not evaluable"}
+
+
+def test_fewer_outcomes_than_asked_for_have_no_metric(world):
+    """All together as by month: a bound above both is a reason, never a number."""
+    workspace, frame = world
+    history = model_history(workspace, "late_parcel", now=NOW, min_labels=len(frame))
+    lines = [line for line in history.lines if line.stage == "production"]
+    assert [line.value for line in lines] == [None] * 6
+    assert all("fewer" in line.reason for line in lines)
+
+
+def test_the_last_step_of_a_metric_is_its_value(world):
+    """A run may tell of a metric after every iteration, in any order."""
+    run = replace(get_run(world[0], list_versions(world[0], "late_parcel")[0].run), points=[
+        MetricPoint("test", "auc", value, step) for step, value in ((1, 0.5), (3, 0.8), (2, 0.6))])  # fmt: skip
+    assert [line.value for line in _stages(world[0], "late_parcel@1", run, "auc")] == [0.8]
 
 
 def test_no_version_and_no_metric_are_named(world):

@@ -1,5 +1,6 @@
 """What each part of a split can know of an event, row by row; what a definition refuses; tuning and tables of days."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -39,7 +40,7 @@ TABLE = Table(
 SPLIT = TimeSplit("2024-01-01/2024-04-01", validate="30d", test="30d")
 LABEL = Label("default", TABLE, "defaulted", known_at="heard", until="sold", horizons=["10d", "40d"])
 MODEL = Model("default", label=LABEL, decide_at="asked", features=[columns("x")], recipe=Recipe("cox", SPLIT))
-COUNT = 1_200
+COUNT = 3_000
 ENDS = {"train": 91.0, "validate": 121.0, "test": 250.0}
 
 
@@ -81,15 +82,21 @@ def test_each_part_knows_what_happened_and_was_heard_of_before_its_end(frame):
     for name, end in {**ENDS, "test": newest}.items():
         stop = {"train": 91.0, "validate": 121.0, "test": 151.0}[name]
         rows = [at for at in range(COUNT) if starts[name] <= asked[at] < stop]
+        happened = built.at + np.rint(np.where(built.labels > 0, built.labels, 0) * DAY).astype(np.int64)
+        constant = replace(built, known_at=np.where(built.labels > 0, happened + 9 * DAY, built.known_at))
+        assert parts_of(constant, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)[0].delays[name] == 9.0
         odd = [at for at in rows if defaulted[at] < asked[at]]
+        heard_by = (defaulted <= sold) & (defaulted >= asked) & (heard < min(end + 1e-9, 250))
+        delay = np.quantile((heard - defaulted)[heard_by], 0.99, method="higher")
         before += len(odd)
         assert parts[name].tolist() == [at for at in rows if at not in odd]
+        assert censored.delays[name] == pytest.approx(delay, abs=1e-6)
         for at in parts[name]:
-            last = min(end, sold[at])
-            if defaulted[at] <= sold[at] and heard[at] < end + 1e-9:
+            last = min(max(end - delay, asked[at] + 1e-11), sold[at])
+            if defaulted[at] < last and heard[at] < end + 1e-9:
                 assert censored.labels[at] == pytest.approx(max(defaulted[at] - asked[at], 1e-12), abs=1e-9)
-            elif defaulted[at] > sold[at] or heard[at] >= end:
-                sure = last if defaulted[at] > sold[at] else end
+            else:
+                sure = last if heard[at] < end or defaulted[at] > sold[at] else max(end - delay, asked[at])
                 assert censored.labels[at] == pytest.approx(-(sure - asked[at]), abs=1e-9)
     assert (censored.labels[:3] == 1 / DAY).all()
     assert before == 2

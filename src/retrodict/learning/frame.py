@@ -7,7 +7,7 @@ whether events are read from the tables or through their sorted indexes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import duckdb
@@ -19,7 +19,7 @@ from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import parse
 from retrodict.core.kinds import kind_of
-from retrodict.core.statistics.survival import censor
+from retrodict.core.statistics.survival import SHORTEST, censor
 from retrodict.core.tasks import Target
 from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView, RowColumns
@@ -45,6 +45,7 @@ __all__ = [
     "known_days",
     "parts_of",
     "read_spine",
+    "reporting_delay",
     "tables_of",
 ]
 
@@ -77,6 +78,8 @@ class Frame:
     others : pyarrow.Table, optional
         Columns of text and whole numbers that the label's table has beside, row by row: no part of what is learned from
         or hashed, but a key among them may tie rows together.
+    delays : mapping of str to float
+        Of a time to an event, and by part: days from an event until it is heard of (:func:`reporting_delay`).
     """
 
     table: pa.Table
@@ -87,6 +90,7 @@ class Frame:
     target: Target = Target()  # noqa: RUF009  # immutable
     timed: bool = True
     others: pa.Table | None = None
+    delays: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def seen_until(self) -> int:
@@ -144,19 +148,35 @@ def parts_of(frame: Frame, split: Splitter, *, now: int) -> tuple[Frame, dict[st
         return frame, parts
     end = min(now, frame.seen_until)
     spans = split.spans(end) if isinstance(split, TimeSplit) else {}
-    labels = frame.labels.copy()
+    labels, delays = frame.labels.copy(), {}
     for name, rows in parts.items():
         limit = spans[name][2] if name in spans else end
+        delays[name] = reporting_delay(frame, limit) / DAY
         labels[rows] = known_days(labels[rows], frame, rows, limit)
-    return replace(frame, labels=labels), parts
+    return replace(frame, labels=labels, delays=delays), parts
 
 
 def known_days(
     labels: NDArray[np.float64], frame: Frame, rows: NDArray[np.int64], end: int | NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Signed days of some rows of a frame as they are known before an instant, or before one of each row."""
+    """Signed days of some rows of a frame as they are known before an instant, or before one of each row.
+
+    Where events are heard of late, no row is known to be without one up to then: all are followed until that instant,
+    or the earliest of them, less :func:`reporting_delay`. A row decided after that is followed for no time.
+    """
     unseen = (frame.known_at[rows] >= end) & (labels > 0)
-    return censor(np.where(unseen, -np.inf, labels), (end - frame.at[rows]) / DAY)
+    limits = (end - frame.at[rows] - reporting_delay(frame, int(np.min(end, initial=NEVER)))) / DAY
+    return censor(np.where(unseen, -np.inf, labels), np.maximum(limits, SHORTEST))
+
+
+def reporting_delay(frame: Frame, end: int) -> int:
+    """Microseconds from an event until it is heard of: the 99th percentile of the events known before an instant.
+
+    The largest would let one forgotten row take the follow-up of all.
+    """
+    mask = (frame.labels > 0) & (frame.known_at < end)
+    delays = frame.known_at[mask] - frame.at[mask] - np.rint(frame.labels[mask] * DAY).astype(np.int64)
+    return max(int(np.quantile(delays, 0.99, method="higher")), 0) if len(delays) else 0
 
 
 def follow_up(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, float]]:
@@ -164,7 +184,8 @@ def follow_up(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> dict[str,
     days = {name: frame.labels[rows] for name, rows in parts.items() if len(rows)}
     return {
         name: {"events": int((part > 0).sum()), "censored": float((part < 0).mean()),
-               "median_days": float(np.median(np.abs(part))), "longest_days": float(np.abs(part).max())}
+               "median_days": float(np.median(np.abs(part))), "longest_days": float(np.abs(part).max()),
+               "delay_days": frame.delays.get(name, 0.0)}
         for name, part in days.items()
     }  # fmt: skip
 

@@ -198,7 +198,7 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_constant_warning(train), *_follow_up_warning(train),
+        (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame),
          *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
          *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
          *(search.warnings if search is not None else ())),
@@ -438,6 +438,18 @@ def _follow_up_warning(train: Examples) -> tuple[str, ...]:
     sentence = (
         f"No training row was followed for longer than {longest:.3g} days: what is said of {', '.join(late)} is at "
         "best what happens by then. Train on a longer span, or leave these horizons out."
+    )
+    return (sentence,)
+
+
+def _delay_warning(frame: Frame) -> tuple[str, ...]:
+    """Events that are heard of late against the horizons: so much of the follow-up of each part is lost."""
+    delay = max(frame.delays.values(), default=0.0)
+    if not frame.target.days or delay < frame.target.days[0]:
+        return ()
+    sentence = (
+        f"Events are heard of up to {delay:.3g} days late, no less than the horizon {frame.target.horizons[0]}: rows "
+        "are followed until so long before the end of their part. Train and test on longer spans."
     )
     return (sentence,)
 

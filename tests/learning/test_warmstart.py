@@ -289,7 +289,12 @@ HASHED, OTHER = 'id | HashSplit(by="id")', 'alt | HashSplit(by="alt")'
         (OTHER, replaced(ALT, alt=np.arange(9_000, 9_800), x=loans(800, seed=7).column("x")), "loans", "key id"),
         (OTHER, replaced(ALT, alt=np.arange(9_000, 9_800), id=None), "loans", "equal features"),
         ('id | HashSplit(by="id")', replaced(ALT, id=[f"r{n}" for n in range(800)]), "loans", "equal features"),
-        ('id | HashSplit(by="id", salt="q")', replaced(ALT, id=[str(n) for n in range(800)]), "loans", "key id"),
+        (
+            'id | HashSplit(by="id", salt="q")',
+            replaced(ALT, id=[str(n) for n in range(799)] + ["r"]),
+            "loans",
+            "key id",
+        ),
         ('alt | HashSplit(by="alt", salt="q")', replaced(ALT, id=None), "renamed", "equal features"),
         ('id | HashSplit(by="id", salt="q")', loans(800, seed=7), "renamed", "key id"),
     ],
@@ -307,7 +312,7 @@ def test_rows_under_another_key_or_table_name_are_seen(
 def test_other_rows_under_another_key_or_table_name_are_begun_from(tmp_path: Path) -> None:
     """Few equal numbers of rows mean nothing between tables, and coarse features are equal by chance."""
     few = loans(800, seed=7, first=600)
-    run = start_again(tmp_path, (HASHED, loans(800)), ('id | HashSplit(by="id")', few), "renamed")
+    run = start_again(tmp_path, (HASHED, loans(800)), ('id | HashSplit(by="id", salt="q")', few), "renamed")
     assert any("learned from rows of 'loans'" in sentence for sentence in run.warnings)
     coarse = [
         replaced(loans(800, seed), id=ids, alt=ids, x=np.random.default_rng(seed).integers(0, 9, 800))

@@ -144,5 +144,5 @@ class RowTies:
 
 def _cut(way: str, same: Positions, parts: Mapping[str, Positions]) -> Iterator[tuple[str, str, Positions]]:
     for part, rows in parts.items():
-        if len(both := np.intersect1d(same, rows)):
-            yield part, way, both
+        if len(common := np.intersect1d(same, rows)):
+            yield part, way, common

@@ -85,10 +85,12 @@ def _newest(workspace: Workspace, model: str) -> str:
     return versions[-1].ref if versions else "none"
 
 
-def _deployable(workspace: Workspace, policy: str) -> str:
+def _deployable(workspace: Workspace, policy: str, trained: Mapping[str, str]) -> str:
+    """Newest version that may be deployed; of a pipeline that trains the model, the one that it trained, or none."""
     model = workspace.definitions.get(Policy, policy).model.name
     versions = registry.deployable(workspace, policy, registry.list_versions(workspace, model))
-    return versions[-1].ref if versions else "none approved"
+    refs = [version.ref for version in versions if version.ref == trained.get(model, version.ref)]
+    return refs[-1] if refs else "none approved"
 
 
 def _source(workspace: Workspace, part: PipelineStep, partition: str) -> str:
@@ -101,7 +103,7 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
     """What a noun depends on, and whether its effect stands."""
     params = dict(part.params)
 
-    def state(_partition: str) -> Mapping[str, str]:
+    def state(_partition: str, trained: Mapping[str, str]) -> Mapping[str, str]:
         match part.noun:
             case "ingest":
                 return {"table": workspace.definitions.get(Table, params["table"]).version}
@@ -112,11 +114,12 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
                 model = workspace.definitions.get(Model, params["model"])
                 return {**_versions(workspace, tables_of(model)), "definition": model.version}
             case "replay" | "score":
-                return {"version": _newest(workspace, params["model"])}
+                return {"version": trained.get(params["model"]) or _newest(workspace, params["model"])}
             case "deploy":
                 policy = workspace.definitions.get(Policy, params["policy"])
-                newest = _newest(workspace, policy.model.name)
-                return {"definition": policy.version, "model": _deployable(workspace, policy.name), "newest": newest}
+                newest = trained.get(policy.model.name) or _newest(workspace, policy.model.name)
+                version = _deployable(workspace, policy.name, trained)
+                return {"definition": policy.version, "model": version, "newest": newest}
         return {}
 
     return Effect(state, lambda output: _fault(workspace, part, output))
@@ -128,9 +131,9 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
     sets = [*readers.feature_sets(workspace).values(), *readers.service_sets(workspace).values()]
     match part.noun:
         case "ingest":
-            standing = list(live_batches(workspace.tables, params["table"]).values())  # newest first
-            standing = standing[:1] if params["replace"] or params["update"] else standing
-            return "" if effect["version"] in standing else f"rows of {params['table']}@{effect['version']} are gone"
+            live = list(live_batches(workspace.tables, params["table"]).values())  # newest first
+            live = live[:1] if params["replace"] or params["update"] else live
+            return "" if effect["version"] in live else f"rows of {params['table']}@{effect['version']} are gone"
         case "build":
             behind = [lag for features in sets for lag in read_lags(workspace, features)[0]]
             return behind[0] if behind else ""
@@ -223,22 +226,29 @@ def _train(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Fac
     return facts, {"volatile": run.record.data.get("left_out", {}).get("pending", 1) > 0}
 
 
-def _deploy(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
-    params = dict(part.params)
-    version = _deployable(project.workspace, params["policy"])
+def _deploy(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
+    params, workspace = dict(part.params), project.workspace
+    version = _deployable(workspace, params["policy"], job["trained"])
     model = project.definitions.get(Policy, params["policy"]).model.name
-    newest = next(iter(registry.list_versions(project.workspace, model)[-1:]), None)
+    candidate = job["trained"].get(model) or _newest(workspace, model)
+    newest = None if candidate == "none" else registry.get_version(workspace, candidate)
     if newest is not None and newest.gates_passed and not newest.approvals:  # an older one would decide on, unnoticed
         raise RefusedError("the newest version must have been judged by somebody", where=f"step {part.name}",
                            got=newest.ref, remedy=f"Run: retrodict models approve {newest.ref} --reason …")  # fmt: skip
-    if _in_force(project.workspace, params["policy"]) != version:  # a run that was killed may have done so
-        project.deploy(params["policy"], reason=params["reason"])
-    revision = registry.current(project.workspace)[params["policy"]]
+    if model in job["trained"] and version != candidate:  # no other one is put in its place
+        raise RefusedError("the version that the pipeline trained must be approved, and not be rolled back",
+                           where=f"step {part.name}", got=candidate,
+                           remedy=f"See: retrodict models show {candidate}")  # fmt: skip
+    if _in_force(workspace, params["policy"]) != version:  # a run that was killed may have done so
+        chosen = version if model in job["trained"] else None
+        project.deploy(params["policy"], model=chosen, reason=params["reason"])
+    revision = registry.current(workspace)[params["policy"]]
     return {"policy": params["policy"], "revision": revision.revision, "model": revision.deployment.model}, {}
 
 
 def _score(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
-    version = _newest(project.workspace, dict(part.params)["model"])
+    model = dict(part.params)["model"]
+    version = job["trained"].get(model) or _newest(project.workspace, model)
     (rows,) = load_inputs(project.workspace, job["inputs"]).values()
     frame = project.models.score(version, rows)
     return {"model": version}, {"value": frame}
@@ -249,8 +259,9 @@ def _monitor(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> F
     return _judged(part, report, {"ok": report.ok}, value=plain(report.to_dict()), volatile=True)
 
 
-def _replay(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
-    version = registry.get_version(project.workspace, dict(part.params)["model"])
+def _replay(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
+    model = dict(part.params)["model"]
+    version = registry.get_version(project.workspace, job["trained"].get(model, model))
     result = project.replay_run(f"run:{version.run}")
     return _judged(part, result, {"model": version.ref, "exact": result.ok})
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.learning.pipeline.project import reasons, statuses, write
 
-from retrodict import Pipeline, Project, Table, step
+from retrodict import Pipeline, Project, Table, registry, step
 from retrodict.core.errors import DefinitionError
 from retrodict.learning import list_runs
 from retrodict.project.pipeline_steps import bind_effect
@@ -81,13 +81,13 @@ def test_a_proof_needs_the_rows_that_models_learn_from(tmp_path) -> None:
         assert graph["verify"] == ["build", "ingest_loans", "ingest_payments"]
         pipeline = project.definitions.get(Pipeline, "p")
         proof, build = (bind_effect(project.workspace, pipeline.step(name)).state for name in ("verify", "build"))
-        before = proof(""), build("")
+        before = proof("", {}), build("", {})
         rows = {"id": [1], "customer": ["a"], "asked": ["2024-01-02T00:00:00Z"], "bad": ["true"]}
         project.data.ingest("loans", pa.table(rows))
-        assert (proof("") != before[0], build("") == before[1]) == (True, True)
-        assert proof("")["loans"] == "@0"
+        assert (proof("", {}) != before[0], build("", {}) == before[1]) == (True, True)
+        assert proof("", {})["loans"] == "@0"
     with write(tmp_path, LOANS.replace('"bad", loans, "bad"', '"bad", loans, "NOT bad"')) as project:
-        state = bind_effect(project.workspace, pipeline.step("verify")).state("")
+        state = bind_effect(project.workspace, pipeline.step("verify")).state("", {})
         assert state["features"] != before[0]["features"]
 
 
@@ -169,3 +169,56 @@ def test_rows_that_another_batch_replaced_are_ingested_again(tmp_path) -> None:
                 statuses_of_runs.append(statuses(project.pipelines.run("p"))["ingest_sales"])
             assert statuses_of_runs == ["finished", "finished", status]
             assert sorted(project.data.read("sales")["id"].to_pylist()) == (["1"] if replace else ["1", "2"])
+
+
+ACTS = """
+from retrodict import HashSplit, Label, Model, Pipeline, Policy, Recipe, Table, columns, step
+
+loans = Table("loans", key="id", columns={"asked": "time", "sum": "float", "bad": "bool"})
+risk = Model("risk", label=Label("bad", loans, "bad", known_at="asked + 1h"), decide_at="asked",
+             features=[columns("sum")], recipe=Recipe("logistic", HashSplit(by="id")))
+act = Policy("act", risk, decide={"no": "score >= 0.5", "yes": "otherwise"}, fallback=["no"])
+p = Pipeline("p", [step.train(risk), step.deploy(act), step.score(risk, "loans")])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pipeline_deploys_what_it_has_trained_itself(tmp_path) -> None:
+    """Not what somebody else trained since by hand; and again its own, where the definition is again what it was."""
+
+    def run(text: str) -> tuple[str, dict[str, str]]:
+        with write(tmp_path, text) as project:
+            run = project.pipelines.run("p")
+            models = {}
+            for name in ("deploy_act", "score_risk"):
+                (last,) = list_runs(project.workspace, where=f"name = 'p.{name}'", kinds=("step",), limit=1)
+                models[name] = last.summary["output"]["effect"]["model"] if last.status == "finished" else ""
+            return str([entry.error for entry in run.steps if entry.error]), models
+
+    def judge(version: str) -> None:
+        with Project(tmp_path, actor="ben") as project:
+            project.models.approve(version, reason="seen")
+
+    other = ACTS.replace('Recipe("logistic"', 'Recipe("random_forest"')
+    rows = {"id": range(400), "asked": ["2024-01-02T00:00:00Z"] * 400, "sum": [n % 7 for n in range(400)],
+            "bad": [n % 7 > 3 for n in range(400)]}  # fmt: skip
+    with write(tmp_path, ACTS) as project:
+        project.data.ingest("loans", pa.table({name: list(values) for name, values in rows.items()}))
+    errors, models = run(ACTS)
+    assert "the newest version must have been judged by somebody" in errors
+    assert models == {"deploy_act": "", "score_risk": "risk@1"}
+    judge("risk@1")
+    with write(tmp_path, other) as project:
+        assert project.train("risk").version.ref == "risk@2"  # by hand
+    judge("risk@2")
+    assert run(ACTS) == ("[]", dict.fromkeys(models, "risk@1"))
+    run(other)
+    with write(tmp_path, other) as project:
+        newest = registry.list_versions(project.workspace, "risk")[-1]
+    if not newest.approvals:
+        judge(newest.ref)
+    assert run(other)[1]["deploy_act"] == newest.ref
+    assert run(ACTS)[1]["deploy_act"] == "risk@1"
+    with write(tmp_path, ACTS) as project:
+        assert registry.current(project.workspace)["act"].deployment.model == "risk@1"

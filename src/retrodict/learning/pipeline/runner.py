@@ -44,12 +44,13 @@ class Effect:
     Attributes
     ----------
     state : callable
-        Takes the partition, returns what the step depends on by name; asked when its turn comes.
+        Takes the partition and the versions that trainings before it made, by model; returns what the step depends
+        on by name. Asked when its turn comes.
     standing : callable
         Takes the output of a former execution; returns why that does no longer stand, empty where it does.
     """
 
-    state: Callable[[str], Mapping[str, str]] = lambda _partition: {}
+    state: Callable[[str, Mapping[str, str]], Mapping[str, str]] = lambda _partition, _trained: {}
     standing: Callable[[Mapping[str, Any]], str] = lambda _output: ""
 
 
@@ -129,6 +130,7 @@ class _Task:
     output: dict[str, Any] | None = None
     parts: Parts = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, str] = field(default_factory=dict)
     run: Run | None = None
     lease: Lease | None = None
     child: Child | None = None
@@ -266,7 +268,10 @@ class _Runner:
                 active.append(ready.pop(0))
                 progress(f"{self._pipeline.name}: {active[-1].report.label}", done, len(self.tasks))
             for task in list(active):
+                reason = task.report.reason
                 self._advance(task)
+                if task.report.reason == _ELSEWHERE != reason:
+                    progress(f"{self._pipeline.name}: {task.report.label}, {_ELSEWHERE}", done, len(self.tasks))
                 if task.report.status != "waiting":
                     active.remove(task)
                     sorter.done(task)
@@ -386,7 +391,9 @@ class _Runner:
         partition, state = task.report.partition, {}
         for name in task.part.files:
             state.update(contents(self._workspace.root, name.replace("{partition}", partition)))
-        state.update(self._effect(task).state(partition))
+        made = [need.output["effect"]["model"] for need in task.needs if need.part.noun == "train" and need.output]
+        task.trained = {ref.partition("@")[0]: ref for ref in made}
+        state.update(self._effect(task).state(partition, task.trained))
         task.parts = self._keys.parts(task.part, inputs, partition, state)
 
     def _key(self, task: _Task) -> str:
@@ -421,6 +428,7 @@ class _Runner:
         task.child.begin({
             "folder": str(self._workspace.root), "actor": self._workspace.actor, "code": self.run.code,
             "pipeline": self._pipeline.name, "step": report.step, "partition": report.partition, "inputs": task.inputs,
+            "trained": task.trained,
         })  # fmt: skip
 
     def _end(self, task: _Task, child: Child, result: dict[str, Any]) -> None:

@@ -347,7 +347,8 @@ INDEXES: list[tuple[str, Act, str]] = [
         "PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY (sequence)', "
         "'PRIMARY KEY (sequence) ON CONFLICT IGNORE') WHERE name = 'ledger_entries'"), "altered records: table"),
     ("a database cut short", lambda root: os.truncate(root / RECORDS, 40_000), "unreadable|altered records"),
-    ("a database of zeros", write(RECORDS, bytes(1 << 16)), "unreadable"),
+    ("a database of zeros", lambda root: [*map(remove, root.glob(f"{RECORDS}-*")),  # a log that holds it whole
+                                          place(root / RECORDS, bytes(1 << 16))], "unreadable"),
     ("an empty database", write(RECORDS, b""), "cut off entry"),
     ("no database", gone(RECORDS), "cut off entry"),
     ("a page of the database", lambda root: place(root / RECORDS, (root / RECORDS).read_bytes().replace(

@@ -81,7 +81,8 @@ def test_a_built_in_estimator_is_what_it_registers(name):
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and key not in {"seed", "params", "progress", "checkpoints"}
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and key not in {"seed", "params", "progress", "checkpoints", "start"}
     }
     more = (
         {"l1_ratio": 0.0, "path": False} if name == "logistic" else {}

@@ -11,7 +11,6 @@ from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, seconds, short_hash, when
 from retrodict.core.errors import check_known
 from retrodict.core.tasks import Target
-from retrodict.learning.runs.comparison import commit_text
 from retrodict.models.definitions import Model
 from retrodict.project.damage import names_damage
 
@@ -151,6 +150,8 @@ class Run(Shown):
         return [grid for grid in (coefficient_grid(notes), start_grid(notes)) if grid is not None]
 
     def _stored(self) -> Sequence[Block | None]:
+        from retrodict.learning.runs.comparison import commit_text
+
         run = self.record
         about = {
             "run": run.ref, "name": run.name or None, "part of": run.parent and f"run:{run.parent}",

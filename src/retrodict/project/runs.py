@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from retrodict import learning
 from retrodict.core.display import Listing, seconds, when
 from retrodict.core.errors import InputError
-from retrodict.learning.environment import containerfile, requirements
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunEnvironment, RunExport, headline
@@ -284,6 +283,8 @@ class Runs(Namespace):
         output : path, optional
             File to write.
         """
+        from retrodict.learning.environment import containerfile, requirements
+
         run = learning.get_run(self._workspace, ref)
         write = {"requirements": requirements, "containerfile": containerfile}[format]
         text = write(json.loads(self._workspace.objects.get(run.environment)))

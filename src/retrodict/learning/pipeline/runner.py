@@ -391,8 +391,8 @@ class _Runner:
         partition, state = task.report.partition, {}
         for name in task.part.files:
             state.update(contents(self._workspace.root, name.replace("{partition}", partition)))
-        made = [need.output["effect"]["model"] for need in task.needs if need.part.noun == "train" and need.output]
-        task.trained = {ref.partition("@")[0]: ref for ref in made}
+        models = [need.output["effect"]["model"] for need in task.needs if need.part.noun == "train" and need.output]
+        task.trained = {ref.partition("@")[0]: ref for ref in models}
         state.update(self._effect(task).state(partition, task.trained))
         task.parts = self._keys.parts(task.part, inputs, partition, state)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from threading import Thread
 
 import pandas as pd
@@ -101,6 +102,17 @@ def test_a_training_has_metrics_pictures_and_a_version(p: Project) -> None:
         run.plot("calibratoin")
     assert run.replay().ok
     assert p.runs.list(model="late_parcel")[0].ref == run.ref
+
+
+def test_files_go_into_folders_that_are_made(p: Project, tmp_path: Path) -> None:
+    """A picture and an environment are written wherever they are asked for; another format is told by name."""
+    run, folder = p.runs.list()[0], tmp_path / "not" / "there"
+    run.plot("calibration").save(folder / "curve.svg")
+    written = p.runs.environment(run.ref, output=folder / "again" / "requirements.txt")
+    assert (folder / "curve.svg").read_text() == str(run.plot("calibration"))
+    assert (folder / "again" / "requirements.txt").read_text() == written.text
+    with pytest.raises(NotFoundError, match=r"known format; got 'pip'"):
+        p.runs.environment(run.ref, format="pip")  # type: ignore[arg-type]
 
 
 def test_runs_are_compared(p: Project) -> None:

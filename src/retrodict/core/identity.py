@@ -21,6 +21,7 @@ from retrodict.core.errors import InputError, InternalError, check_text
 
 __all__ = [
     "Ref", "UlidFactory", "canonical_json", "content_hash", "digest", "digest_file", "encode", "is_ulid", "short",
+    "ulid_number",
 ]  # fmt: skip
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -184,6 +185,20 @@ def is_ulid(text: str) -> bool:
     (True, False)
     """
     return len(text) == 26 and set(text) <= set(_CROCKFORD)
+
+
+def ulid_number(ulid: str) -> int:
+    """Return the 128 bits of a ULID as a number.
+
+    Examples
+    --------
+    >>> ulid_number("00000000000000000000000010")
+    32
+    """
+    number = 0
+    for letter in ulid:
+        number = number * 32 + _CROCKFORD.index(letter)
+    return number % 2**128
 
 
 class UlidFactory:

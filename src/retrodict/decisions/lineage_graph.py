@@ -14,7 +14,7 @@ from typing import Any
 
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.display import Block, Shown, Verbatim, shorten
-from retrodict.core.identity import is_ulid
+from retrodict.core.identity import is_ulid, ulid_number
 from retrodict.decisions.lineage import DecisionLineage, ObjectLineage
 from retrodict.ledger.chain import Entry
 from retrodict.workspace import Workspace
@@ -29,7 +29,6 @@ Edge = tuple[str, str, str]
 _SPEC = "https://openlineage.io/spec"
 _VERSION = f"{_SPEC}/facets/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet"
 _PRODUCER = "urn:retrodict:lineage"
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -124,10 +123,7 @@ class LineageGraph(Shown):
     def _run_id(self, entry: Entry) -> str:
         ulid = entry.object_id.partition(":")[2]
         if is_ulid(ulid):  # the same number, written as UUIDs are
-            number = 0
-            for letter in ulid:
-                number = number * 32 + _CROCKFORD.index(letter)
-            return str(uuid.UUID(int=number % 2**128))
+            return str(uuid.UUID(int=ulid_number(ulid)))
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.namespace}/{entry.sequence}/{entry.hash}"))
 
     def _dataset(self, name: str) -> dict[str, Any]:

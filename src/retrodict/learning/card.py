@@ -15,6 +15,7 @@ from typing import Any
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, plain
 from retrodict.core.errors import InputError
+from retrodict.core.files import write_text
 from retrodict.evaluation import Ladder
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
@@ -79,7 +80,7 @@ class ModelCard(Shown):
         if file.suffix not in forms:
             raise InputError("a card must be written to a file that ends in .html or .md", where="model card",
                              got=file.suffix, remedy="Name it card.html or card.md")  # fmt: skip
-        file.write_text(forms[file.suffix](), encoding="utf-8")
+        write_text(file, forms[file.suffix]())
 
 
 def model_card(workspace: Workspace, ref: str) -> ModelCard:

@@ -9,6 +9,7 @@ from typing import Any
 
 from retrodict.core.display import Facts, Grid, when
 from retrodict.core.errors import MissingExtraError
+from retrodict.core.files import write_text
 from retrodict.evaluation.plots import plot_drift, plot_periods
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
@@ -64,8 +65,7 @@ def report_html(report: MonitorReport, *, threshold: float) -> str:
 
 def write_report(path: Path, report: MonitorReport, *, threshold: float) -> None:
     """Write :func:`report_html` into a file; its folder is made if it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report_html(report, threshold=threshold), encoding="utf-8")
+    write_text(path, report_html(report, threshold=threshold))
 
 
 def _number(value: float | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict.core.display import Block, Grid, Listing, count, short_hash, when
 from retrodict.core.errors import ConfigurationError, InputError
+from retrodict.core.files import write_text
 from retrodict.core.lazy import lazy_modules
 from retrodict.data.definitions import Table
 from retrodict.project.arguments import Time, instant
@@ -374,7 +375,7 @@ class Data(Namespace):
         with self._project.progress("profile"):
             facts = profiling.profile(self._table_or_files(rows), top=top, seed=seed)
         if html is not None:
-            _write(html, profiling.profile_html(facts))
+            write_text(html, profiling.profile_html(facts))
         return facts
 
     def suggest(self, *rows: Any, output: str | Path | None = None) -> SuggestedTable:
@@ -422,7 +423,7 @@ class Data(Namespace):
             entry for entry in profiling.health_history(self._workspace, table) if entry.version <= scores.version
         ]
         if html is not None:
-            _write(html, profiling.health_html(versions))
+            write_text(html, profiling.health_html(versions))
         if png is not None:
             Path(png).parent.mkdir(parents=True, exist_ok=True)
             profiling.health_png(versions, png)
@@ -561,8 +562,3 @@ def _batch_source(rows: Any, sql: str | None) -> Any:
             remedy="Pass the URL of the database as the rows",
         )  # fmt: skip
     return readers.SqlQuery(paths[0], sql)
-
-
-def _write(path: str | Path, text: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
+from retrodict.core.files import write_text
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -195,7 +196,7 @@ class Ledger(Namespace):
             assert ref is not None
             proof = decisions.prove_decision(self._workspace, ref, record=record)
         if output is not None:
-            Path(output).write_text(json.dumps(proof.document, indent=1) + "\n")
+            write_text(output, json.dumps(proof.document, indent=1) + "\n")
         return proof
 
     @staticmethod

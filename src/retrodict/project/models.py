@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrodict.core.display import Block, Listing, Shown, when
+from retrodict.core.files import write_text
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import instant
 from retrodict.project.damage import names_damage
@@ -180,7 +181,7 @@ class Models(Namespace):
             now_ = self._workspace.clock.now() if moment is None else moment
             history = monitoring.model_history(self._workspace, model, now=now_, metric=metric, period=period)
         if svg is not None:
-            Path(svg).write_text(history.plot(), encoding="utf-8")
+            write_text(svg, history.plot())
         return history
 
     @names_damage

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, seconds, short_hash, when
 from retrodict.core.errors import check_known
+from retrodict.core.files import write_text
 from retrodict.core.tasks import Target
 from retrodict.models.definitions import Model
 from retrodict.project.damage import names_damage
@@ -312,7 +313,7 @@ class Plot:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file."""
-        Path(path).write_text(self.svg, encoding="utf-8")
+        write_text(path, self.svg)
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict import learning
 from retrodict.core.display import Listing, seconds, when
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, check_known
+from retrodict.core.files import write_text
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunEnvironment, RunExport, headline
@@ -286,10 +287,13 @@ class Runs(Namespace):
         from retrodict.learning.environment import containerfile, requirements
 
         run = learning.get_run(self._workspace, ref)
-        write = {"requirements": requirements, "containerfile": containerfile}[format]
-        text = write(json.loads(self._workspace.objects.get(run.environment)))
+        writers = {"requirements": requirements, "containerfile": containerfile}
+        check_known(
+            format, writers, "an environment must be written in a known format", where="environment", what="format"
+        )
+        text = writers[format](json.loads(self._workspace.objects.get(run.environment)))
         if output is not None:
-            Path(output).write_text(text, encoding="utf-8")
+            write_text(output, text)
         return RunEnvironment(run.ref, format, text, None if output is None else str(output))
 
     @names_damage

@@ -14,6 +14,7 @@ from typing import Any
 
 from retrodict.core.clock import SystemClock
 from retrodict.core.display import Block, Shown, Verbatim, count, plain
+from retrodict.core.files import write_text
 from retrodict.data.context import Context
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._candidates import Suggestion, candidates
@@ -154,6 +155,5 @@ def suggest_definition(source: Any, *, output: str | Path | None = None) -> Sugg
         suggestions = [suggestion for suggestion in suggestions if suggestion.check.rule != "primary_key"]
     definition = f"from retrodict import Check, Table\n\n{as_python(facts.name, suggestions, types, key)}\n"
     if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(definition, encoding="utf-8")
+        write_text(output, definition)
     return SuggestedTable(facts.name, facts.rows, suggestions, types, definition, output)

@@ -247,7 +247,7 @@ def test_a_forest_of_lightgbm_is_not_cut_into_pieces(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "params"), [
-    ("network", {"learning_rate": 0.1, "layers": [64], "epochs": 12, "dropout": 0.0, "patience": 0}),
+    ("network", {"learning_rate": 0.1, "layers": [64], "epochs": 40, "dropout": 0.0, "patience": 0}),
     ("mlp", {"learning_rate_init": 0.1, "max_iter": 30, "n_iter_no_change": 29}),
 ])  # fmt: skip
 def test_the_best_weights_survive_a_kill_after_them(name, params, tmp_path, monkeypatch):
@@ -255,11 +255,11 @@ def test_the_best_weights_survive_a_kill_after_them(name, params, tmp_path, monk
     skip_without(name)
     save, steps = Checkpoints.save, {"network": 10, "mlp": 1}[name]  # of the network ten batches are an epoch
     whole = solve(name, checkpoints=Checkpoints(steps=steps), **params)
-    best = whole.params["best_iteration"]
+    best = whole.params["best_iteration"]  # far from the last epoch, as other processors round to other ones
 
     def stopping(self, step, *state):
         save(self, step, *state)
-        if step // steps >= best + 3:
+        if step // steps > best:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

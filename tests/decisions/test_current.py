@@ -14,9 +14,10 @@ from tests.serving.test_server import Server
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import RefusedError, RetrodictError
 from retrodict.data.ingest import ingest
-from retrodict.decisions import Decider, find_decision, replay_decision
+from retrodict.decisions import find_decision, replay_decision
 from retrodict.decisions.definitions import Policy
 from retrodict.rollout import deploy
+from retrodict.serving import Decider
 from retrodict.workspace import Workspace
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}

@@ -4,6 +4,7 @@ import pytest
 from tests.serving.project import make_project
 
 from retrodict import Entity, FeatureView, Label, Model, Recipe, Source, Table, TimeSplit, agg
+from retrodict.workspace import Workspace
 
 _FLIGHTS = Table("flights", key="id")
 _SOURCE = Source("landed", _FLIGHTS, event_time="arr_time", sequence="id")
@@ -22,3 +23,10 @@ def deployed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployed")
     make_project(folder).close()
     return folder
+
+
+@pytest.fixture
+def project(deployed):
+    """The opened project."""
+    with Workspace(deployed, actor="ana") as opened:
+        yield opened

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from retrodict.decisions.decider import Decider
     from retrodict.decisions.definitions import Policy, Rule
     from retrodict.decisions.lineage import ObjectLineage, trace_decision, trace_object
     from retrodict.decisions.loader import Loader, load_policy
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from retrodict.decisions.servant import Servant
 
 __all__ = [
-    "Decider",
     "DecisionRecord",
     "DecisionReplay",
     "Loader",
@@ -49,7 +47,6 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "decider": ("Decider",),
         "definitions": ("Policy", "Rule"),
         "lineage": ("ObjectLineage", "trace_decision", "trace_object"),
         "loader": ("Loader", "load_policy"),

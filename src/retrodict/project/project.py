@@ -37,7 +37,6 @@ from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:
     from retrodict import rollout
-    from retrodict.decisions.decider import Decider
     from retrodict.decisions.lineage import DecisionLineage, ObjectLineage
     from retrodict.decisions.lineage_graph import LineageGraph
     from retrodict.decisions.replay import DecisionReplay
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
     from retrodict.registry import Revision
+    from retrodict.serving.decider import Decider
     from retrodict.workspace import Definitions
 else:
     (rollout,) = lazy_modules("retrodict", "rollout")
@@ -399,7 +399,7 @@ class Project:
 
     @cached_property
     def _decider(self) -> Decider:
-        return decisions.Decider(self.workspace)
+        return serving.Decider(self.workspace)
 
     def serve(
         self,

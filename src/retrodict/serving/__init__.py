@@ -1,4 +1,4 @@
-"""Deciding over the network: the server, its addresses, and the process that keeps features current."""
+"""Deciding over the network or in the process that asks; the process that keeps features current."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.serving.consumer import consume
+    from retrodict.serving.decider import Decider
     from retrodict.serving.server import ServeOptions, serve
 
-__all__ = ["ServeOptions", "consume", "serve"]
+__all__ = ["Decider", "ServeOptions", "consume", "serve"]
 
 # The consumer's processes need no HTTP server.
-__getattr__, __dir__ = lazy_names(__name__, {"consumer": ["consume"], "server": ["ServeOptions", "serve"]})
+__getattr__, __dir__ = lazy_names(
+    __name__, {"consumer": ["consume"], "decider": ["Decider"], "server": ["ServeOptions", "serve"]}
+)

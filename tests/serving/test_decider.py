@@ -16,7 +16,6 @@ import pytest
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetrodictError, RetryableError
 from retrodict.decisions import (
-    Decider,
     check_parity,
     prove_decision,
     read_decisions,
@@ -32,6 +31,7 @@ from retrodict.decisions.requests import DecisionRequest
 from retrodict.project.ledger import Ledger
 from retrodict.registry import change, current
 from retrodict.rollout import deploy
+from retrodict.serving import Decider
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
 AT = parse_time("2024-02-20T10:00Z")
@@ -123,7 +123,7 @@ def test_a_proof_may_say_what_was_decided(project, decider, tmp_path):
 
 def test_a_decision_survives_kill_9(deployed, project):
     """A process that dies right after ``decide`` returned has lost nothing."""
-    code = ("import os, sys; from retrodict.workspace import Workspace; from retrodict.decisions import Decider\n"
+    code = ("import os, sys; from retrodict.workspace import Workspace; from retrodict.serving import Decider\n"
             "record = Decider(Workspace(sys.argv[1])).decide('promise', eval(sys.argv[2]))\n"
             "print(record.id, flush=True); os.kill(os.getpid(), 9)")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, str(deployed), repr(VALUES)], capture_output=True, text=True,

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data mutate spark ray deep peers mlflow dagster bench-learning lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data bench-serving mutate spark ray deep peers mlflow dagster bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -129,6 +129,9 @@ bench-automl: $(STAMP) .venv-automl/.synced ## Recipe("auto") against FLAML and 
 
 bench-data: $(STAMP) peers ## the data room at 10 million rows, against floors and peers (half an hour, 4 GB of disk)
 	$(BIN)/python benchmarks/bench_data.py
+
+bench-serving: $(STAMP) peers ## decisions over HTTP against a bare server and FastAPI with the same trees (three minutes)
+	$(BIN)/python benchmarks/bench_serving.py
 
 lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

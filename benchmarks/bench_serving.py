@@ -1,0 +1,218 @@
+"""Decisions over HTTP against floors and peers in the same run: one core for the server, the other one for the load.
+
+Ours reads 36 features of the flights from LMDB, checks the request, scores, applies rules and syncs a record before it
+answers. The floor, bare uvicorn with msgspec and LightGBM's prepared call for one row, reads nothing and keeps nothing:
+the rows come with the requests. So does FastAPI with LightGBM. Load is a client of its own over raw sockets; the cases
+take turns, and of the turns the median is given. ``cpu_us`` is what one answer costs the server's process, which
+does not depend on what else the machine does. The last line, one JSON object, has ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.request import urlopen
+
+HERE = Path(__file__).parent
+PARTS = HERE / "_serving"
+SERVER_CORE, LOAD_CORE = 0, (os.cpu_count() or 1) - 1
+CONNECTIONS = (1, 8, 64)
+_QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def post(path: str, body: object, **headers: str) -> bytes:
+    """Return a request of HTTP/1.1 as bytes."""
+    data = json.dumps(body).encode()
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n{lines}"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+def free_port() -> int:
+    """Port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[object], environment: dict[str, str], port: int, path: str) -> Iterator[int]:
+    """Run a server on its core until the block ends; yields its process id once it answers."""
+    everything = ["taskset", "-c", str(SERVER_CORE), *map(str, command)]
+    process = subprocess.Popen(everything, env={**os.environ, **_QUIET, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                if path:
+                    urlopen(f"http://127.0.0.1:{port}{path}", timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def cpu_s(process: int) -> float:
+    """Seconds of processor that a process has used, all its threads together."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(port: int, requests: Path, connections: int, seconds: float, process: int) -> dict[str, Any]:
+    """Ask for some seconds; rate, latencies, and processor time of the server for each answer."""
+    before = cpu_s(process)
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        sys.executable,
+        PARTS / "serving_load.py",
+        port,
+        requests,
+        connections,
+        seconds,
+    ]
+    answer: dict[str, Any] = json.loads(subprocess.check_output(list(map(str, command))))
+    if set(answer["statuses"]) != {"200"}:
+        sys.exit(f"an answer was no 200: {answer['statuses']}")
+    return answer | {"cpu_us": (cpu_s(process) - before) / answer["requests"] * 1e6}
+
+
+def write_requests(world: Path) -> dict[str, Path]:
+    """Write what is asked of ours and of the others, a request a line."""
+    asked = json.loads((world / "requests.json").read_text())
+    ours = [post("/v1/decisions/warn_early", one["body"], retrodict_time=one["at"]) for one in asked]
+    rows = [post("/predict", {"values": row}) for row in json.loads((world / "rows.json").read_text())]
+    paths = {"ours": world / "ours.requests", "rows": world / "rows.requests"}
+    for path, requests in zip(paths.values(), (ours, rows), strict=True):
+        path.write_text("\n".join(request.hex() for request in requests))
+    return paths
+
+
+def first_ms(port: int, requests: Path) -> float:
+    """Milliseconds of the first request that a server gets."""
+    data = bytes.fromhex(requests.read_text().split()[0])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        start = time.perf_counter()
+        connection.sendall(data)
+        connection.recv(65_536)
+        return (time.perf_counter() - start) * 1e3
+
+
+def stages(port: int) -> dict[str, float]:
+    """Milliseconds that each stage of ours takes, the median."""
+    with urlopen(f"http://127.0.0.1:{port}/v1/status") as response:
+        return {stage: seen["p50_ms"] for stage, seen in json.load(response)["latency"].items()}
+
+
+def measure(world: Path, peers: Path, turns: int, seconds: float, cases: Sequence[str]) -> dict[str, Any]:
+    """Start every server, warm each up, and load them by turns."""
+    requests = write_requests(world)
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    with ExitStack() as stack:
+        servers = {}
+        for name in cases:
+            port = free_port()
+            if name == "ours":
+                command = [sys.executable, "-m", "retrodict", "serve", "--project", world, "--replay", "--port", port]
+                path = "/readyz"
+            else:
+                command, path = [peers, PARTS / "serving_peers.py", name, port], ""
+            process = stack.enter_context(running(command, {"BENCH_MODEL": str(world / "model.txt")}, port, path))
+            asked = requests["ours" if name == "ours" else "rows"]
+            servers[name] = port, asked, process
+        first = {name: first_ms(port, asked) for name, (port, asked, _) in servers.items()}
+        for port, asked, process in servers.values():
+            load(port, asked, 8, 1.0, process)
+        for _ in range(turns):
+            for connections in CONNECTIONS:
+                for name, (port, asked, process) in servers.items():
+                    runs.setdefault((name, connections), []).append(load(port, asked, connections, seconds, process))
+        spent = stages(servers["ours"][0]) if "ours" in servers else {}
+    measured = {
+        f"{name} at {connections}": {key: statistics.median(one[key] for one in taken)
+                                     for key in ("rate", "p50_ms", "p99_ms", "max_ms", "cpu_us")}
+        for (name, connections), taken in runs.items()
+    }  # fmt: skip
+    return {"runs": measured, "first_ms": first, "stages": spent}
+
+
+def ratios(runs: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ours over the others: of rates, and of what an answer costs the server."""
+    found = {}
+    for other in ("bare", "fastapi"):
+        for connections in CONNECTIONS:
+            ours, theirs = runs.get(f"ours at {connections}"), runs.get(f"{other} at {connections}")
+            if ours and theirs:
+                found[f"rate_over_{other}_{connections}"] = round(ours["rate"] / theirs["rate"], 3)
+                found[f"cpu_over_{other}_{connections}"] = round(ours["cpu_us"] / theirs["cpu_us"], 3)
+    return found
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Versions of what is compared with."""
+    names = ("fastapi", "uvicorn", "uvloop", "httptools", "msgspec", "lightgbm")
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    answer = subprocess.check_output([str(python), "-c", code, *names], text=True)
+    return dict(zip(names, answer.split(), strict=True))
+
+
+def processor() -> str:
+    """Name of the processor, as Linux says it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of load for each case and turn")
+    parser.add_argument("--world", type=Path, help="folder of an earlier run's project; made if it is not there")
+    parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
+    parser.add_argument("--cases", nargs="+", default=["ours", "bare", "fastapi"])
+    given = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    with TemporaryDirectory() as temporary:
+        world = given.world or Path(temporary) / "flights"
+        if not (world / "rows.json").exists():
+            make = [sys.executable, str(PARTS / "serving_world.py"), str(world)]
+            subprocess.run(make, check=True, env={**os.environ, **_QUIET})
+        measured = measure(world, given.peers, given.turns, given.seconds, given.cases)
+    print(f"  {'case':<16}{'rate/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'CPU us':>9}")
+    for name, run in measured["runs"].items():
+        latencies = "".join(f"{run[key]:9.2f}" for key in ("p50_ms", "p99_ms", "max_ms"))
+        print(f"  {name:<16}{run['rate']:9.0f}{latencies}{run['cpu_us']:9.0f}")
+    print("  first request, ms: " + ", ".join(f"{name} {taken:.1f}" for name, taken in measured["first_ms"].items()))
+    print("  stages of ours, p50 ms: " + ", ".join(f"{name} {taken:.3f}" for name, taken in measured["stages"].items()))
+    answer = {
+        "benchmark": "serving",
+        "size": {"features": 36, "turns": given.turns, "seconds": given.seconds},
+        "ratios": ratios(measured["runs"]),
+        **measured,
+        "versions": versions(given.peers),
+        "machine": {"cores": os.cpu_count(), "processor": processor(), "kernel": platform.release(),
+                    "python": platform.python_version(), "server_core": SERVER_CORE, "load_core": LOAD_CORE,
+                    "load_before": round(load_before, 2), "load_after": round(os.getloadavg()[0], 2)},
+    }  # fmt: skip
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

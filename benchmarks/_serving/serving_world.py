@@ -1,4 +1,4 @@
-"""The project that is served: the flights of the template with 36 features, its state as of 1 September 2013."""
+"""The project that is served: the flights of the template with 36 features, at one o'clock of an afternoon in New York."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from retrodict.core.clock import SimulatedClock, format_time
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.clock import SimulatedClock, format_time, parse_time
+from retrodict.core.durations import MINUTE
 from retrodict.demo import nycflights
 from retrodict.demo.deliveries import LIVE_MONTHS, Deliveries
 from retrodict.models.artifact import ModelArtifact
 from retrodict.project import Project
 
-POLICY, REQUESTS = "warn_early", 600
+POLICY, NOW, REQUESTS = "warn_early", parse_time("2013-09-05T17:00Z"), 100
 
 # Twelve features of each airport and carrier in the place of six, and two of the plane's last flight in that of one.
 _EDITS = {
@@ -24,6 +28,14 @@ _EDITS = {
 }  # fmt: skip
 
 
+def known(table: str, rows: pa.Table) -> pa.Table:
+    """What is known by now of flights that were due and of hours that began, as live traffic would have brought it."""
+    column, delay = {"flights": ("arr_time", 0), "weather": ("hour", 80 * MINUTE)}.get(table, (None, 0))
+    if column is None:
+        return rows
+    return rows.filter(pc.less(rows[column].cast(pa.int64()), NOW - delay))
+
+
 def make(folder: Path) -> None:
     """Ingest, train, approve, build and deploy; write the requests, and the rows that the model reads of them."""
     Project.write_template(folder)
@@ -33,21 +45,20 @@ def make(folder: Path) -> None:
         assert old in text, old
         text = text.replace(old, new)
     definitions.write_text(text)
-    month = LIVE_MONTHS[0]
     deliveries = Deliveries(nycflights.prepare(nycflights.read_files()))
-    with Project(folder, clock=SimulatedClock(month.start), actor="ana") as project:
+    with Project(folder, clock=SimulatedClock(NOW), actor="ana") as project:
         for table in ("flights", "weather", "planes"):
-            project.data.ingest(table, deliveries.rows(table, None, month.start))
+            project.data.ingest(table, known(table, deliveries.rows(table, None, NOW)))
         assert project.features.verify().ok
         version = project.train("late_arrival").version
         assert version is not None
-        with Project(folder, clock=SimulatedClock(month.start), actor="ben") as other:
+        with Project(folder, clock=SimulatedClock(NOW), actor="ben") as other:
             other.models.approve(version.ref, reason="for a measurement")
         project.features.build()
         project.deploy(POLICY, model=version.ref, reason="for a measurement")
         model = ModelArtifact.load(project.workspace.objects, version.artifact)
         assert len(model.inputs) == 36, len(model.inputs)
-        cases = deliveries.requests(month, 1.0)[:REQUESTS]
+        cases = [case for case in deliveries.requests(LIVE_MONTHS[0], 1.0) if case[0] >= NOW][:REQUESTS]
         rows = []
         for at, case in cases:
             row = project.decide(POLICY, **case["entities"], **case["context"], at=at).record.features

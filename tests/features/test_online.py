@@ -12,7 +12,7 @@ from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.online import OnlineFeatures, OnlineState
-from retrodict.features.online.read import programs
+from retrodict.features.online.read import programs, views
 from retrodict.features.online.state import segments
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
@@ -462,6 +462,50 @@ def test_rows_of_segments_that_are_not_fetched_are_not_looked_at(small_segments,
     for at in range(BASE, BASE + 60 * MINUTE, 2 * MINUTE + 1):
         expected = {f"v__{name}": value for name, value in oracle.values({"k1": "a"}, at).items()}
         assert online.read({"k1": "a"}, {}, at).values == expected
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.sampled_from([0, 0, 0, 1, 5, 60]), worlds.moderate), min_size=8, max_size=40
+    ),
+    st.lists(st.integers(0, 500), min_size=1, max_size=6),
+    st.integers(3, 20),
+    st.booleans(),
+)
+def test_a_hot_key_in_one_piece_is_what_its_pieces_are(small_segments, drawn, asked, batch, bags):
+    """Asked again and again of one state, and after each write; values, statuses, counts and places are the same."""
+    over = ["7m", "20m", "100m", Window("10m", offset="6m", hop="4m")]
+    more = [agg.mode("tag", over="20m"), agg.distinct("x", over="30m")] if bags else []
+    view = _view(agg.count(over=[*over, "lifetime"]), agg.mean("x", over=over), agg.max("x", over=[*over, "lifetime"]),
+                 latest("tag", "x", max_age="12m"), *more, known_at="k", sequence="id")  # fmt: skip
+    features, store = FeatureSet([view]), LendingKeys()
+    state, online = OnlineState(features, store, horizon=EVER), OnlineFeatures(features, store)
+    events = [
+        _event(BASE + e * MINUTE, x, k=BASE + (e + late) * MINUTE, id=place, tag="abc"[place % 3])
+        for place, (e, late, x) in enumerate(drawn)
+    ]
+    for first in range(0, len(events), batch):
+        state.apply(events[first : first + batch], "s")
+        for minute in [*asked, *asked, *asked, *reversed(asked)]:
+            at = BASE + minute * MINUTE
+            row, pieces = (one.read({"k1": "a"}, {}, at) for one in (online, OnlineFeatures(features, store)))
+            assert (repr(_rows(row)), row.places) == (repr(_rows(pieces)), pieces.places)
+
+
+def test_a_hot_key_is_put_together_once_in_a_state(small_segments, monkeypatch):
+    """The second request of a state makes it whole; a write makes it come in pieces again, with what was written."""
+    features, store = FeatureSet([_view(agg.count(over="1h"), sequence="id")]), LendingKeys()
+    state, online, made = OnlineState(features, store, horizon=EVER), OnlineFeatures(features, store), []
+    joined = views.joined
+    monkeypatch.setattr(views, "joined", lambda *given, **named: made.append(named["edges"]) or joined(*given, **named))
+    state.apply([_event(BASE + i, id=i) for i in range(60)], "s")
+    for _ in range(5):
+        assert online.read({"k1": "a"}, {}, BASE + 99).values == {"v__count_1h": 60}
+    assert [edges is None for edges in made] == [False, True]
+    state.apply([_event(BASE + 70, id=70)], "s")
+    assert [online.read({"k1": "a"}, {}, BASE + 99).values["v__count_1h"] for _ in range(4)] == [61] * 4
+    assert [edges is None for edges in made] == [False, True, False, True]
 
 
 def test_a_lifetime_of_events_is_kept_whole_whatever_the_horizon():

@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -131,3 +133,20 @@ def test_what_is_put_is_what_is_there_however_pages_are_filled(writes):
             expected = {key: value for key, value in (expected | items).items() if value is not None}
         assert dict(keys.scan(b"")) == expected
         keys.close()
+
+
+def test_the_number_of_a_state_changes_with_each_write_of_whichever_process(tmp_path):
+    """What is held of a store that gives the number again is what is in it."""
+    keys = LmdbKeys(tmp_path)
+    keys.put_many({b"a": b"1"})
+    first = keys.get_revised([b"a", b"b"])
+    assert first == keys.get_revised([b"a", b"b"]) == (first[0], [b"1", None])
+    code = "import sys; from pathlib import Path; from retrodict.stores.keys.lmdb import LmdbKeys as Keys; "
+    subprocess.run(
+        [sys.executable, "-c", code + "Keys(Path(sys.argv[1])).put_many({b'b': b'2'})", tmp_path], check=True
+    )
+    second = keys.get_revised([b"a", b"b"])
+    assert second[1] == [b"1", b"2"]
+    keys.put_many({b"a": b"1"})
+    assert first[0] < second[0] < keys.get_revised([])[0]
+    keys.close()

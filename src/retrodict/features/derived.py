@@ -11,8 +11,9 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Literal, overload
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError
@@ -21,6 +22,7 @@ from retrodict.core.identity import digest
 __all__ = ["Derived", "derived"]
 
 Function = Callable[..., Mapping[str, Any]]
+Form = Literal["time", "text", "object", "number"]
 
 # The parts of features.times.Times; named here because this module loads no NumPy. A test keeps the two equal.
 TIME_PARTS = frozenset(
@@ -74,6 +76,21 @@ class Derived(Definition):
     outputs: tuple[str, ...]
     code: str
     objects: frozenset[str] = frozenset()
+
+    @cached_property
+    def arguments(self) -> tuple[tuple[str, Form, str], ...]:
+        """Of each input its name, the form in which it arrives, and what to call it in an error."""
+        forms: tuple[tuple[Form, frozenset[str]], ...]
+        forms = ("time", self.times), ("text", self.texts), ("object", self.objects)
+        form_of: dict[str, Form] = {
+            name: next((form for form, names in forms if name in names), "number") for name in self.inputs
+        }
+        return tuple((name, form_of[name], f"derived {self.name!r}, input {name!r}") for name in self.inputs)
+
+    @cached_property
+    def columns(self) -> tuple[tuple[str, str, str], ...]:
+        """Of each output its name, that of its column, and what to call it in an error."""
+        return tuple((name, f"{self.name}__{name}", f"derived {self.name!r}, output {name!r}") for name in self.outputs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         """Call the function itself."""

@@ -52,6 +52,16 @@ class MemoryKeys:
 class LendingKeys(MemoryKeys):
     """The same with :class:`~retrodict.stores.keys.base.SnapshotReads`: what is used after its time shows, as noise."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._revision, self._seen = 0, dict[bytes, bytes]()
+
+    def get_revised(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
+        """How often something else was there, and the values."""
+        if self._seen != self.items:
+            self._revision, self._seen = self._revision + 1, dict(self.items)
+        return self._revision, self.get_many(keys)
+
     @contextmanager
     def reading(self) -> Iterator[Callable[[bytes], memoryview | None]]:
         """Lend values, and overwrite them when the context ends."""

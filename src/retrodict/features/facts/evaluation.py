@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +17,13 @@ from numpy.typing import NDArray
 from retrodict.core.clock import parse_time, to_micros
 from retrodict.core.errors import DefinitionError, InputError, RetrodictError, check_known
 from retrodict.core.kinds import kind_of
-from retrodict.features.derived import Derived
+from retrodict.features.derived import Derived, Form
 from retrodict.features.facts.columns import numeric, pick, times
 from retrodict.features.facts.times import Times
-from retrodict.features.plan import FeatureSet, column_name
+from retrodict.features.plan import FeatureSet
 
 __all__ = ["derive_columns", "derive_row"]
 
-Form = Literal["time", "text", "object", "number"]
 _SPOKEN = {"object": "list or dict"}
 
 
@@ -31,8 +31,8 @@ def derive_columns(features: FeatureSet, spine: pa.Table, columns: dict[str, pa.
     """Add the outputs of every derived function to ``columns``, which holds the features so far."""
 
     def read(name: str, form: Form, where: str) -> Any:
-        column = columns[name] if name in columns else pick(spine, name, where=f"{where}, spine")
-        return _column_argument(column, form, where=f"{where}, input {name!r}")
+        column = columns[name] if name in columns else pick(spine, name, where=f"{_bare(where)}, spine")
+        return _column_argument(column, form, where=where)
 
     for column, values in _outputs(features, read, spine.num_rows):
         columns[column] = _to_arrow(values)
@@ -43,10 +43,11 @@ def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[st
     rule = "the request must have the inputs of derived features"
 
     def read(name: str, form: Form, where: str) -> Any:
-        if name not in values:
-            check_known(name, request, rule, where=where, what="input", error=InputError)
-        value = values[name] if name in values else request[name]
-        return _row_argument(value, form, where=f"{where}, input {name!r}")
+        if name in values:
+            return _row_argument(values[name], form, where)
+        if name not in request:
+            check_known(name, request, rule, where=_bare(where), what="input", error=InputError)
+        return _row_argument(request[name], form, where)
 
     for column, array in _outputs(features, read, 1):
         values[column] = _to_python(array)
@@ -57,17 +58,21 @@ def _outputs(
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Columns of every derived function, one after the other: a later one reads those before it."""
     for function in features.derived:
-        where = f"derived {function.name!r}"
-        result: object = _call(function, [read(name, _form(function, name), where) for name in function.inputs])
-        if not isinstance(result, Mapping) or set(result) != set(function.outputs):
+        result: object = _call(function, [read(name, form, where) for name, form, where in function.arguments])
+        if not isinstance(result, Mapping) or result.keys() != set(function.outputs):
             raise DefinitionError(
                 "a derived feature must return what it declares",
-                where=where,
+                where=f"derived {function.name!r}",
                 got=sorted(result) if isinstance(result, Mapping) else type(result).__name__,
                 remedy=f"Return a dict with {', '.join(map(repr, function.outputs))}",
             )
-        for name in function.outputs:
-            yield column_name(function.name, name), _normal(result[name], rows, f"{where}, output {name!r}")
+        for name, column, where in function.columns:
+            yield column, _normal(result[name], rows, where)
+
+
+def _bare(where: str) -> str:
+    """What to name in an error about a whole function, of what names one of its inputs."""
+    return where.rpartition(", input ")[0]
 
 
 def _call(function: Derived, inputs: list[Any]) -> object:
@@ -92,7 +97,7 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
     """float64 with NaN for null, or an object array of text: the only two forms, so that types cannot drift."""
     array = np.asarray(value)
     if array.dtype.kind in "biuf":
-        array = array.astype(np.float64)
+        array = array.astype(np.float64, copy=False)
     elif array.dtype.kind in "UO":
         array = array.astype(object)
     else:
@@ -102,7 +107,9 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
             got=str(array.dtype),
             remedy="Convert what it returns",
         )
-    if array.shape not in {(), (1,), (rows,)}:
+    if array.shape == (rows,):
+        return array
+    if array.shape not in {(), (1,)}:
         raise DefinitionError(
             "a derived feature must give one value per row",
             where=where,
@@ -110,15 +117,6 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
             remedy="Return one number or an array as long as its inputs",
         )
     return np.broadcast_to(array, (rows,))
-
-
-def _form(function: Derived, name: str) -> Form:
-    forms: tuple[tuple[Form, frozenset[str]], ...] = (
-        ("time", function.times),
-        ("text", function.texts),
-        ("object", function.objects),
-    )
-    return next((form for form, names in forms if name in names), "number")
 
 
 def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, where: str) -> Any:
@@ -170,8 +168,8 @@ def _row_argument(value: Any, form: Form, where: str) -> Any:
         return _objects([value])
     if form in {"text", "object"} or not isinstance(value, bool | int | float | np.number | np.bool_ | None):
         raise _wrong_form(type(value).__name__, form, where)
-    number = np.nan if value is None else float(value)
-    return np.array([number + 0.0 if np.isfinite(number) else np.nan])
+    number = math.nan if value is None else float(value)
+    return np.array([number + 0.0 if math.isfinite(number) else math.nan])
 
 
 def _row_times(value: Any, where: str) -> Times:
@@ -202,4 +200,5 @@ def _to_python(values: NDArray[Any]) -> Any:
     value = values[0]
     if values.dtype == object:
         return value
-    return float(value) + 0.0 if np.isfinite(value) else None
+    number = float(value)
+    return number + 0.0 if math.isfinite(number) else None

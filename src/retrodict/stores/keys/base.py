@@ -90,6 +90,12 @@ class SnapshotReads(Protocol):
         Values are read-only and lie in the store itself: none may be used after the context has ended.
         """
 
+    def get_revised(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
+        """Number of the state that is read, and the values of ``get_many``.
+
+        As long as an opened store gives the same number, nobody has written to it, in this process or another.
+        """
+
 
 def check_keys(keys: Collection[bytes]) -> None:
     """Refuse a key of another length than 1 to 511 bytes."""

@@ -165,9 +165,12 @@ class LmdbKeys(KeyStore, SnapshotReads):
         _STORES.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.get_revised(keys)[1]
+
+    def get_revised(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         try:
             with self._begin() as txn:
-                get = txn.get
+                get, revision = txn.get, txn.id()  # of a read: the number of the newest commit that it sees
                 values = [get(key) for key in keys]
         except lmdb.BadValsizeError:
             check_keys(keys)  # says which
@@ -176,7 +179,7 @@ class LmdbKeys(KeyStore, SnapshotReads):
             raise _translated(error, self._path) from error
         if None in values:
             check_keys(keys)  # LMDB answers "not there" to a key that is too long; a hit needs no check
-        return values
+        return revision, values
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[bytes], memoryview | None]]:

@@ -14,6 +14,7 @@ from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online.read.programs import PARTED
 from retrodict.features.online.read.rows import FeatureRow
 from retrodict.features.online.read.views import ViewReader, floor_at
+from retrodict.features.online.read.whole import WholeBlocks
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.base import KeyStore
 
@@ -37,7 +38,7 @@ class OnlineFeatures:
 
     def __init__(self, features: FeatureSet, keys: KeyStore, *, partitions: int = 1) -> None:
         self.features = features
-        self._keys = keys
+        self._keys, self._whole = keys, WholeBlocks(keys)
         views = [ViewReader(plan, partitions) for plan in features.views]
         columns = list(dict.fromkeys(view.request_keys for view in views))
         self._key_makers = [next(view.key for view in views if view.request_keys == group) for group in columns]
@@ -67,28 +68,40 @@ class OnlineFeatures:
         request = {**entities, **context}
         encoded = [make(request) for make in self._key_makers]
         names: list[bytes] = []
-        hot = set()
+        hot, entries = set(), {}
         for view, place in self._views:
             key = encoded[place]
             if key is not None:
-                names += (view.meta or view.meta_of(key), view.prefix + key)
+                name = view.prefix + key
+                names.append(view.meta or view.meta_of(key))
+                entry = self._whole.get(name, at)
+                if entry is not None:
+                    entries[view] = entry
+                    continue
+                names.append(name)
                 if view.hot and key in view.hot:
                     names.append(view.index(key))
                     hot.add(view)
-        blobs = iter(self._keys.get_many(names)) if names else iter(())
+        revision, values = self._whole.read(names) if names else (-1, [])
+        blobs = iter(values)
         row, floor = FeatureRow(self._unfilled.copy(), {}, {}, set()), floor_at(at)
         for view, place in self._views:
             key = encoded[place]
             if key is None:
                 view.absent("null_key", request, at, row)
                 continue
-            meta, blob = next(blobs), next(blobs)
+            meta, entry = next(blobs), entries.get(view)
+            blob = entry.block if entry is not None else next(blobs)
             index = next(blobs) if view in hot else None
             row.places[view.name] = view.place(meta)
             if meta is None or meta[:8] > floor or blob is None:
                 view.unanswered(self._keys, meta, floor, request, at, row)
-            elif view.read(request, at, blob, row) == PARTED:
-                self._read_hot(view, key, blob, index, request, at, row)
+            elif (entry is not None and entry.revision != revision) or view.read(request, at, blob, row) == PARTED:
+                block = self._whole.ask(view, key, revision, at)
+                if block is None:
+                    self._read_hot(view, key, blob, index, request, at, row)
+                else:
+                    view.read(request, at, block, row)
         return self._derived(request, row)
 
     def read_many(self, requests: Sequence[Mapping[str, Any]], at: int) -> list[FeatureRow]:

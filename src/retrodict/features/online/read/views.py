@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from retrodict.core.errors import InputError, IntegrityError, RetryableError, check_known
 from retrodict.features.facts.keys import encode_key
@@ -28,16 +29,23 @@ from retrodict.features.online.state.segments import Index, agree, edges_of, joi
 from retrodict.features.plan import ViewPlan
 from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
+_MOST_WHOLE = 4 << 20  # bytes of a block in one piece
 _TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
 _REMEMBERED = 10_000  # hot keys
 _PLACES = 100
 _WHOLE = 1 << 63
-_NEVER = -(1 << 62)
+_NEVER, _FOREVER = -(1 << 62), 1 << 62
 _NO_SUM = SummedBlock(1, 0, floats=False)
 
 _Program = Callable[[bytes, int, dict[str, Any], set[str], bool], int]
 _Reading = tuple[_Program, BlockReader | None]
 """A program, and what reads the features that it skips."""
+
+
+@lru_cache
+def _lends(store: type) -> bool:
+    """Whether stores of a class have snapshot reads: to look through a protocol costs as much as a read."""
+    return issubclass(store, SnapshotReads)
 
 
 def floor_at(at: int) -> bytes:
@@ -67,6 +75,7 @@ class ViewReader:
         self._program: _Reading = _no_program, None  # those of the layout met last: most blocks have the same
         self._programs: dict[bytes, tuple[_Reading, BlockReader]] = {}
         self._own = OwnEvent(plan) if plan.needs_current else None
+        self.revised = self._shape.revised
         self._nulls = dict.fromkeys(output.column for output in plan.outputs)
         self._nothing: dict[str, Any] = {}
         self._watermark: tuple[list[bytes | None], int | None] = [], None
@@ -101,8 +110,8 @@ class ViewReader:
         read and the segments in the next. A writer may come in between: pieces that do not agree are read again. What
         the state contains that is read is noted in ``places``.
         """
-        if isinstance(keys, SnapshotReads):
-            with keys.reading() as get:
+        if _lends(type(keys)):
+            with cast("SnapshotReads", keys).reading() as get:
                 if places is not None and (state := get(self.meta_of(key))) is not None:
                     places[self.name] = self.place(bytes(state))
                 return self._gathered(get, key, at, complete=complete)
@@ -149,6 +158,17 @@ class ViewReader:
                 remedy="Name an empty key store and run: retrodict features build",
             )
         return self._joined(head, opened, stored, at, complete=complete)
+
+    def whole(self, keys: SnapshotReads, key: bytes) -> tuple[int, bytes | None]:
+        """Greatest v and block of a hot key in one piece; None for one that has no segments, or too many rows."""
+        with keys.reading() as get:
+            head, index = get(self.prefix + key), get(self.index(key))
+            if head is None or index is None or not head[8] & HOT:
+                return _FOREVER, None
+            opened = Index.read(self._shape, index)
+            if opened.events * opened.layout.words * 8 > _MOST_WHOLE:
+                return _FOREVER, None
+            return visible_in(head), self._gathered(get, key, 0, complete=True)
 
     def _needed(self, index: Index, head: bytes | memoryview, at: int, *, complete: bool) -> list[int]:
         ahead = visible_in(head) >= at

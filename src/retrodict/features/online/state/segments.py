@@ -65,6 +65,11 @@ class Index:
         return len(self.rows) - 1
 
     @property
+    def events(self) -> int:
+        """Rows of all segments."""
+        return int(self.rows[1:, _NOTES - 1].sum())
+
+    @property
     def numbers(self) -> list[int]:
         """Numbers of the segments."""
         numbers: list[int] = self.rows[1:, 0].tolist()

@@ -1,4 +1,4 @@
-"""The project that is served: the flights of the template with 36 features, at one o'clock of an afternoon in New York."""
+"""The project that is served: the flights of the template with 36 features, in the afternoon of 5 September 2013."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_more_requests_than_the_limit_are_told_to_come_back(workspace):
     async def run():
         client, released = Client(workspace, in_flight=1), threading.Event()
         append = client.recorder.log.append
-        client.recorder.log.append = lambda records: (released.wait(30), append(records))
+        client.recorder.log.append = lambda records, before: (released.wait(30), append(records))
         first = asyncio.create_task(client.send("POST", DECIDE, BODY))
         await asyncio.sleep(0.1)
         second = await client.send("POST", DECIDE, BODY)

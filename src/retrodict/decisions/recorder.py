@@ -7,8 +7,9 @@ meanwhile, and no timer adds latency. Each writer has a stream of its own; the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetryableError
@@ -18,7 +19,7 @@ from retrodict.stores._ownership import Closing
 from retrodict.stores.streams.base import TornTail
 from retrodict.workspace import Workspace
 
-__all__ = ["LogWriter", "Recorder", "open_stream"]
+__all__ = ["LogWriter", "Recorder", "noting", "open_stream"]
 
 _MAX_WRITERS = 64
 
@@ -39,9 +40,14 @@ class LogWriter(Closing):
         """What was cut off the stream's end when it was opened."""
         return self._writer.recovered
 
-    def append(self, records: Sequence[bytes]) -> None:
-        """Append records and sync them; RetryableError if the disk refuses."""
+    def append(self, records: Sequence[bytes], before: Callable[[int], None] | None = None) -> None:
+        """Append records and sync them; RetryableError if the disk refuses.
+
+        ``before`` is called first, with the offset that the first record will have: threads that pass it take turns.
+        """
         try:
+            if before is not None:
+                before(self._writer.append([]))
             self._writer.append(records)
         except OSError as error:
             raise RetryableError(
@@ -63,15 +69,19 @@ class Recorder:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.log = LogWriter(workspace)
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self.workspace, self.log = workspace, LogWriter(workspace)
+        self._waiting: list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, record: bytes) -> None:
-        """Wait until the record is durable."""
+    async def write(self, *records: bytes, claims: Sequence[Any] = ()) -> None:
+        """Wait until records are durable, all in one group.
+
+        ``claims``, one for each record or None, are of request ids that the caller holds: their places are noted in
+        their index before, and they are let go of after, whatever becomes of the caller.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, done))
+        self._waiting.append((records, claims, done))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
         await done
@@ -80,12 +90,19 @@ class Recorder:
         loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
+            records = [record for written, _, _ in group for record in written]
+            claims = [claim for written, owners, _ in group for claim in owners or [None] * len(written)] if any(
+                owners for _, owners, _ in group
+            ) else []  # fmt: skip
+            before = noting(self.log.stream, claims)
             try:
-                await loop.run_in_executor(self._thread, self.log.append, [record for record, _ in group])
+                await loop.run_in_executor(self._thread, self.log.append, records, before)
             except Exception as error:  # noqa: BLE001  # handed to every waiting request
                 _settle(group, error)
             else:
                 _settle(group, None)
+            for claim in filter(None, claims) if before is not None else ():
+                claim.release()
 
     async def close(self) -> None:
         """Finish what waits, close the segment and seal it, release the stream."""
@@ -95,8 +112,14 @@ class Recorder:
         self.log.close()
 
 
-def _settle(group: list[tuple[bytes, asyncio.Future[None]]], error: Exception | None) -> None:
-    for _, done in group:
+def noting(stream: str, claims: Sequence[Any]) -> Callable[[int], None] | None:
+    """What notes the places of claims before their records are appended; None if there are none."""
+    index = next((claim.index for claim in claims if claim is not None), None)
+    return None if index is None else lambda first: index.note(stream, first, claims)
+
+
+def _settle(group: list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, _, done in group:
         if done.cancelled():
             continue
         if error is None:

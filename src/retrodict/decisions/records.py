@@ -57,6 +57,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reads : dict
         Per view, what its state contained: a version of its table (None: nothing of it), how many of that version's
         rows, and how many records of its stream (None: it follows none). Empty in records from before this was noted.
+    request_id, request_hash : str
+        The caller's id of the request, and the hash of what was asked: the same id never answers anything else.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -86,6 +88,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     explained: bool = False
     views: dict[str, dict[str, Any]] = {}
     reads: dict[str, tuple[int | None, int, int | None]] = {}
+    request_id: str | None = None
+    request_hash: str | None = None
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 

@@ -53,6 +53,8 @@ class Decision(_Answer):
     ----------
     record : DecisionRecord
         Everything that is logged of it: features, score, versions, stages.
+    replayed : bool
+        Whether an earlier call with the same request id made it.
 
     Examples
     --------
@@ -61,10 +63,10 @@ class Decision(_Answer):
     ('warn', 0.71, ['JFK arrivals 34 min late over the last 2 h'])
     """
 
-    __slots__ = ("_project", "record")
+    __slots__ = ("_project", "record", "replayed")
 
-    def __init__(self, project: Project, record: DecisionRecord) -> None:
-        self._project, self.record = project, record
+    def __init__(self, project: Project, record: DecisionRecord, replayed: bool = False) -> None:
+        self._project, self.record, self.replayed = project, record, replayed
 
     @property
     def ref(self) -> str:
@@ -163,6 +165,7 @@ class Decisions(Namespace):
         key: str | None = None,
         explain: bool = False,
         at: Time | None = None,
+        request_id: str | None = None,
         url: str | None = None,
     ) -> ServerAnswer:
         """Ask a running server for one decision.
@@ -184,6 +187,8 @@ class Decisions(Namespace):
             Ask for reasons.
         at : Time, optional
             Simulated time, for a server started with --replay.
+        request_id : str, optional
+            Gives the same answer, decided once, to every call that repeats it.
         url : str, optional
             Address of the server.  [default: serving.host and serving.port of retrodict.toml]
 
@@ -194,4 +199,5 @@ class Decisions(Namespace):
         body: dict[str, Any] = {"entities": dict(entities), "context": dict(context), "explain": explain}
         if key is not None:
             body["key"] = key
-        return ServerAnswer(client.ask(url or client.server_url(self._workspace), policy, body, at=instant(at, "at")))
+        address = url or client.server_url(self._workspace)
+        return ServerAnswer(client.ask(address, policy, body, at=instant(at, "at"), request_id=request_id))

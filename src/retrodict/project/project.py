@@ -371,8 +371,9 @@ class Project:
         return rollout.rollback(self.workspace, policy, reason=reason, to=to)
 
     def decide(
-        self, policy: str, *, key: str | None = None, explain: bool = False, at: Time | None = None, **values: Any
-    ) -> Decision:
+        self, policy: str, *, key: str | None = None, explain: bool = False, at: Time | None = None,
+        request_id: str | None = None, **values: Any,
+    ) -> Decision:  # fmt: skip
         """Decide one case in this process, by the path that HTTP takes; durable when it returns.
 
         Parameters
@@ -385,6 +386,8 @@ class Project:
             Ask for reasons.
         at : Time, optional
             Moment of the decision, for a replay of the past.  [default: now]
+        request_id : str, optional
+            Gives the same decision again, made once, to every call that repeats it.
         **values
             Entity keys, and what is known of the case.
 
@@ -392,10 +395,9 @@ class Project:
         --------
         >>> project.decide("warn_early", origin="JFK", sched_dep="2013-09-01T18:00-04:00")  # doctest: +SKIP
         """
-        moment = instant(at, "at")
+        options: dict[str, Any] = {"key": key, "explain": explain, "at": instant(at, "at"), "request_id": request_id}
         with self._deciding:  # close() waits for it: a decision is whole, or comes after the stores are opened again
-            record = self._decider.decide(policy, values, key=key, explain=explain, at=moment)
-        return Decision(self, record)
+            return Decision(self, *self._decider.answer(policy, values, **options))
 
     @cached_property
     def _decider(self) -> Decider:
@@ -556,8 +558,6 @@ class Project:
     def audit(self) -> AuditReport:
         """Verify that nothing was altered, removed or cut off: the same as ``ledger.verify``."""
         return self.ledger.verify()
-
-    # how it is held ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

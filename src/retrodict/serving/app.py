@@ -16,17 +16,19 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetryableError, check_known, near
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetryableError, check_known, near
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
-from retrodict.decisions.records import encode_record
-from retrodict.decisions.requests import FIRST, LAST, decode_request
+from retrodict.decisions.records import DecisionRecord, encode_record
+from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.events import EventInlet
+from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
 
@@ -36,9 +38,10 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-TIME_HEADER = b"retrodict-time"
+TIME_HEADER, ID_HEADER = b"retrodict-time", b"idempotency-key"
 
 _RETRY = ((b"retry-after", b"1"),)
+_REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 _log = logging.getLogger(__name__)
 _BODY_S = 10.0  # a caller that takes longer to send a body is told so
@@ -108,6 +111,15 @@ def _too_long(limit: int) -> _Refused:
     return _Refused(413, f"a body must be at most {limit} bytes", ((b"connection", b"close"),))
 
 
+def _header(scope: Scope, name: bytes, written: str) -> str | None:
+    """Value of a header; None where it is not sent."""
+    values = [value for key, value in scope["headers"] if key == name]
+    if len(values) > 1:
+        raise InputError("a header must stand once", where=f"header {written}", got=len(values),
+                         remedy="Send one of them")  # fmt: skip
+    return values[0].decode("latin-1") if values else None
+
+
 _Handler = Callable[["DecisionApp", _Request], Awaitable[_Answer]]
 
 # The only list of addresses, filled by the handlers below: dispatch, 404, 405 and HEAD follow from it, and a test holds
@@ -172,6 +184,8 @@ class DecisionApp:
     services_problem : str, optional
         Why there are none, if the definitions module cannot be read.
     telemetry : Telemetry
+    requests : RequestIndex
+        Answers by request id; whoever made the app closes it after the recorder.
     health : FeatureHealth
         Of the features that are served; its gauges are refreshed from outside.
     """
@@ -187,6 +201,7 @@ class DecisionApp:
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
+        self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,6 +216,10 @@ class DecisionApp:
             answer = _Answer(_json.encode({"error": str(error)}), 404)
         except InputError as error:
             answer = _Answer(_json.encode({"error": str(error)}), 400)
+        except RefusedError as error:
+            answer = _Answer(_json.encode({"error": str(error)}), 409)
+        except RequestUnderWayError as error:
+            answer = _Answer(_json.encode({"error": str(error)}), 409, _RETRY)
         except RetryableError as error:
             answer = _Answer(_json.encode({"error": str(error)}), 503, _RETRY)
         except Exception:  # noqa: BLE001  # the last resort: the server lives on, its log says why
@@ -218,21 +237,50 @@ class DecisionApp:
         body = await request.read_body(self._limits.body)
         with self._place():
             question = decode_request(body)
-            name = request.parameter
-            servant = find_servant(self.servants, name, where="address")
-            at = self._moment(request.scope)
-            record = servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived)
+            request_id = _header(request.scope, ID_HEADER, "Idempotency-Key")
+            if request_id is not None:
+                return await self._decide_once(request, question, request_id)
+            record = self._judge(request, question, self._moment(request.scope))
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
-            ended = perf_counter_ns()
-        self.telemetry.count(
-            "decisions_total", f'policy="{name}",decision="{record.decision}",fallback="{record.fallback or ""}"'
-        )
-        for stage, micros in record.stages.items():
-            self.telemetry.observe(stage, micros)
-        self.telemetry.observe("record", (ended - before) // 1_000)
-        self.telemetry.observe("total", (ended - request.arrived) // 1_000)
+            self._observe(record, request.arrived, before)
         return _Answer(_json.encode(record.answer()))
+
+    def _judge(self, request: _Request, question: DecisionRequest, at: int) -> DecisionRecord:
+        servant = find_servant(self.servants, request.parameter, where="address")
+        return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived)
+
+    async def _decide_once(self, request: _Request, question: DecisionRequest, request_id: str) -> _Answer:
+        """Decide by a request id, or answer again what it was answered before."""
+        request_id = check_request_id(request_id, where="header Idempotency-Key")
+        content = request_hash(request.parameter, question, self._simulated(request.scope))
+        claim = await self.requests.hold(request_id, content)
+        try:
+            record = None
+            if claim.place is not None:
+                record = await asyncio.get_running_loop().run_in_executor(None, claim.recorded)
+            if record is not None:
+                claim.release()
+                self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
+                return _Answer(_json.encode(record.answer()), headers=_REPLAYED)
+            record = self._judge(request, question, self._moment(request.scope))
+        except BaseException:
+            claim.release()
+            raise
+        record = structs.replace(record, request_id=request_id, request_hash=content)
+        before = perf_counter_ns()
+        await self._recorder.write(encode_record(record), claims=[claim])  # which lets go of the claim
+        self._observe(record, request.arrived, before)
+        return _Answer(_json.encode(record.answer()))
+
+    def _observe(self, record: DecisionRecord, arrived: int, before: int) -> None:
+        ended, observe = perf_counter_ns(), self.telemetry.observe
+        decided = f'policy="{record.policy}",decision="{record.decision}",fallback="{record.fallback or ""}"'
+        self.telemetry.count("decisions_total", decided)
+        for stage, micros in record.stages.items():
+            observe(stage, micros)
+        observe("record", (ended - before) // 1_000)
+        observe("total", (ended - arrived) // 1_000)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -320,12 +368,13 @@ class DecisionApp:
         return _Answer(_json.encode({"status": "ready", **({"behind": behind} if behind else {})}))
 
     def _moment(self, scope: Scope) -> int:
-        values = [value for key, value in scope["headers"] if key == TIME_HEADER]
-        if not values:
-            return self._clock.now()
-        if len(values) > 1:
-            raise InputError("a header must stand once", where="header Retrodict-Time", got=len(values),
-                             remedy="Send one of them")  # fmt: skip
+        simulated = self._simulated(scope)
+        return self._clock.now() if simulated is None else simulated
+
+    def _simulated(self, scope: Scope) -> int | None:
+        value = _header(scope, TIME_HEADER, "Retrodict-Time")
+        if value is None:
+            return None
         if not self._simulated_time:
             raise InputError(
                 "simulated time must be for a server started for replays",
@@ -333,7 +382,7 @@ class DecisionApp:
                 got="a server for real callers",
                 remedy="Leave the header out, or start with: retrodict serve --replay",
             )
-        moment = parse_time(values[0].decode("latin-1"), where="header Retrodict-Time")
+        moment = parse_time(value, where="header Retrodict-Time")
         if not FIRST <= moment < LAST:
             raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",
                              got="one outside of them", remedy="Correct the caller's clock")  # fmt: skip

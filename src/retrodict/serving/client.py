@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError, RetryableError
+from retrodict.core.errors import (
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    RetrodictError,
+    RetryableError,
+)
 from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,7 +34,9 @@ def server_url(workspace: Workspace) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{workspace.config['serving.port']}"
 
 
-def ask(url: str, policy: str, body: Mapping[str, Any], *, at: int | None = None) -> dict[str, Any]:
+def ask(
+    url: str, policy: str, body: Mapping[str, Any], *, at: int | None = None, request_id: str | None = None
+) -> dict[str, Any]:
     """Ask a server for one decision.
 
     Parameters
@@ -39,24 +48,37 @@ def ask(url: str, policy: str, body: Mapping[str, Any], *, at: int | None = None
         ``entities``, and if needed ``context``, ``key`` and ``explain``.
     at : int, optional
         Simulated moment in microseconds since 1970-01-01 UTC, for a server that was started for replays.
+    request_id : str, optional
+        Sent as ``Idempotency-Key``: the same answer to every call that repeats it, so a call may be sent again after
+        any failure.
+
+    Returns
+    -------
+    dict
+        The answer; with ``replayed`` where an earlier call with the same id has got it.
 
     Raises
     ------
     RetryableError
-        If no server answers, or it has no capacity now.
-    NotFoundError, InputError
-        If the server refuses the policy's name or the request; its own words.
+        If no server answers, it has no capacity now, or another call with the same id is under way.
+    NotFoundError, InputError, RefusedError
+        If the server refuses the policy's name, the request, or another request with an id that was used; its words.
     """
     from http.client import HTTPException
 
     headers = {"content-type": "application/json"}
     if at is not None:
         headers["retrodict-time"] = format_time(at)
+    if request_id is not None:
+        from retrodict.serving.idempotency import check_request_id  # loads the stores: only who repeats pays for it
+
+        headers["idempotency-key"] = check_request_id(request_id, where="request_id")
     connection = _connect(url)
     try:
         connection.request("POST", f"/v1/decisions/{quote(policy, safe='')}", json.dumps(body).encode(), headers)
         response = connection.getresponse()
         status, text = response.status, response.read().decode("utf-8", "replace")
+        again, replayed = response.getheader("retry-after"), response.getheader("idempotency-replayed")
     except (OSError, HTTPException) as error:
         raise RetryableError(
             "a server must answer at this address",
@@ -71,8 +93,8 @@ def ask(url: str, policy: str, body: Mapping[str, Any], *, at: int | None = None
     except ValueError:
         answer = None
     if status == 200 and isinstance(answer, dict) and "decision_id" in answer:
-        return answer
-    raise _refusal(url, status, answer)
+        return {**answer, "replayed": True} if replayed else answer
+    raise _refusal(url, status, answer, again=again is not None)
 
 
 def _connect(url: str) -> HTTPConnection:
@@ -91,12 +113,12 @@ def _connect(url: str) -> HTTPConnection:
     return connection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
 
 
-def _refusal(url: str, status: int, answer: Any) -> RetrodictError:
+def _refusal(url: str, status: int, answer: Any, *, again: bool) -> RetrodictError:
     """The server's own words, in the error that says what the caller can do."""
     if not isinstance(answer, dict) or "error" not in answer:
         return InputError(
             "a Retrodict server must answer at this address", where=url, got=f"status {status}", remedy="Check --url"
         )
-    errors = {404: NotFoundError, 429: RetryableError, 503: RetryableError}
-    error = errors.get(status, InputError if status < 500 else IntegrityError)
+    errors = {404: NotFoundError, 409: RefusedError, 429: RetryableError, 503: RetryableError}
+    error = RetryableError if again else errors.get(status, InputError if status < 500 else IntegrityError)
     return error(str(answer["error"]).rstrip("."), where=f"{url}, status {status}")

@@ -13,26 +13,35 @@ from datetime import UTC, date, datetime
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from retrodict.core.errors import InputError, RetrodictError
 from retrodict.decisions.loader import Loader, find_servant
-from retrodict.decisions.recorder import LogWriter
+from retrodict.decisions.recorder import LogWriter, noting
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.serving.idempotency import RequestIndex, check_request_id, request_hash
 from retrodict.workspace import Workspace
 
-__all__ = ["Decider"]
+__all__ = ["Decider", "GivenAnswer"]
 
 _PATIENCE_S = 60.0  # for another process that reads a table into the state
 
 _log = logging.getLogger(__name__)
+
+
+class GivenAnswer(NamedTuple):
+    """Record of a decision, and whether it was made by an earlier call with the same request id."""
+
+    record: DecisionRecord
+    replayed: bool
 
 
 class Decider:
@@ -61,6 +70,7 @@ class Decider:
         self._loader = Loader(workspace, health=self._health)
         self._upkeep = Upkeep(workspace, served_feature_sets)
         self._writer: LogWriter | None = None
+        self._requests: RequestIndex | None = None
         self._problems: dict[str, str | None] = {}
         self._lock = Lock()
 
@@ -72,8 +82,22 @@ class Decider:
         key: str | None = None,
         explain: bool = False,
         at: int | None = None,
+        request_id: str | None = None,
     ) -> DecisionRecord:
-        """Decide one case; the record is durable when this returns.
+        """Decide one case; the record is durable when this returns. Parameters and errors are as in :meth:`answer`."""
+        return self.answer(policy, values, key=key, explain=explain, at=at, request_id=request_id).record
+
+    def answer(
+        self,
+        policy: str,
+        values: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        explain: bool = False,
+        at: int | None = None,
+        request_id: str | None = None,
+    ) -> GivenAnswer:
+        """Decide one case, or give the answer that its request id has got before.
 
         Parameters
         ----------
@@ -89,6 +113,9 @@ class Decider:
             Add reasons to the record.
         at : int, optional
             Simulated moment of the decision, microseconds since 1970-01-01 UTC; now by default.
+        request_id : str, optional
+            1 to 200 printable ASCII characters. The first call with it decides; all others, here or over HTTP, get its
+            record for ``serving.request_ids_kept``.
 
         Raises
         ------
@@ -96,21 +123,47 @@ class Decider:
             If no policy of this name is deployed.
         InputError
             If a value is missing or has the wrong kind.
+        RefusedError
+            If the request id was used with another policy or other values.
         RetryableError
-            If the log cannot be written; then there is no decision.
+            If the log cannot be written, or another call with the same request id goes on for more than 5 s; then there
+            is no decision.
         """
+        if request_id is not None:
+            request_id = check_request_id(request_id, where="request_id")
         with self._lock:
             servant = find_servant(self._servants(), policy, where="decide")
             self._feed()
         arrived = perf_counter_ns()
         request = _request(values, servant.schema, key, explain)
-        moment = self._workspace.clock.now() if at is None else at
-        record = servant.decide(request, decision_id=self._workspace.new_id(), at=moment, arrived_ns=arrived)
-        with self._lock:  # also keeps close() from taking the writer away under an append
-            if self._writer is None:
-                self._writer = LogWriter(self._workspace)
-            self._writer.append([encode_record(record)])
-        return record
+        content = "" if request_id is None else request_hash(policy, request, at)
+        claim = None if request_id is None else self._index().wait(request_id, content)
+        try:
+            record = None if claim is None else claim.recorded()
+            if record is not None:
+                return GivenAnswer(record, True)
+            moment = self._workspace.clock.now() if at is None else at
+            record = servant.decide(request, decision_id=self._workspace.new_id(), at=moment, arrived_ns=arrived)
+            if claim is not None:
+                record = structs.replace(record, request_id=request_id, request_hash=content)
+            with self._lock:  # also keeps close() from taking the writer away under an append
+                writer = self._opened()
+                writer.append([encode_record(record)], noting(writer.stream, [claim]))
+        finally:
+            if claim is not None:
+                claim.release()
+        return GivenAnswer(record, False)
+
+    def _opened(self) -> LogWriter:
+        if self._writer is None:
+            self._writer = LogWriter(self._workspace)
+        return self._writer
+
+    def _index(self) -> RequestIndex:
+        with self._lock:
+            if self._requests is None:
+                self._requests = RequestIndex(self._workspace, self._opened().stream)
+            return self._requests
 
     def _servants(self) -> Mapping[str, Servant]:
         try:
@@ -145,6 +198,9 @@ class Decider:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+            if self._requests is not None:
+                self._requests.close()
+                self._requests = None
 
     def __enter__(self) -> Self:
         return self

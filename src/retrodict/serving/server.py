@@ -200,6 +200,7 @@ async def _run(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await recorder.close()
+        app.requests.close()
         inlet.close()
         loading.shutdown()
 

@@ -5,8 +5,8 @@ about two microseconds, from any number of processes beside the one writer.
 
 How durable a write is: the environment is opened without ``metasync``. A commit then syncs its pages and leaves the
 page that points at them to the operating system, which may lose the newest writes at a loss of power and never the
-consistency. A durable write syncs that page too. The faster ``sync=False`` was rejected: at a loss of power the pointer
-may reach the disk before the pages do, and LMDB does not notice.
+consistency. A durable write syncs that page too. The faster ``sync=False`` is only for what can be made again: at a
+loss of power the pointer may reach the disk before the pages do, and LMDB does not notice.
 
 LMDB has one writer at a time, and deciding what to write often costs more than writing it. So an update decides on a
 snapshot, without the lock, and takes it only to look whether what it read still stands, and to store: processes that
@@ -50,13 +50,13 @@ Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
 class _Shared:
     """One environment per folder and process: LMDB's file locks break when a process opens the same files twice."""
 
-    def __init__(self, path: Path, map_size: int) -> None:
+    def __init__(self, path: Path, map_size: int, synced: bool) -> None:
         make_folder(path)
         self.path, self.users = path, 0
         self.deciding: set[int] = set()  # threads inside a write, to refuse a nested one instead of hanging
         try:
             self.env = lmdb.open(
-                str(path), map_size=map_size, metasync=False, max_readers=_READERS, max_spare_txns=_SPARE
+                str(path), map_size=map_size, metasync=False, sync=synced, max_readers=_READERS, max_spare_txns=_SPARE
             )
         except lmdb.Error as error:
             raise _translated(error, path) from error
@@ -133,6 +133,9 @@ class LmdbKeys(KeyStore, SnapshotReads):
         Folder of the store.
     map_size : int, default 16 GiB
         Most bytes it may ever hold: address space, not disk. Opening with a larger one enlarges the store.
+    synced : bool, default True
+        False for what is made again after a loss of power, which may then damage the store: a write that need not be
+        durable waits for no disk, and survives ``kill -9`` all the same.
 
     Raises
     ------
@@ -149,7 +152,7 @@ class LmdbKeys(KeyStore, SnapshotReads):
     >>> keys.close()
     """
 
-    def __init__(self, path: Path, *, map_size: int = 16 << 30) -> None:
+    def __init__(self, path: Path, *, map_size: int = 16 << 30, synced: bool = True) -> None:
         self._path = Path(path).resolve()
         self._refusal: Callable[[Path], None] | None = None
         with _OPEN_LOCK:
@@ -157,7 +160,7 @@ class LmdbKeys(KeyStore, SnapshotReads):
                 _across_fork(self._path)
             shared = _OPEN.get(self._path)
             if shared is None:
-                shared = _OPEN[self._path] = _Shared(self._path, map_size)
+                shared = _OPEN[self._path] = _Shared(self._path, map_size, synced)
             shared.users += 1
         self._shared = shared
         # Reads call this with no check before it: a closed or inherited store gets a function that raises.

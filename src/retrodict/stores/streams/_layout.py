@@ -45,7 +45,7 @@ class Head:
 
 
 @cache
-def _boot() -> bytes | None:
+def this_boot() -> bytes | None:
     """Identity of this run of the operating system; None where there is none to be had."""
     try:
         return uuid.UUID(_BOOT_FILE.read_text(encoding="ascii").strip()).bytes
@@ -55,7 +55,7 @@ def _boot() -> bytes | None:
 
 def pack_head(head: Head) -> bytes:
     """Bytes of a head of this boot."""
-    body = _BODY.pack(_MAGIC, _boot() or bytes(16), head.first, head.position, head.offset)
+    body = _BODY.pack(_MAGIC, this_boot() or bytes(16), head.first, head.position, head.offset)
     return body + _CRC.pack(zlib.crc32(body))
 
 
@@ -71,7 +71,7 @@ def read_head(folder: Path) -> Head | None:
             data = os.pread(descriptor, _SIZE, 0)
             if len(data) == _SIZE and _CRC.unpack_from(data, _BODY.size)[0] == zlib.crc32(data[: _BODY.size]):
                 magic, boot, first, position, offset = _BODY.unpack_from(data)
-                return Head(first, position, offset, current=boot == _boot()) if magic == _MAGIC else None
+                return Head(first, position, offset, current=boot == this_boot()) if magic == _MAGIC else None
         return None
     finally:
         os.close(descriptor)

@@ -1,0 +1,317 @@
+"""The same question asked twice: a caller's request id leads to the record of the answer, in every process.
+
+The log is the truth, and the id is in the record. The index beside it says only where a record stands. It is written
+just before the record is, which needs no sync: whenever a process dies, what the log holds at that place decides. A
+table of leases was rejected, since a process that stood still would outlive its lease: a call holds its id by a lock on
+one byte of a file, which the kernel lets go of when the process ends. The index belongs to one boot of the machine. A
+loss of power may take the end of it, so the index of another boot is made again from the log. There is no server twin:
+the log is in files of one machine, and so is what points into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from threading import Lock
+from typing import Any
+
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import BusyError, ConfigurationError, InputError, RefusedError, RetryableError
+from retrodict.core.identity import canonical_json, digest, ulid_number
+from retrodict.decisions.log import STREAM_PREFIX
+from retrodict.decisions.records import DecisionRecord, Value, decode_record
+from retrodict.decisions.requests import DecisionRequest
+from retrodict.stores._durable import make_folder
+from retrodict.stores._locks import FileLock
+from retrodict.stores._ownership import Closing
+from retrodict.stores.keys.lmdb import LmdbKeys
+from retrodict.stores.streams._layout import this_boot
+from retrodict.workspace import Workspace
+
+__all__ = ["Claim", "RequestIndex", "RequestUnderWayError", "check_request_id", "request_hash"]
+
+WAIT_S = 5.0
+"""Seconds that a call waits for another one with its id."""
+
+_TAIL_S = 2.0  # in which whoever opens a stream has cut off what its last writer left half written
+_LONGEST = 200
+_BUILD_S = 600.0
+_SWEEP = 256  # ids between two looks for those whose time is over
+_READY = b"ready"
+_NEEDLE = b"request_id"
+_LOCK = struct.Struct("hh4xqqi4x")  # struct flock, on every 64-bit Linux
+_PLACE = struct.Struct(">qq")  # time and offset; the name of the stream follows
+
+
+class RequestUnderWayError(BusyError):
+    """Another call with the same request id has no answer yet."""
+
+
+def check_request_id(text: str, *, where: str) -> str:
+    """Request id without the quotes that the header may have; InputError unless it is 1 to 200 printable characters."""
+    name = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    if not (0 < len(name) <= _LONGEST and name.isascii() and name.isprintable()):
+        raise InputError(
+            f"a request id must have 1 to {_LONGEST} printable ASCII characters", where=where,
+            got=f"{len(name)} characters", remedy="Send a UUID, new for each decision and kept for its repetitions",
+        )  # fmt: skip
+    return name
+
+
+def request_hash(policy: str, request: DecisionRequest, at: int | None) -> str:
+    """Hash of what was asked, whatever the order of its names and the spelling of its numbers.
+
+    ``at`` is the simulated moment that was asked for, None where it was not.
+    """
+    content = [policy, at, request.key, request.explain, _plain(request.entities), _plain(request.context)]
+    return digest(canonical_json(content))
+
+
+def _plain(values: dict[str, Value]) -> dict[str, Value]:
+    return {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in values.items()}
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A request id that one call holds: nobody else decides by it until :meth:`release`."""
+
+    index: RequestIndex
+    request_id: str
+    content: str
+    slot: int
+    place: tuple[str, int] | None = None
+    _open: bool = field(default=True, repr=False)
+
+    def recorded(self) -> DecisionRecord | None:
+        """Record of the answer that was given before; None if there is none. Reads the log.
+
+        Raises
+        ------
+        RefusedError
+            If the id was used for something else.
+        """
+        record = None if self.place is None else self.index.find(self.request_id, *self.place)
+        if record is not None and record.request_hash != self.content:
+            raise RefusedError(
+                "a request id must come with the same policy and the same request as the first time",
+                where="request id", got="another request", remedy="Give each decision an id of its own",
+            )  # fmt: skip
+        return record
+
+    def release(self) -> None:
+        """Let go of the id; a second call does nothing."""
+        if self._open:
+            self._open = False
+            self.index.let_go(self.slot)
+
+
+class RequestIndex(Closing):
+    """Where the records of request ids are, for all processes of a project; threads may share it.
+
+    Promises: of several calls with one id, in whatever processes, one decides and records, and the others get its
+    record, for ``serving.request_ids_kept`` after it, also after ``kill -9`` and a loss of power. A claim costs some
+    microseconds; the index costs about 150 bytes per id, and drops those whose time is over.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    stream : str
+        The decision stream that this process writes.
+    """
+
+    def __init__(self, workspace: Workspace, stream: str) -> None:
+        self._clock, self._streams, self._own = workspace.clock, workspace.streams, stream
+        self._kept = parse_duration(workspace.config["serving.request_ids_kept"])
+        self._root = workspace.config.path("stores.streams")
+        self._mutex, self._held = Lock(), set[int]()
+        self._keys: LmdbKeys | None = None
+        self._descriptor, self._unswept = -1, 0
+
+    def open(self) -> LmdbKeys:
+        """Open the index; after a loss of power it is made again from the log, about 0.3 s per 100,000 decisions."""
+        with self._mutex:
+            if self._keys is None:
+                name = f".requests-{(this_boot() or bytes(16)).hex()}"
+                make_folder(self._root)
+                keys = LmdbKeys(self._root / name, synced=False)
+                if keys.get_many([_READY]) == [None]:
+                    with FileLock(self._root / ".requests.made", where="index of request ids", timeout_s=_BUILD_S):
+                        if keys.get_many([_READY]) == [None]:
+                            self._make(keys, name)
+                self._descriptor = os.open(self._root / ".requests.lock", os.O_RDWR | os.O_CREAT, 0o644)
+                self._keys = keys
+        return self._keys
+
+    def _make(self, keys: LmdbKeys, name: str) -> None:
+        for folder in self._root.glob(".requests-*"):
+            if folder.name != name:
+                shutil.rmtree(folder, ignore_errors=True)
+        oldest, newest = self._clock.now() - self._kept, dict[str, tuple[int, str, int]]()
+        for stream in self._streams.names(STREAM_PREFIX):
+            for moment, offset, record in self._kept_records(stream, oldest):
+                place = (moment, stream, offset)
+                if record.request_id is not None and oldest <= moment >= newest.get(record.request_id, place)[0]:
+                    newest[record.request_id] = place
+        items: dict[bytes, bytes | None] = {_READY: b"1"}
+        for request_id, place in newest.items():
+            items |= _entry(request_id, *place)
+        keys.put_many(items, durable=False)
+
+    def _kept_records(self, stream: str, oldest: int) -> Iterator[tuple[int, int, DecisionRecord]]:
+        """Time, offset and record of what has an id in the segments that may hold newer ones, oldest segment last."""
+        for segment in reversed(self._streams.segments(stream)):
+            first = None
+            for offset, data in self._streams.read(stream, segment.first, segment.count):
+                if first is None or _NEEDLE in data:
+                    record = decode_record(data)
+                    moment = (ulid_number(record.id) >> 80) * 1_000
+                    first = moment if first is None else first
+                    yield moment, offset, record
+            if first is not None and first < oldest:
+                return
+
+    # claiming ------------------------------------------------------------------------------------------------
+
+    def claim(self, request_id: str, content: str) -> Claim | None:
+        """Hold an id, if no other call holds it; ``content`` is the :func:`request_hash`."""
+        keys, name = self._keys or self.open(), _name(request_id)
+        slot = int.from_bytes(name[:8], "big") >> 2  # two ids of one slot wait for each other, and that is all
+        with self._mutex:
+            if slot in self._held:
+                return None
+            self._held.add(slot)
+        try:
+            self._lock(fcntl.F_WRLCK, slot)
+        except BlockingIOError:
+            with self._mutex:
+                self._held.discard(slot)
+            return None
+        claim = Claim(self, request_id, content, slot)
+        value = keys.get_many([b"i" + name])[0]
+        if value is not None:
+            moment, offset = _PLACE.unpack_from(value)
+            if moment >= self._clock.now() - self._kept:
+                claim.place = (value[_PLACE.size :].decode(), offset)
+        return claim
+
+    async def hold(self, request_id: str, content: str) -> Claim:
+        """Hold an id as soon as no other call does.
+
+        Raises
+        ------
+        RequestUnderWayError
+            If another still holds it after ``WAIT_S``.
+        """
+        end, pause = time.monotonic() + WAIT_S, 0.001
+        if self._keys is None:
+            opening = asyncio.get_running_loop().run_in_executor(None, self.open)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(opening), WAIT_S)
+        while self._keys is None or (claim := self.claim(request_id, content)) is None:
+            if time.monotonic() > end:
+                raise _under_way()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return claim
+
+    def wait(self, request_id: str, content: str) -> Claim:
+        """Hold an id as :meth:`hold` does, in a thread."""
+        end, pause = time.monotonic() + WAIT_S, 0.001
+        while (claim := self.claim(request_id, content)) is None:
+            if time.monotonic() > end:
+                raise _under_way()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return claim
+
+    def let_go(self, slot: int) -> None:
+        """Let others hold an id; for :meth:`Claim.release`."""
+        if self._descriptor >= 0:
+            self._lock(fcntl.F_UNLCK, slot)
+        with self._mutex:
+            self._held.discard(slot)
+
+    def _lock(self, kind: int, slot: int) -> None:
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, slot, 1, 0))
+
+    # noting and finding ----------------------------------------------------------------------------------------
+
+    def note(self, stream: str, first: int, claims: Sequence[Claim | None]) -> None:
+        """Note where the records of claims are about to be written: from an offset on, in this order."""
+        keys, now, items = self._keys or self.open(), self._clock.now(), dict[bytes, bytes | None]()
+        for offset, claim in enumerate(claims, first):
+            if claim is not None:
+                items |= _entry(claim.request_id, now, stream, offset)
+        self._unswept += len(items) // 2
+        if self._unswept >= _SWEEP:
+            items = {**self._over(keys, now - self._kept, 2 * self._unswept), **items}
+            self._unswept = 0
+        try:
+            keys.put_many(items, durable=False)
+        except ConfigurationError as error:
+            raise RetryableError(
+                "the index of request ids must have room", where="serving.request_ids_kept", got="a full index",
+                remedy="Keep ids for a shorter time",
+            ) from error  # fmt: skip
+
+    def _over(self, keys: LmdbKeys, oldest: int, limit: int) -> dict[bytes, bytes | None]:
+        """Oldest entries whose time is over, to be removed."""
+        items: dict[bytes, bytes | None] = {}
+        for (key, _), _ in zip(keys.scan(b"t"), range(limit), strict=False):
+            if int.from_bytes(key[1:9], "big") >= oldest:
+                break
+            items[key], name = None, b"i" + key[9:]
+            value = keys.get_many([name])[0]
+            if value is not None and value[:8] == key[1:9]:  # not one that was used again since
+                items[name] = None
+        return items
+
+    def find(self, request_id: str, stream: str, offset: int) -> DecisionRecord | None:
+        """Record at a place, if it is that of a request id; for whoever holds the id."""
+        record = self._at(request_id, stream, offset)
+        if record is not None or stream == self._own:
+            return record
+        # The writer of that stream died between noting and writing, or shortly after: what lies behind the end of the
+        # stream counts or does not once somebody has opened it. Whoever holds it this long has done so.
+        with suppress(BusyError):
+            self._streams.open_writer(stream, timeout_s=_TAIL_S).close()
+        return self._at(request_id, stream, offset)
+
+    def _at(self, request_id: str, stream: str, offset: int) -> DecisionRecord | None:
+        for _, data in self._streams.read(stream, offset, 1):
+            record = decode_record(data)
+            return record if record.request_id == request_id else None
+        return None
+
+    def close(self) -> None:
+        """Let go of everything; a second call does nothing."""
+        with self._mutex:
+            if self._keys is not None:
+                self._keys.close()
+                os.close(self._descriptor)
+                self._keys, self._descriptor = None, -1
+
+
+def _name(request_id: str) -> bytes:
+    return blake2b(request_id.encode(), digest_size=16).digest()
+
+
+def _entry(request_id: str, moment: int, stream: str, offset: int) -> dict[bytes, bytes | None]:
+    """Entry of an id, and its name by time, by which it is dropped."""
+    name, place = _name(request_id), _PLACE.pack(moment, offset) + stream.encode()
+    return {b"i" + name: place, b"t" + place[:8] + name: b""}
+
+
+def _under_way() -> Any:
+    return RequestUnderWayError(
+        "the call that came first with this request id must have its answer", where="request id",
+        got="a call under way", remedy="Send the same request again in a second",
+    )  # fmt: skip

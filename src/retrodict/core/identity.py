@@ -25,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS, _SHIFTS = [first + second for first in _CROCKFORD for second in _CROCKFORD], range(120, -1, -10)
 
 
 def canonical_json(value: object) -> bytes:
@@ -234,4 +235,4 @@ class UlidFactory:
             else:
                 self._last += 1
             number = self._last
-        return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+        return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])

@@ -11,7 +11,7 @@ import resource
 from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 __all__ = ["BoundedConnection", "raise_open_files"]
 
@@ -26,6 +26,31 @@ _FILES = 65_536
 
 class _TooLarge(Exception):
     """Ends the parser's work: the head is beyond its limits."""
+
+
+class _Answering(RequestResponseCycle):
+    """Writes an answer in one piece: those of our application come whole, with their length and names in lower case."""
+
+    async def send(self, message: Any) -> None:
+        """Take the head of an answer, then its body."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if not self.response_started:
+            self.response_started, self._head = True, message
+        elif not self.disconnected:
+            parts = [STATUS_LINE[self._head["status"]]]
+            for name, value in self._head["headers"]:
+                if name == b"connection":
+                    self.keep_alive = False
+                else:
+                    parts += (name, b": ", value, b"\r\n")
+            parts += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", message["body"])
+            self.transport.write(b"".join(parts))
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -97,6 +122,10 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_response_complete()  # which starts the next of several requests that came together
         if self._half_closed and self._idle and not self.pipeline:
             self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.__class__ = _Answering  # uvicorn makes them, and has no place to say of which class
+        super()._start_asgi_task(cycle, app)
 
     @property
     def _idle(self) -> bool:

@@ -7,6 +7,7 @@ log (durable records), and the feature consumer, a process of its own so that ap
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -182,6 +183,7 @@ async def _run(
         http=BoundedConnection,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nothing here asks who calls
         timeout_graceful_shutdown=10,
         ws="none",
         interface="asgi3",
@@ -190,6 +192,9 @@ async def _run(
     with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
         app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
     tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, upkeep, consumer))]
+    # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
+    gc.collect()
+    gc.freeze()
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")

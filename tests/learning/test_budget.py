@@ -57,7 +57,7 @@ CANDIDATES = ("logistic", "lightgbm", "xgboost", "catboost", "extra_trees", "mlp
               "histogram_boosting")  # fmt: skip
 
 
-def run(monkeypatch, seconds, quality, *, most: int = 30):
+def run(monkeypatch, seconds, quality, *, most: int = 30, spent: float = SPENT, rungs=None):
     """Search with a budget in such a world."""
     world = World({name: seconds.get(name, 1.0) for name in CANDIDATES} | {"constant": 0.0},
                   {name: quality.get(name, 0.6) for name in CANDIDATES})  # fmt: skip
@@ -72,8 +72,8 @@ def run(monkeypatch, seconds, quality, *, most: int = 30):
     recipe = Recipe("auto", SPLIT, budget=f"{BUDGET:g}s")
     object.__setattr__(recipe.tune, "trials", most)
     problem, training = problem_of()
-    world.now = SPENT
-    return world, module.search(recipe, problem, training, tell=lambda *_: None, spent=SPENT)
+    world.now = spent
+    return world, module.search(recipe, problem, training, tell=lambda *_: None, spent=spent, rungs=rungs)
 
 
 def members(choice):
@@ -133,6 +133,30 @@ def test_time_over_in_the_first_candidate_s_first_fold_leaves_what_surely_can_be
     assert result.trials == ()
     assert members(result.choice) == ["logistic"]
     assert "nothing was chosen" in result.warnings[0]
+
+
+@pytest.mark.parametrize(("spent", "rungs", "estimator"), [
+    (99.0, {"logistic": 49.0, "tree": 1.0}, "logistic"),  # of rows and ladder alone the budget is over
+    (99.0, {"logistic": 51.0, "tree": 49.0}, "decision_tree"),
+    (99.0, {"logistic": 51.0, "tree": 51.0}, "constant"),
+    (60.0, {"logistic": 31.0, "tree": 1.0}, "decision_tree"),
+    (60.0, {"logistic": 29.0, "tree": 1.0}, "logistic"),
+    (99.0, {}, "constant"),  # without a ladder nothing is known but that all of it took so long
+    (6.0, {}, "logistic"),
+])  # fmt: skip
+def test_without_time_for_a_trial_a_model_of_the_ladder_is_fitted_and_the_constant_only_where_none_fits(
+    monkeypatch, spent, rungs, estimator
+):
+    _, result = run(monkeypatch, dict.fromkeys(CANDIDATES, 1e6), {}, spent=spent, rungs=rungs)
+    assert result.trials == ()
+    assert members(result.choice) == [estimator]
+    assert "nothing was chosen" in result.warnings[0]
+
+
+def test_a_tree_in_place_of_a_trial_is_the_ladder_s():
+    recipe = Recipe("auto", SPLIT, budget="1s")
+    small = recipe.tune.concrete(recipe, {"estimator": "decision_tree", "decision_tree.max_depth": 3})
+    assert (small.estimator, small.params) == ("decision_tree", {"max_depth": 3})
 
 
 def test_the_report_ranks_the_trials_and_says_their_spread(monkeypatch):

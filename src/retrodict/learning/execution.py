@@ -255,12 +255,15 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
     """Execute an open run, store what it made, and close it together with its version."""
     began, journals = time.perf_counter(), list[Journal]()
 
-    def searched(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Progress) -> SearchResult:
+    def searched(
+        recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Progress, rungs: Mapping[str, float]
+    ) -> SearchResult:
         secret = workspace.ledger.secret("searches")[1]
         journal = Journal.of(workspace.root / "state" / "searches", recipe, problem, secret)
         journals.append(journal)
         with _alone(workspace, journal, tell):
-            return search(recipe, problem, rows, tell=tell, journal=journal, spent=time.perf_counter() - began)
+            spent = time.perf_counter() - began
+            return search(recipe, problem, rows, tell=tell, journal=journal, spent=spent, rungs=rungs)
 
     folder = checkpoint_folder(workspace, run)
     result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched,

@@ -45,7 +45,7 @@ __all__ = ["Progress", "Searched", "Trained", "run_recipe", "without_spans"]
 
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
-Searched = Callable[[Recipe, Problem, TrainingRows, Progress], "SearchResult"]
+Searched = Callable[[Recipe, Problem, TrainingRows, Progress, Mapping[str, float]], "SearchResult"]
 Positions = NDArray[np.int64]
 
 # Metrics of training rows only tell how far they are from those of test rows: of more rows they say the same.
@@ -158,7 +158,8 @@ def run_recipe(
     # First, so that a search knows what is left of a budget.
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
-    recipe, search = _settle(recipe, problem, rows, searched or _search, report)
+    seconds_of = {name: cost.train_seconds for name, (_, cost) in rungs.items() if cost.train_seconds is not None}
+    recipe, search = _settle(recipe, problem, rows, searched or _search, report, seconds_of)
     rungs, began = without_same(rungs, recipe), perf_counter()
     begun = None if former is None else begin(recipe, former.engine)
     states = Checkpoints.every(recipe.checkpoint, checkpoints)
@@ -219,12 +220,13 @@ def _roles(recipe: Recipe, frame: Frame, rows: Positions) -> tuple[Positions, Po
 
 
 def _settle(
-    recipe: Recipe, problem: Problem, rows: TrainingRows, searched: Searched, report: Progress
-) -> tuple[Recipe, SearchResult | None]:
-    """The recipe to fit, with what a search chose."""
+    recipe: Recipe, problem: Problem, rows: TrainingRows, searched: Searched, report: Progress,
+    rungs: Mapping[str, float],
+) -> tuple[Recipe, SearchResult | None]:  # fmt: skip
+    """The recipe to fit, with what a search chose; ``rungs`` took so many seconds."""
     if recipe.tune is None:
         return recipe, None
-    search = searched(recipe, problem, rows, report)
+    search = searched(recipe, problem, rows, report, rungs)
     return recipe.tune.concrete(recipe, search.choice), search
 
 
@@ -245,10 +247,12 @@ def _fit_again(
     return fit_again(recipe, fitted, problem, more, TrainingRows(recipe.split, frame, rows))
 
 
-def _search(recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress) -> SearchResult:
+def _search(
+    recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress, rungs: Mapping[str, float]
+) -> SearchResult:
     from retrodict.learning.study.search import search  # only where something is searched
 
-    return search(recipe, problem, rows, tell=report)
+    return search(recipe, problem, rows, tell=report, rungs=rungs)
 
 
 def _calibrate(

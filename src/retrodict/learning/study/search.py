@@ -117,6 +117,7 @@ def search(
     tell: Tell,
     journal: Journal | None = None,
     spent: float = 0.0,
+    rungs: Mapping[str, float] | None = None,
 ) -> SearchResult:
     """Search the settings of a recipe on folds of the training rows.
 
@@ -132,6 +133,8 @@ def search(
         Of the same search: what it holds is not tried again.
     spent : float, default 0
         Seconds of the recipe's budget that are over.
+    rungs : mapping of str to float, optional
+        Seconds that fitting each rung of the ladder took, by its name.
 
     Raises
     ------
@@ -147,12 +150,15 @@ def search(
         raise InputError("there must be labelled training rows enough to cut into folds", where="Tune, folds",
                          got=len(problem.train.labels), remedy="Train on more rows, or leave tune out")  # fmt: skip
     job = Job(recipe, recipe.tune, replace(problem, progress=None), rows, folds)
-    return _Search(job, tell, journal, spent).run()
+    return _Search(job, tell, journal, spent, rungs or {}).run()
 
 
 class _Search:
-    def __init__(self, job: Job, tell: Tell, journal: Journal | None, spent: float) -> None:
+    def __init__(
+        self, job: Job, tell: Tell, journal: Journal | None, spent: float, rungs: Mapping[str, float]
+    ) -> None:
         train = job.problem.train
+        self.rungs = rungs
         self.job, self.tune, self.tell, self.journal = job, job.tune, tell, journal
         self.dimensions = job.tune.dimensions(job.recipe, train.target, len(train.labels), len(job.problem.inputs))
         self.candidates = job.tune.candidates(job.recipe, train.target, len(train.labels))
@@ -220,13 +226,37 @@ class _Search:
                 return trial.choice
         if self.best is not None:
             return self.best.choice
-        dear = self.budget is not None and self._linear_cost > self._unspent() + _TICK
-        return {"estimator": "constant"} if dear else self._firsts()[0]
+        return self._simple()
+
+    def _simple(self) -> Choice:
+        """What is fitted where no trial was judged: as "auto" begins, or a small tree, or the constant.
+
+        Which rung of the ladder is the best is not asked: test rows say that, and they choose nothing.
+        """
+        first = self._firsts()[0]
+        if self.budget is None:
+            return first
+        # Rows and ladder alone may take more than the budget: a model is worth half of that on top, and no more.
+        left = max(self._unspent() + _TICK, (perf_counter() - self.began) / 2)
+        if self._simple_cost <= left:
+            return first
+        small = {"estimator": "decision_tree", "decision_tree.max_depth": 3}
+        return small if self._rung_cost("tree") <= left else {"estimator": "constant"}
 
     @property
-    def _linear_cost(self) -> float:
-        """Seconds of a linear model at most: what is spent went into the ladder, too, which has one of fewer rows."""
-        return self.spent * max(len(self.job.problem.train.labels) / _RUNG_ROWS, 1.0)
+    def _simple_cost(self) -> float:
+        """Seconds of what "auto" begins with; at most what is spent, which went into the ladder, too."""
+        cost = self._rung_cost(str(self._firsts()[0].get("estimator")))
+        return self.spent * self._rung_share if math.isinf(cost) else cost
+
+    def _rung_cost(self, name: str) -> float:
+        """Seconds of fitting a rung of the ladder to all rows; infinite if there is none of this name."""
+        return self.rungs.get(name, math.inf) * self._rung_share
+
+    @property
+    def _rung_share(self) -> float:
+        """Rows over those that a rung is fitted to at most."""
+        return max(len(self.job.problem.train.labels) / _RUNG_ROWS, 1.0)
 
     def _unfollowed(self) -> bool:
         """Whether a fold's rows of a time to an event are followed to no horizon: only their order can be judged."""
@@ -443,7 +473,7 @@ class _Search:
         reserve = 0.0
         if self.budget is not None:
             several = sum(map(self._cost, self.ranking[:_MEMBERS])) if self.tune.ensemble else 0.0
-            simple = min(self._linear_cost, _SECOND_SHARE * self.budget)
+            simple = min(self._simple_cost, _SECOND_SHARE * self.budget)
             alone = self._cost(self.ranking[0]) if self.ranking else simple
             partial: list[StudyTrial | _Running] = [*running, *self.cut_off]
             ahead = [one for one in partial if self._leads(_values(one))]

@@ -655,11 +655,11 @@ def test_checkpoints_of_runs_that_finished_or_are_gone_are_removed_and_those_to_
 
 @pytest.mark.slow
 def test_a_search_killed_five_times_ends_as_one_that_was_not(tmp_path):
-    with make(tmp_path / "whole", trials=14) as project:
+    with make(tmp_path / "whole", trials=60) as project:
         whole = project.train("loan")
         expected = [record.params for record in reversed(project_runs(project, "trial"))]
         chosen = whole.params["choice"]
-    make(tmp_path / "killed", trials=14).close()
+    make(tmp_path / "killed", trials=60).close()
     code = f"from retrodict import Project\nwith Project({str(tmp_path / 'killed')!r}) as p: p.train('loan')"
     searches = tmp_path / "killed" / "state" / "searches"
     for number in range(1, 6):
@@ -667,11 +667,11 @@ def test_a_search_killed_five_times_ends_as_one_that_was_not(tmp_path):
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             lines = sum(len(file.read_bytes().splitlines()) for file in searches.glob("*/trials.jsonl"))
-            if lines >= 2 * number:
+            workers_left = _children(process.pid)
+            if lines >= 10 * number and workers_left:
                 break
             time.sleep(0.01)
         assert process.poll() is None, "it ended before it was killed"
-        workers_left = _children(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + 30

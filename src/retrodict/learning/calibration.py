@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +38,7 @@ Floats = NDArray[np.float64]
 Pairs = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 Fit = Callable[[Floats, Floats], Calibrator]
 
-# From the simplest on: of equal log losses the first is taken.
+# From the simplest on.
 _METHODS: Mapping[str, Mapping[str, tuple[Fit, int]]] = {
     "binary": {
         "none": (lambda _scores, _labels: NoCalibrator(), 0),
@@ -88,11 +89,11 @@ def calibrate(
 ) -> tuple[Calibrator, Calibration]:
     """Fit a calibration on rows that the engine was not trained on.
 
-    ``"auto"`` takes the method of the least cross-validated log loss, of those that have rows enough: a sigmoid from 20
-    rows of the rarest class on, isotonic regression from 1,000, a temperature from 10; of several classes the first two
-    are fitted to each class against the rest. Where no
-    fold leaves a row to fit on, nothing can be compared and scores stay as they are. Values that are no probabilities
-    stay as they are, too.
+    ``"auto"`` compares the cross-validated log loss of those that have rows enough: a sigmoid from 20 rows of the
+    rarest class on, isotonic regression from 1,000, a temperature from 10; of several classes the first two are fitted
+    to each class against the rest. The simplest method is taken that is within one standard error of the least loss, by
+    the differences of each row: what a few rows say by chance bends no scores. Where no fold leaves a row to fit on,
+    nothing can be compared and scores stay as they are. Values that are no probabilities stay as they are, too.
 
     Parameters
     ----------
@@ -109,6 +110,11 @@ def calibrate(
     ------
     InputError
         If the task does not know the method.
+
+    Notes
+    -----
+    Breiman, Friedman, Olshen & Stone 1984, Classification and Regression Trees, section 3.4.3: the one standard error
+    rule.
     """
     target = target or Target()
     methods = _METHODS.get(target.task, _VALUES)
@@ -127,15 +133,28 @@ def calibrate(
     classes = max(len(target.classes), 2)
     rarest = int(np.bincount(labels.astype(np.int64), minlength=classes).min())
     able = [name for name, (_, least) in methods.items() if rarest >= least]
-    losses = _cross_validate({name: methods[name][0] for name in able}, scores, labels, pairs)
+    by_row = _cross_validate({name: methods[name][0] for name in able}, scores, labels, pairs)
+    losses = {name: float(values.mean()) for name, values in by_row.items()}
     fitted = {name: methods[name][0](scores, labels) for name in able}
     flat = [name for name in able if name != "none" and _flattens(fitted[name], scores)]
-    method = min((name for name in able if name not in flat), key=lambda name: losses.get(name, 0.0))
+    method = _simplest({name: values for name, values in by_row.items() if name not in flat})
     calibrator = fitted[method]
     reason = _sentence(method, losses, len(labels), rarest, {name: methods[name][1] for name in methods})
     if flat:
         reason += f" The method {flat[0]!r} was left out: it would give every row the same score."
     return calibrator, Calibration(method, len(labels), positives, losses, reason)
+
+
+def _simplest(losses: Mapping[str, Floats]) -> str:
+    """The first method whose mean loss is within a standard error of the least, by differences of each row."""
+    if not losses:
+        return "none"
+    least = min(losses.values(), key=lambda values: float(values.mean()))
+    for name, values in losses.items():
+        excess = values - least
+        if excess.mean() <= (excess.std(ddof=1) / math.sqrt(len(excess)) if len(excess) > 1 else 0.0):
+            return name
+    raise AssertionError("the least loss is within itself")
 
 
 def _flattens(calibrator: Calibrator, scores: Floats) -> bool:
@@ -149,8 +168,10 @@ def _sentence(method: str, losses: Mapping[str, float], rows: int, rarest: int, 
     missing = f" Of the rarest class there are {rarest:,} rows: {', '.join(short)}." if short else ""
     if len(losses) > 1:
         others = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items() if name != method)
+        least = min(losses, key=lambda name: losses[name])
+        why = "has the least" if least == method else "is the simplest within one standard error of the least"
         return (
-            f"The method {method!r} has the least cross-validated log loss of {rows:,} rows: {losses[method]:.4f} "
+            f"The method {method!r} {why} cross-validated log loss of {rows:,} rows: {losses[method]:.4f} "
             f"({others}).{missing}"
         )
     if not losses:
@@ -158,17 +179,16 @@ def _sentence(method: str, losses: Mapping[str, float], rows: int, rarest: int, 
     return f"Scores stay as they are.{missing}"
 
 
-def _cross_validate(methods: Mapping[str, Fit], scores: Floats, labels: Floats, pairs: Pairs) -> dict[str, float]:
-    """Mean log loss of each method over the rows of all folds."""
+def _cross_validate(methods: Mapping[str, Fit], scores: Floats, labels: Floats, pairs: Pairs) -> dict[str, Floats]:
+    """Log loss of each method on each row that a fold judges; empty where there are no folds."""
     if not pairs:
         return {}
-    sums = dict.fromkeys(methods, 0.0)
+    losses: dict[str, list[Floats]] = {name: [] for name in methods}
     for fit_rows, judged_rows in pairs:
         truth = labels[judged_rows].astype(np.int64)
         for name, fit in methods.items():
             predicted = fit(scores[fit_rows], labels[fit_rows]).apply(scores[judged_rows])
             if predicted.ndim == 1:
                 predicted = np.stack([1 - predicted, predicted], axis=1)
-            sums[name] -= float(np.log(np.maximum(predicted[np.arange(len(truth)), truth], _TINY)).sum())
-    size = sum(len(judged_rows) for _, judged_rows in pairs)
-    return {name: loss / size for name, loss in sums.items()}
+            losses[name].append(-np.log(np.maximum(predicted[np.arange(len(truth)), truth], _TINY)))
+    return {name: np.concatenate(values) for name, values in losses.items()}

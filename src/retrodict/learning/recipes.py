@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
-from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
+from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
 from retrodict.learning.fit import TrainingRows, begin, final_name, fit_recipe
 from retrodict.learning.frame import Frame
@@ -158,8 +158,7 @@ def run_recipe(
     # First, so that a search knows what is left of a budget.
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
-    seconds_of = {name: cost.train_seconds for name, (_, cost) in rungs.items() if cost.train_seconds is not None}
-    recipe, search = _settle(recipe, problem, rows, searched or _search, report, seconds_of)
+    recipe, search = _settle(recipe, problem, rows, searched or _search, report, rungs)
     rungs, began = without_same(rungs, recipe), perf_counter()
     begun = None if former is None else begin(recipe, former.engine)
     states = Checkpoints.every(recipe.checkpoint, checkpoints)
@@ -208,8 +207,13 @@ def run_recipe(
 
 
 def _roles(recipe: Recipe, frame: Frame, rows: Positions) -> tuple[Positions, Positions]:
-    """Validation rows to stop by and to calibrate on: two halves of them, or all where only one needs them."""
-    if not recipe.validates or recipe.calibrate == "none":
+    """Validation rows to stop by and to calibrate on: two halves of them, or all where only one needs them.
+
+    Where a second fit follows, all are for both: what the number of iterations, one choice, takes from their honesty is
+    less than what half of the rows would miss.
+    """
+    calibrated = frame.target.probabilistic and recipe.calibrate != "none"
+    if not recipe.validates or not (calibrated or recipe.interval is not None) or recipe.fits_again:
         return rows, rows
     stopping, aside = halves(recipe.split, frame, rows)
     if not len(stopping):
@@ -221,12 +225,13 @@ def _roles(recipe: Recipe, frame: Frame, rows: Positions) -> tuple[Positions, Po
 
 def _settle(
     recipe: Recipe, problem: Problem, rows: TrainingRows, searched: Searched, report: Progress,
-    rungs: Mapping[str, float],
+    rungs: Mapping[str, tuple[NDArray[np.float64], Cost]],
 ) -> tuple[Recipe, SearchResult | None]:  # fmt: skip
-    """The recipe to fit, with what a search chose; ``rungs`` took so many seconds."""
+    """The recipe to fit, with what a search chose, which knows how long fitting each rung took."""
     if recipe.tune is None:
         return recipe, None
-    search = searched(recipe, problem, rows, report, rungs)
+    seconds = {name: cost.train_seconds for name, (_, cost) in rungs.items() if cost.train_seconds is not None}
+    search = searched(recipe, problem, rows, report, seconds)
     return recipe.tune.concrete(recipe, search.choice), search
 
 

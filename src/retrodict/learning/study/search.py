@@ -154,9 +154,7 @@ def search(
 
 
 class _Search:
-    def __init__(
-        self, job: Job, tell: Tell, journal: Journal | None, spent: float, rungs: Mapping[str, float]
-    ) -> None:
+    def __init__(self, job: Job, tell: Tell, journal: Journal | None, spent: float, rungs: Mapping[str, float]) -> None:
         train = job.problem.train
         self.rungs = rungs
         self.job, self.tune, self.tell, self.journal = job, job.tune, tell, journal

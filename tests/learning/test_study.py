@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ from retrodict.learning.frame import Frame
 from retrodict.learning.runs.schema import runs
 from retrodict.learning.study import workers
 from retrodict.learning.study.journal import Journal
+from retrodict.learning.study.proposals import StudyTrial
 from retrodict.learning.study.search import search
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Examples, Problem
@@ -435,12 +437,27 @@ def test_an_ensemble_is_judged_on_rows_that_did_not_choose_its_weights():
     found = found_by(Recipe("logistic", SPLIT, tune=Tune(trials=6, folds=3, space=space, ensemble=["greedy", "vote"],
                                                          pruner="none")))  # fmt: skip
     assert set(found.report["ensembles"]) <= {"greedy", "vote"}
-    best, joined = found.report["best"]["value"], found.report["ensembles"]
+    joined, finished = found.report["ensembles"], [one.folds for one in found.trials if one.state == "finished"]
+    assert joined
+    alone = np.mean([min(finished, key=lambda folds: sum(folds) - folds[fold])[fold] for fold in range(3)])
+    assert found.report["alone"] == pytest.approx(alone)
     if "members" in found.choice:
-        assert min(joined.values()) < best
+        assert min(joined.values()) < alone
         assert sum(found.choice["weights"]) == pytest.approx(1)
     else:
-        assert all(value >= best for value in joined.values())
+        assert all(value >= alone for value in joined.values())
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_an_ensemble_is_compared_with_trials_that_the_fold_did_not_choose(higher):
+    """Two trials, each the best by one lucky fold: on the folds that did not choose it, each is the worse."""
+    module = importlib.import_module("retrodict.learning.study.search")
+    sign = -1 if higher else 1
+    trials = [StudyTrial(at, 0, {"estimator": str(at)}, "finished", tuple(sign * value for value in folds))
+              for at, folds in enumerate([(0.1, 0.8), (0.8, 0.2)])]  # fmt: skip
+    search = object.__new__(module._Search)
+    search.ranking, search.higher = trials, higher
+    assert search._alone() == pytest.approx(sign * 0.8)
 
 
 def test_a_choice_of_members_becomes_a_weighted_vote():

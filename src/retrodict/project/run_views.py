@@ -259,7 +259,9 @@ def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         than = "" if default is None else f"; as written {number(default['value'])}"
         yield report["metric"], f"{number(best['value'])} on {report['folds']} folds{spread}{than}"
     for how, value in report["ensembles"].items():
-        yield f"joined, {how}", f"{number(value)} on the same folds"
+        alone = report.get("alone")  # earlier runs compared with the best
+        than = "" if alone is None else f"; the best by other folds {number(alone)}"
+        yield f"joined, {how}", f"{number(value)} on folds that did not weigh them{than}"
     choice = report["choice"]
     if "members" in choice:
         shares = zip(choice["members"], choice["weights"], strict=True)

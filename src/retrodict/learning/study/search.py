@@ -70,7 +70,7 @@ class SearchResult:
     trials : tuple of StudyTrial
     report : mapping
         Plain JSON: ``metric``, ``better``, counts by state, ``best``, ``default``, ``leaderboard``, ``ensembles``,
-        ``importance``, ``stopped`` (why), ``seconds``.
+        ``alone`` (what they are compared with), ``importance``, ``stopped`` (why), ``seconds``.
     warnings : tuple of str
     deadline : float
         By the clock ``time.perf_counter``: until when there is time for fits.
@@ -190,12 +190,26 @@ class _Search:
             raise InputError("a trial must succeed", where="Tune", got=self.trials[0].error[:300],
                              remedy="Correct the recipe: each of its trials failed")  # fmt: skip
         joined = self._joined() if self.tune.ensemble else {}
-        choice, reached = self._choice(), None if self.best is None else self.best.value
+        choice, alone = self._choice(), self._alone() if joined else None
+        reached = alone
         for one in joined.values():
             if reached is not None and self.better(one.value, reached):
                 choice, reached = one.choice, one.value
         deadline = math.inf if self.budget is None else perf_counter() + self._unspent()
-        return SearchResult(choice, tuple(self.trials), self._report(choice, joined), self._warnings(), deadline)
+        report = self._report(choice, joined) | {"alone": alone}
+        return SearchResult(choice, tuple(self.trials), report, self._warnings(), deadline)
+
+    def _alone(self) -> float | None:
+        """Value of the best trial, on each fold that of the best by the other folds.
+
+        As an ensemble is judged: the least of many values is too good by what it owes to chance, and no ensemble of
+        trials that are as good would come up to it.
+        """
+        if not self.ranking:
+            return None
+        values = np.array([trial.folds for trial in self.ranking])
+        others = (values.sum(axis=1, keepdims=True) - values) * (-1 if self.higher else 1)
+        return float(np.mean(values[np.argmin(others, axis=0), np.arange(values.shape[1])]))
 
     def _joined(self) -> dict[str, Joined]:
         """Ensembles of the best trials; of a budget only of those that can still be fitted."""

@@ -23,6 +23,7 @@ from retrodict.learning.pipeline.outputs import store_output
 from retrodict.learning.pipeline.runner import Effect
 from retrodict.models import readers
 from retrodict.models.definitions import Model
+from retrodict.models.warmstart import WarmStart
 from retrodict.monitoring.definitions import Monitor
 from retrodict.project.plan import read_lags
 
@@ -214,7 +215,9 @@ def _verify(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Fa
 
 
 def _train(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
-    run = project.train(dict(part.params)["model"], again=False)
+    params = dict(part.params)
+    start = WarmStart(**dict(params["start_from"])) if "start_from" in params else None
+    run = project.train(params["model"], start_from=start, again=False)
     version = run.version
     assert version is not None
     if version.failed_gates:

@@ -222,3 +222,34 @@ def test_a_pipeline_deploys_what_it_has_trained_itself(tmp_path) -> None:
     assert run(ACTS)[1]["deploy_act"] == "risk@1"
     with write(tmp_path, ACTS) as project:
         assert registry.current(project.workspace)["act"].deployment.model == "risk@1"
+
+
+GROWS = """
+from retrodict import HashSplit, Label, Model, Pipeline, Recipe, Table, WarmStart, columns, step
+
+loans = Table("loans", key="id", columns={"sum": "float", "bad": "bool"})
+risk = Model("risk", label=Label("bad", loans, "bad"), features=[columns("sum")],
+             recipe=Recipe("lightgbm", HashSplit(by="id"), params={"num_iterations": 20}))
+p = Pipeline("p", [step.train(risk), step.train(risk, start_from=START, name="go_on")])
+"""
+
+
+@pytest.mark.slow
+def test_a_step_trains_on_from_a_version(tmp_path) -> None:
+    """Trees are added to those of the version, and what has the same rows is not trained again."""
+    rows = pa.table({"id": list(range(400)), "sum": [float(n % 7) for n in range(400)],
+                     "bad": [n % 7 > 3 for n in range(400)]})  # fmt: skip
+    text = GROWS.replace("START", "WarmStart('risk@1', add=5, compare=False)")
+    with write(tmp_path, text) as project:
+        project.data.ingest("loans", rows)
+        assert statuses(project.pipelines.run("p")) == {"train_risk": "finished", "go_on": "finished"}
+        second = registry.get_version(project.workspace, "risk@2")
+        run = project.runs.get(f"run:{second.run}").record
+        assert run.params["start_from"]["version"] == "risk@1"
+        assert run.params["start_from"]["add"] == 5
+        assert statuses(project.pipelines.run("p")) == {"train_risk": "skipped", "go_on": "skipped"}
+    with write(tmp_path, text.replace("add=5", "add=6")) as project:
+        assert statuses(project.pipelines.run("p")) == {"train_risk": "skipped", "go_on": "finished"}
+    with write(tmp_path, GROWS.replace("START", "'champion'")) as project:
+        (error,) = [entry.error for entry in project.pipelines.run("p").steps if entry.error]
+        assert "a version of the model must be in force" in str(error)

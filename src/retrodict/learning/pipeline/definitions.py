@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, ClassVar, overload
@@ -21,6 +21,7 @@ from retrodict.core.errors import DefinitionError, InternalError, check_known, n
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.names import NameUse
 from retrodict.learning.pipeline.partitions import FORMATS
+from retrodict.models.warmstart import WarmStart
 
 __all__ = ["PARTITION", "Pipeline", "PipelineStep", "parse_memory", "step"]
 
@@ -233,10 +234,19 @@ class _Steps:
         """Prove that training, serving, the stream and a naive oracle agree; a gate for what comes after."""
         return self._noun("verify", name, {"samples": samples, "seed": seed}, options)
 
-    def train(self, model: Any, *, name: str | None = None, **options: Any) -> PipelineStep:
-        """Train a model and register a version; refused where a gate of it does not pass."""
-        label = _name_of(model)
-        return self._noun("train", name or f"train_{label}", {"model": label}, options)
+    def train(
+        self, model: Any, *, start_from: str | WarmStart | None = None, name: str | None = None, **options: Any
+    ) -> PipelineStep:
+        """Train a model and register a version; refused where a gate of it does not pass.
+
+        With ``start_from`` it goes on from a version, ``"champion"`` from the one in force then. Another version in
+        force is no reason to train again: what has the same rows and definition is skipped.
+        """
+        label, params = _name_of(model), {}
+        if start_from is not None:
+            start = WarmStart(start_from) if isinstance(start_from, str) else start_from
+            params["start_from"] = tuple(asdict(start).items())
+        return self._noun("train", name or f"train_{label}", {"model": label, **params}, options)
 
     def deploy(self, policy: Any, *, reason: str = "pipeline", name: str | None = None, **options: Any) -> PipelineStep:
         """Put a policy in force with the newest version; refused until somebody else has judged that one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
@@ -149,6 +149,7 @@ def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
 
 _KINDS = {kind.request_word: kind for kind in KINDS.values()}
 _EPOCH = date(1970, 1, 1)
+_Reader = tuple[str, str, Callable[[Any], Any]]  # name, kind as it is written, and what reads a value
 FIRST, LAST = parse_time("1900-01-01T00:00Z"), parse_time("2200-01-01T00:00Z")
 """Times that a request may name: a clock that is off by centuries is an error, not a case to decide."""
 
@@ -164,6 +165,10 @@ class RequestSchema:
 
     def __init__(self, entities: Mapping[str, str], context: Mapping[str, str]) -> None:
         self.entities, self.context = dict(entities), dict(context)
+        self._readers = {
+            field: [(name, word, reader_of(_KINDS[word].name)) for name, word in kinds.items()]
+            for field, kinds in (("entities", self.entities), ("context", self.context))
+        }
 
     def check(self, request: DecisionRequest) -> tuple[dict[str, Value], dict[str, Value]]:
         """Entities and context with times as microseconds; unknown context values pass through for the rules.
@@ -175,15 +180,15 @@ class RequestSchema:
         InputError
             If a value is missing or has the wrong kind; the message names it and not what was sent.
         """
-        unknown = len(request.entities.keys() - self.entities.keys())
+        unknown = request.entities.keys() - self.entities.keys()
         if unknown:
             raise InputError(
                 f"entities must be out of {sorted(self.entities)}",
                 where="body, field 'entities'",
-                got=f"{unknown} of other names",
+                got=f"{len(unknown)} of other names",
                 remedy="Put other values into context",
             )
-        entities = _checked(request.entities, self.entities, "entities")
+        entities = _checked(request.entities, self._readers["entities"], "entities")
         context = dict(request.context)
         for value in context.values():
             if isinstance(value, int) and not -(2**63) <= value < 2**63:  # a record could not hold it
@@ -193,7 +198,7 @@ class RequestSchema:
                     got=f"{value.bit_length()} bits",
                     remedy="Send it as text",
                 )
-        context.update(_checked(request.context, self.context, "context"))
+        context.update(_checked(request.context, self._readers["context"], "context"))
         return entities, context
 
     def to_dict(self) -> dict[str, Any]:
@@ -201,12 +206,11 @@ class RequestSchema:
         return {"entities": self.entities, "context": self.context}
 
 
-def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) -> dict[str, Value]:
+def _checked(values: Mapping[str, Value], readers: Sequence[_Reader], field: str) -> dict[str, Value]:
     checked: dict[str, Value] = {}
-    for name, word in kinds.items():
-        kind, where = _KINDS[word], f"body, {field}, {name!r}"
+    for name, word, read in readers:
         if name not in values:
-            unread = values.keys() - kinds.keys()  # what the caller made up is not repeated
+            kind, unread = _KINDS[word], values.keys() - {name for name, _, _ in readers}  # which are not repeated
             near_name = "; a value of nearly this name was sent" if get_close_matches(name, unread) else ""
             raise InputError(
                 f"the request must have {field} {name!r}",
@@ -219,13 +223,13 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
             checked[name] = None
             continue
         try:
-            result = reader_of(kind.name)(value)
+            result = read(value)
             if isinstance(result, date):  # as a key a day is its number, in every execution; a rule compares texts
                 result = (result - _EPOCH).days if field == "entities" else result.isoformat()
             checked[name] = result
         except (TypeError, ValueError):
-            raise kind_error(kind.name, value, where=where) from None
+            raise kind_error(_KINDS[word].name, value, where=f"body, {field}, {name!r}") from None
         if word == "time" and not FIRST <= result < LAST:
-            raise InputError("a time must be in the years 1900 to 2199", where=where, got="one outside of them",
-                             remedy="Correct it, or send null")  # fmt: skip
+            raise InputError("a time must be in the years 1900 to 2199", where=f"body, {field}, {name!r}",
+                             got="one outside of them", remedy="Correct it, or send null")  # fmt: skip
     return checked

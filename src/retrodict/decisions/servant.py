@@ -48,6 +48,15 @@ class _Case:
     fallback: str | None = None
     error: str | None = None
     reasons: list[str] = field(default_factory=list)
+    stage: str = ""
+    began: int = 0
+
+    def begin(self, stage: str) -> None:
+        """Measure a stage from here on, and the one before it up to here."""
+        now = perf_counter_ns()
+        if self.stage:
+            self.stages[self.stage] = (now - self.began) // 1_000
+        self.stage, self.began = stage, now
 
     def scored(self, scored: Score, model: str, artifact: str) -> None:
         """Keep what a model gave; nothing where none did."""
@@ -94,6 +103,7 @@ class Servant:
         self.revision, self.policy, self.schema = revision, policy, schema
         self._features, self._model, self._previous, self._health = features, model, previous, health
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
+        self._max_ages = policy.policy.max_ages
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
     def decide(self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int) -> DecisionRecord:
@@ -111,8 +121,9 @@ class Servant:
         """
         started = perf_counter_ns()
         entities, context = self.schema.check(request)
-        case = _Case(entities, context, {"check": (perf_counter_ns() - started) // 1_000})
+        case = _Case(entities, context, stage="check", began=started)
         decision = self._judge(case, at, arrived_ns)
+        case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
         if request.explain:
@@ -150,22 +161,24 @@ class Servant:
         deployed = self.revision.deployment
         try:
             self._within(arrived_ns, "features")
-            with _Stage(case, "features"):
-                row = self._features.read(case.entities, case.context, at=at)
+            case.begin("features")
+            row = self._features.read(case.entities, case.context, at=at)
+            case.begin("")
             case.features, case.reads = row.values, row.places
             if self._health is not None:
                 self._health.count(row)
             case.views = self._doubts(row, at)
             self._check_required(case)
             self._within(arrived_ns, "score")
-            with _Stage(case, "score"):
-                scored = self._model.score_row(case.features)
+            case.begin("score")
+            scored = self._model.score_row(case.features)
+            case.begin("rules")
             case.scored(scored, deployed.model, deployed.artifact)
-            with _Stage(case, "rules"):
-                return self.policy.decide(case.values(), scored.outputs)
+            return self.policy.decide(case.values(), scored.outputs)
         except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
+            case.begin("")
             case.error = type(error).__name__
             if not case.features:
                 statuses = self._features.unread().statuses
@@ -182,7 +195,7 @@ class Servant:
         for view in self._versions if behind else ():
             if self._versions[view] in behind and statuses.get(view, "unseen") == "unseen":
                 statuses[view] = "behind"
-        limits = self.policy.policy.max_ages
+        limits = self._max_ages
         if not statuses and not limits:
             return {}
         newest = self._features.watermarks({*statuses, *limits})
@@ -243,12 +256,14 @@ class Servant:
         if model is None:
             return
         try:
-            with _Stage(case, "explain"):
-                explained = self.policy.explain(model, case.values())
+            case.begin("explain")
+            explained = self.policy.explain(model, case.values())
         except Exception:  # noqa: BLE001  # the decision stands without its reasons; the log says why
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
             case.reasons.append("The reasons could not be computed")
             return
+        finally:
+            case.begin("")
         case.reasons += reason_texts(explained)
 
     def describe(self) -> dict[str, Any]:
@@ -260,18 +275,3 @@ class Servant:
             "decisions": list(self.policy.policy.decide),
             "request": self.schema.to_dict(),
         }
-
-
-class _Stage:
-    """Measures one stage of a case, also when it fails."""
-
-    __slots__ = ("_case", "_name", "_started")
-
-    def __init__(self, case: _Case, name: str) -> None:
-        self._case, self._name = case, name
-
-    def __enter__(self) -> None:
-        self._started = perf_counter_ns()
-
-    def __exit__(self, *exc: object) -> None:
-        self._case.stages[self._name] = (perf_counter_ns() - self._started) // 1_000

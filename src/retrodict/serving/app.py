@@ -83,6 +83,9 @@ class _Request:
 
     async def read_body(self, limit: int) -> bytes:
         """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
+        cycle = getattr(self.receive, "__self__", None)
+        if getattr(cycle, "more_body", True) is False:  # all of it came with the head, as is usual: nothing to wait for
+            return await self._read_body(limit)
         try:
             async with asyncio.timeout(_BODY_S):
                 return await self._read_body(limit)

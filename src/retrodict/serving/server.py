@@ -195,6 +195,7 @@ async def _run(
     # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles behind; after 700 objects is after every third one
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")

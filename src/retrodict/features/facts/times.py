@@ -23,6 +23,7 @@ __all__ = ["Times"]
 
 _QUARTER = 15 * MINUTE
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SAFE = 1 << 62
 _CACHED_QUARTERS = 1 << 16
 
 
@@ -30,7 +31,13 @@ def _part(meaning: str, compute: Callable[[Any], Any]) -> property:
     """Part of instants, computed from microseconds on the clock of their zone."""
 
     def part(self: Times) -> Any:
-        value = compute(self.micros + self._offset)
+        micros = self.micros
+        if isinstance(micros, np.ndarray) and micros.shape == (1,) and self._null is None:
+            # One request: whole numbers of Python give what those of NumPy do, in a fraction of the time.
+            local = micros.item() + (self._offset if type(self._offset) is int else self._offset.item())
+            if -_SAFE < local < _SAFE:
+                return np.array([float(compute(local))])
+        value = compute(micros + self._offset)
         if not isinstance(value, np.ndarray):
             return value
         return value.astype(np.float64) if self._null is None else np.where(self._null, np.nan, value)

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +11,8 @@ import time
 from http.client import HTTPConnection, HTTPException
 
 import pytest
-from tests.serving.project import AT, REQUEST, make_project
+from tests.serving.process import Server
+from tests.serving.project import REQUEST, make_project
 
 from retrodict.core.errors import RetrodictError
 from retrodict.decisions.lineage import trace_decision
@@ -23,59 +23,6 @@ from retrodict.ledger import read_seals, verify
 from retrodict.registry import current
 from retrodict.rollout import deploy, promote, rollback
 from retrodict.workspace import Workspace
-
-
-class Server:
-    """``retrodict serve`` on a free port."""
-
-    def __init__(self, root, *options):
-        command = [
-            sys.executable,
-            "-m",
-            "retrodict",
-            "serve",
-            "--project",
-            str(root),
-            "--port",
-            "0",
-            "--json",
-            *options,
-        ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            line = self.process.stdout.readline()
-        except BaseException:  # the timeout of the test
-            self.process.kill()
-            raise
-        assert line, self.process.communicate(timeout=30)[1]
-        self.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
-
-    def send(self, method, path, body=None, headers=None):
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            data = json.dumps(body) if isinstance(body, dict | list) else body
-            connection.request(method, path, data, headers or {})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def decide(self, body=REQUEST, headers=AT, policy="promise"):
-        return self.send("POST", f"/v1/decisions/{policy}", body, headers)
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self._wait()
-
-    def stop(self):
-        self.process.terminate()
-        return self._wait()
-
-    def _wait(self):
-        try:
-            return self.process.communicate(timeout=30)[1]
-        finally:
-            self.process.kill()  # one that does not end by itself would stay behind
 
 
 @pytest.fixture(scope="module")

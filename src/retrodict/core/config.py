@@ -120,6 +120,9 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_in_flight": Setting(
         256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),
+    "serving.workers": Setting(
+        1, "a whole number from 1 to 32", _whole(1, 32), "Processes that answer, from one port and with a log each"
+    ),
 }
 
 

@@ -408,13 +408,12 @@ class Project:
         *,
         host: str | None = None,
         port: int | None = None,
+        workers: int | None = None,
         replay: bool = False,
         no_consume: bool = False,
         ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer decisions and features over HTTP, until Ctrl-C.
-
-        Prints the address when the first answer can be given. Follows every change of a deployment within a second.
+        """Answer decisions and features over HTTP, until Ctrl-C; follows every change of a deployment.
 
         Parameters
         ----------
@@ -422,6 +421,8 @@ class Project:
             Address to listen on.  [default: serving.host of retrodict.toml]
         port : int, optional
             Port, 0 for any free one.  [default: serving.port]
+        workers : int, optional
+            Processes that answer, from one port.  [default: serving.workers]
         replay : bool
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
@@ -429,8 +430,7 @@ class Project:
         ready : callable, optional
             Called once with the URL.
         """
-        options = serving.ServeOptions(host=host, port=port, replay=replay, consume=not no_consume)
-        serving.serve(self.workspace, options, ready=ready)
+        serving.serve(self.workspace, serving.ServeOptions(host, port, replay, not no_consume, workers), ready=ready)
 
     def monitor(
         self, monitor: str | None = None, *, now: Time | None = None, html: str | Path | None = None

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -31,6 +31,9 @@ from retrodict.serving.events import EventInlet
 from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from retrodict.serving.worker import Colleagues
 
 __all__ = ["ROUTES", "DecisionApp", "Limits"]
 
@@ -191,6 +194,8 @@ class DecisionApp:
         Answers by request id; whoever made the app closes it after the recorder.
     health : FeatureHealth
         Of the features that are served; its gauges are refreshed from outside.
+    colleagues : Colleagues, optional
+        The workers of this server, if it has several: what is told of it is told of all of them.
     """
 
     def __init__(
@@ -201,6 +206,7 @@ class DecisionApp:
         self.services_problem: str | None = None
         self.telemetry, self.health = Telemetry(), FeatureHealth()
         self.problem: str | None = None
+        self.colleagues: Colleagues | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
@@ -327,26 +333,37 @@ class DecisionApp:
 
     @_route("GET", "/v1/status")
     async def _status(self, _: _Request) -> _Answer:
-        loop = asyncio.get_running_loop()
         status = {
-            "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
-            "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
+            **self.facts(),
             "services": sorted(self.services),
             "problem": self.problem or self.services_problem,
-            "counters": {
-                f"{name}{{{label}}}" if label else name: value
-                for (name, label), value in self.telemetry.counters.items()
-            },
+            "counters": self.telemetry.named(),
             "latency": self.telemetry.latencies(),
+            "sources": await asyncio.get_running_loop().run_in_executor(None, self._inlet.lags),
+        }
+        if self.colleagues is not None:
+            status |= self.colleagues.status()
+        return _Answer(_json.encode(status))
+
+    def facts(self) -> dict[str, Any]:
+        """What this process says of itself, beside what it counts."""
+        return {
+            "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
+            "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
+            "problem": self.problem,
+            "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),
+            "in_flight": self._in_flight,
             "decision_stream": self._recorder.log.stream,
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
-            "sources": await loop.run_in_executor(None, self._inlet.lags),
         }
-        return _Answer(_json.encode(status))
 
     @_route("GET", "/metrics")
     async def _metrics(self, _: _Request) -> _Answer:
-        text = self.telemetry.exposition() + self.health.exposition(self._clock.now())
+        now = self._clock.now()
+        if self.colleagues is not None:
+            text = self.colleagues.exposition(now)
+        else:
+            text = self.telemetry.exposition() + self.health.exposition(now)
         return _Answer(text.encode(), kind=b"text/plain; version=0.0.4")
 
     @_route("GET", "/healthz")
@@ -368,7 +385,9 @@ class DecisionApp:
             raise _Refused(503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build")
         behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
                   if flow.version in self.health.behind}  # fmt: skip
-        return _Answer(_json.encode({"status": "ready", **({"behind": behind} if behind else {})}))
+        missing = self.colleagues.missing() if self.colleagues is not None else []
+        notes = {"behind": behind, "workers": missing}
+        return _Answer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
     def _moment(self, scope: Scope) -> int:
         simulated = self._simulated(scope)

@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-__all__ = ["BoundedConnection", "raise_open_files"]
+__all__ = ["BoundedConnection", "DrainingState", "raise_open_files"]
 
 HEAD_S = 10.0
 """Seconds from the first byte of a request, or from the connection, to the end of its headers."""
@@ -51,6 +52,21 @@ class _Answering(RequestResponseCycle):
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()
+
+
+class DrainingState(ServerState):
+    """What the connections of one server share, whether it is about to end among it."""
+
+    draining = False
+
+    def drain(self) -> None:
+        """Say ``Connection: close`` with the last answer of each connection, so that no caller is surprised."""
+        self.draining = True
+        for connection in self.connections:
+            assert isinstance(connection, BoundedConnection)
+            cycle: Any = connection.cycle  # none before the first request; the newest, if several came together
+            if cycle is not None:
+                cycle.keep_alive = False
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -97,6 +113,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_ends()
         self._overhead = 0
         super().on_headers_complete()
+        if getattr(self.server_state, "draining", False):
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""

@@ -22,6 +22,7 @@ from retrodict.features.operations.pushed_events import event_checker, event_kin
 from retrodict.models.readers import defined_views
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
+from retrodict.stores.streams.segments import SegmentStreams
 from retrodict.workspace import Workspace
 
 __all__ = ["EventInlet"]
@@ -30,10 +31,19 @@ _decoder = msgspec.json.Decoder(list[dict[str, bool | int | float | str | None]]
 
 
 class EventInlet:
-    """Takes events for the tables of one project; for one event loop, appends in a thread of its own."""
+    """Takes events for the tables of one project; for one event loop, appends in a thread of its own.
 
-    def __init__(self, workspace: Workspace) -> None:
+    Parameters
+    ----------
+    workspace : Workspace
+    shared : bool, default False
+        Let go of a stream after each body, so that other processes get their turn: a stream in files has one writer at
+        a time. That costs one more sync per body.
+    """
+
+    def __init__(self, workspace: Workspace, *, shared: bool = False) -> None:
         self._workspace = workspace
+        self._shared = shared and isinstance(workspace.events, SegmentStreams)
         self._kinds: dict[str, dict[str, str]] = {}
         self._checkers: dict[str, Callable[[dict[str, Any]], list[str]]] = {}
         self._writers: dict[str, EventWriter] = {}
@@ -90,7 +100,11 @@ class EventInlet:
         writer = self._writers.get(stream)
         if writer is None:
             writer = self._writers[stream] = self._workspace.events.open_writer(stream)
-        first = writer.append([encode_event(row) for row in rows]) if rows else self._workspace.events.end(stream)
+        try:
+            first = writer.append([encode_event(row) for row in rows]) if rows else self._workspace.events.end(stream)
+        finally:
+            if self._shared:
+                self._writers.pop(stream).close()
         return {"accepted": len(rows), "stream": stream, "end": first + len(rows)}
 
     def _kinds_of(self, table: str) -> dict[str, str]:

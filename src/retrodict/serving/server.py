@@ -1,7 +1,8 @@
-"""One server process: opens the stores, keeps the servants up to date, answers until it is told to stop.
+"""A server: opens the stores, keeps the servants up to date, answers until it is told to stop.
 
 Three things run beside the requests, none of them in their way: the watcher (a new revision becomes a new servant), the
 log (durable records), and the feature consumer, a process of its own so that applying events never holds up an answer.
+With several workers, each is a process that answers from one listening socket; the first one only looks after them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,21 +24,25 @@ import uvicorn
 from retrodict.core.errors import BusyError, RetrodictError
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
-from retrodict.features.online import Upkeep
+from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.serving.acceptor import Acceptor
 from retrodict.serving.app import DecisionApp, Limits
-from retrodict.serving.connection import BoundedConnection, raise_open_files
+from retrodict.serving.board import Board
+from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
 from retrodict.serving.consumer import code_of, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
 
-__all__ = ["ServeOptions", "serve"]
+__all__ = ["ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
 
 _POLL_S = 0.05
 _HEALTH_S = 2.0
 _BUILD_S = 3600.0
 _AFTER_ERROR_S = 60.0
+_QUEUE = 1024  # connections that wait to be taken
+_DRAIN_S = 0.5  # in which callers who keep their connections learn of the end
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +59,15 @@ class ServeOptions:
         Accept simulated time from the callers.
     consume : bool
         Start the feature consumer beside the server.
+    workers : int, optional
+        Processes that answer, over the configuration's.
     """
 
     host: str | None = None
     port: int | None = None
     replay: bool = False
     consume: bool = True
+    workers: int | None = None
 
 
 def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
@@ -76,18 +84,31 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     ------
     BusyError
         If the port is taken; the message names it.
+    RetryableError
+        If no worker can be kept alive; their own messages are in the log.
     """
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
+    workers = options.workers or workspace.config["serving.workers"]
     raise_open_files()
-    listener = _listen(host, port)
+    listener = _bind(host, port)
     upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
         _bring_up_to_date(upkeep)
     consumer = _Consumer(workspace) if options.consume else None
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(workspace, options, listener, upkeep, consumer, ready))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            if workers == 1:
+                runner.run(_run(workspace, options, listener, upkeep, consumer, ready))
+            else:
+                from retrodict.serving.supervisor import Supervisor  # which needs this module
+
+                health = FeatureHealth()
+                with suppress(RetrodictError):
+                    health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
+                supervisor = Supervisor(workspace, listener, health, workers, replay=options.replay)
+                beside = keep_health(workspace, health, upkeep, consumer, supervisor.publish)
+                runner.run(supervisor.run(beside, ready))
     finally:
         listener.close()
         if consumer is not None:
@@ -127,26 +148,46 @@ def _bring_up_to_date(upkeep: Upkeep) -> None:
         _log.error("online features cannot be brought up to date: %s", error)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
+    """Take an address; nobody can connect before :func:`open_port`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise BusyError(
-            "the address to listen on must be free and open to this user",
-            where=f"{host}:{port}",
-            got=error.strerror,
-            remedy="Stop the other server, or name another port with --port",
-        ) from error
-    listener.listen(1024)
-    listener.setblocking(False)
+        raise _taken(f"{host}:{port}", error) from error
     return listener
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def open_port(listener: socket.socket) -> None:
+    """Let callers connect; BusyError if another server listens there by now."""
+    try:
+        listener.listen(_QUEUE)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _taken(f"{host}:{port}", error) from error
+
+
+def _taken(address: str, error: OSError) -> BusyError:
+    return BusyError(
+        "the address to listen on must be free and open to this user",
+        where=address,
+        got=error.strerror,
+        remedy="Stop the other server, or name another port with --port",
+    )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Address of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Faster event loop where there is one; None: the standard one."""
     try:
         import uvloop
     except ImportError:  # not made for this platform; the standard loop works too
@@ -163,44 +204,67 @@ async def _run(
     consumer: _Consumer | None,
     ready: Callable[[str], None] | None,
 ) -> None:
+    """Answer in this process alone."""
+
+    async def begin(app: DecisionApp) -> None:
+        with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
+            app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
+        open_port(listener)
+        if ready is not None:
+            ready(url_of(listener))
+
+    await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, consumer),
+                 replay=options.replay)  # fmt: skip
+
+
+async def answer(
+    workspace: Workspace,
+    listener: socket.socket,
+    begin: Callable[[DecisionApp], Awaitable[None]],
+    beside: Callable[[DecisionApp], Coroutine[Any, Any, None]],
+    *,
+    replay: bool = False,
+    board: Board | None = None,
+    slot: int = 0,
+) -> None:
+    """Answer requests of one listening socket until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    listener : socket
+        Bound; ``begin`` lets it listen. It is closed at the end.
+    begin : callable
+        Awaited once the application can answer, before the first connection is taken.
+    beside : callable
+        Runs as long as requests are answered.
+    replay : bool
+        Accept simulated time from the callers.
+    board, slot : Board, int, optional
+        Of the workers that share the socket.
+    """
     recorder = Recorder(workspace)
     for torn in recorder.log.recovered:
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
         )
     limits = Limits(workspace.config["serving.max_body_bytes"], workspace.config["serving.max_in_flight"])
-    inlet = EventInlet(workspace)
-    app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=options.replay)
+    inlet = EventInlet(workspace, shared=board is not None)
+    app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=replay)
     app.services, app.services_problem = load_services(workspace, app.health)
     loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
     watcher = _Watcher(workspace, app, loading)
-    await watcher.look()
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http=BoundedConnection,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,  # nothing here asks who calls
-        timeout_graceful_shutdown=10,
-        ws="none",
-        interface="asgi3",
-    )
-    server = _Server(config)
-    with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
-        app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
-    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, upkeep, consumer))]
-    # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles behind; after 700 objects is after every third one
-    host, port = listener.getsockname()[:2]
-    if ready is not None:
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    tasks: list[asyncio.Task[None]] = []
     try:
-        await server.serve(sockets=[listener])
+        await watcher.look()
+        server = _Server(app, listener, board, slot)
+        # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles; after 700 objects is after every third one
+        await begin(app)
+        tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(beside(app))]
+        await server.serve(sockets=[])
     finally:
         for task in tasks:
             task.cancel()
@@ -211,7 +275,13 @@ async def _run(
         loading.shutdown()
 
 
-async def _keep_health(workspace: Workspace, app: DecisionApp, upkeep: Upkeep, consumer: _Consumer | None) -> None:
+async def keep_health(
+    workspace: Workspace,
+    health: FeatureHealth,
+    upkeep: Upkeep,
+    consumer: _Consumer | None,
+    publish: Callable[[], None] = lambda: None,
+) -> None:
     """Watch the consumer, and ask the stores for the gauges of the features again and again, in a thread of its own."""
     loop, problem = asyncio.get_running_loop(), ""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
@@ -219,8 +289,9 @@ async def _keep_health(workspace: Workspace, app: DecisionApp, upkeep: Upkeep, c
             try:
                 if consumer is not None:
                     consumer.watch()
-                app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
-                app.health.refreshed, problem = workspace.clock.now(), ""
+                health.flows = await loop.run_in_executor(thread, upkeep.flows)
+                health.refreshed, problem = workspace.clock.now(), ""
+                publish()
             except Exception as error:  # noqa: BLE001  # the gauges stay as they were, and their time says how old they are
                 if str(error) != problem:
                     problem = str(error)
@@ -229,7 +300,44 @@ async def _keep_health(workspace: Workspace, app: DecisionApp, upkeep: Upkeep, c
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which re-raises the signal it was stopped by; ours has an orderly end after it."""
+    """uvicorn with sockets and an end of our own: it re-raises the signal it was stopped by, and resets who waits."""
+
+    def __init__(self, app: DecisionApp, listener: socket.socket, board: Board | None, slot: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                http=BoundedConnection,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,  # nothing here asks who calls
+                timeout_graceful_shutdown=10,
+                ws="none",
+                interface="asgi3",
+            )
+        )
+        self.server_state = self._draining = DrainingState()
+        self._share = listener, board, slot
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        listener, board, slot = self._share
+        connections = self.server_state.connections
+        self._acceptor = Acceptor(listener, connections, self._connection, board, slot)
+
+    def _connection(self) -> asyncio.Protocol:
+        return BoundedConnection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer who waits, let callers that keep their connections know, and then close what is idle."""
+        await self._acceptor.stop()
+        self._draining.drain()
+        until = time.monotonic() + _DRAIN_S
+        while self._draining.connections and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn keeps a plain set
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
     def capture_signals(self) -> Any:
         return _Signals(self)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["BOUNDS", "Telemetry", "quantile"]
 
@@ -34,6 +36,25 @@ class Telemetry:
             histogram = self.histograms[stage] = [0] * (len(BOUNDS) + 1)
         histogram[bisect_left(BOUNDS, micros)] += 1
         self.sums[stage] += micros
+
+    def named(self) -> dict[str, int]:
+        """Counters by name and label."""
+        return {f"{name}{{{label}}}" if label else name: value for (name, label), value in self.counters.items()}
+
+    def counts(self) -> dict[str, Any]:
+        """Everything counted, in a form that JSON holds."""
+        counters = [[name, label, value] for (name, label), value in self.counters.items()]
+        return {"counters": counters, "histograms": self.histograms, "sums": dict(self.sums)}
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add what another process has counted, as its :meth:`counts` says."""
+        for name, label, value in counts["counters"]:
+            self.counters[name, label] += value
+        for stage, bins in counts["histograms"].items():
+            mine = self.histograms.get(stage, [0] * len(bins))
+            self.histograms[stage] = [one + other for one, other in zip(mine, bins, strict=True)]
+        for stage, micros in counts["sums"].items():
+            self.sums[stage] += micros
 
     def latencies(self) -> dict[str, dict[str, float]]:
         """Count, p50, p95 and p99 in milliseconds per stage."""

@@ -8,9 +8,10 @@ those that writers count as they write; a scan was rejected: a server of keys an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from retrodict.core.identity import short
 from retrodict.features.online.read.rows import FeatureRow
@@ -138,6 +139,21 @@ class FeatureHealth:
             for pair in zip(pattern[:half], pattern[half:], strict=True):
                 self._reads[pair] += count
         self._patterns.clear()
+
+    def counts(self) -> dict[str, list[Any]]:
+        """Reads that were counted, in a form that JSON holds."""
+        self._settle()
+        return {"reads": [[*pair, count] for pair, count in self._reads.items()],
+                "sampled": list(self._sampled.items()), "nulls": list(self._nulls.items())}  # fmt: skip
+
+    def add(self, counts: Mapping[str, list[Any]]) -> None:
+        """Add the reads that another process has counted, as its :meth:`counts` says."""
+        for view, status, count in counts["reads"]:
+            self._reads[view, status] += count
+        for view, count in counts["sampled"]:
+            self._sampled[view] += count
+        for name, count in counts["nulls"]:
+            self._nulls[name] = self._nulls.get(name, 0) + count
 
     def exposition(self, now: int) -> str:
         """Text format of Prometheus, version 0.0.4; ``now`` in microseconds."""

@@ -1,0 +1,201 @@
+"""Several workers on one port: started together, replaced when they die, ended together.
+
+The supervisor answers nothing. It holds the listening socket, the memory in which workers publish, and what there is
+once per server: the feature consumer and the health of features. A worker that dies is replaced at once. One that dies
+again and again is tried every half a minute, which logs, status and readiness say, as long as another one answers; when
+none does, the server ends with an error rather than stay as a port behind which nobody is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgspec
+
+from retrodict.core.errors import RetryableError
+from retrodict.features.online import FeatureHealth
+from retrodict.serving.board import Board
+from retrodict.serving.consumer import code_of
+from retrodict.serving.server import open_port, url_of
+from retrodict.serving.worker import Spec
+from retrodict.workspace import Workspace
+
+__all__ = ["Supervisor"]
+
+_MOST_DEATHS = 5  # within ...
+_WITHIN_S = 60.0
+_PAUSE_S = 30.0
+_PATIENCE_S = 20.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """One worker, and those before it in the same slot."""
+
+    slot: int
+    process: Process | None = None
+    up: bool = False
+    restarts: int = 0
+    deaths: list[float] = field(default_factory=list)
+    problem: str | None = None
+
+
+class Supervisor:
+    """Keeps the workers of one server.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    listener : socket
+        Bound, not yet listening: it is opened when every worker can answer.
+    health : FeatureHealth
+        Its gauges are passed on to the workers.
+    workers : int
+    replay : bool
+        Accept simulated time from the callers.
+    """
+
+    def __init__(
+        self, workspace: Workspace, listener: socket.socket, health: FeatureHealth, workers: int, *, replay: bool
+    ) -> None:
+        self._workspace, self._listener, self._health, self._replay = workspace, listener, health, replay
+        self._code = code_of(workspace)  # a worker that is started later must not serve another edition
+        self._board = Board(workers)
+        self._places = [_Place(slot) for slot in range(workers)]
+        self._waiting = workers  # for the first answer of so many
+        self._stop, self._all_ready = asyncio.Event(), asyncio.Event()
+
+    def publish(self) -> None:
+        """Tell the workers how features and the other workers are."""
+        workers = [{"up": place.up, "restarts": place.restarts, "problem": place.problem} for place in self._places]
+        flows = [asdict(flow) for flow in self._health.flows]
+        self._board.write(len(self._places), {"workers": workers, "flows": flows, "refreshed": self._health.refreshed})
+
+    async def run(self, beside: Coroutine[Any, Any, None], ready: Callable[[str], None] | None) -> None:
+        """Keep the workers until SIGINT or SIGTERM, and ``beside`` running as long.
+
+        Raises
+        ------
+        RetryableError
+            If a worker cannot begin, or if none can be kept alive.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        self.publish()
+        keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
+        looking = asyncio.create_task(beside)
+        tasks = [looking, asyncio.create_task(self._open(ready))]
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            self._stop.set()
+            looking.cancel()  # a consumer that ends now is not started again
+            self._listener.close()
+            await self._end()
+            for task in [*tasks, *keepers, stopping]:
+                task.cancel()
+            await asyncio.gather(*tasks, *keepers, stopping, return_exceptions=True)
+            self._board.close()
+
+    async def _open(self, ready: Callable[[str], None] | None) -> None:
+        await self._all_ready.wait()
+        if ready is not None:
+            ready(url_of(self._listener))
+
+    async def _keep(self, place: _Place) -> None:
+        while not self._stop.is_set():
+            pid, code = await self._live(place)
+            if self._stop.is_set():
+                return
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            if not self._all_ready.is_set():
+                raise RetryableError("every worker must begin before the port is opened", where=f"worker {place.slot}",
+                                     got=f"one that {how}", remedy="Correct what its own message says")  # fmt: skip
+            place.restarts += 1
+            place.deaths = [death for death in place.deaths if time.monotonic() - death < _WITHIN_S]
+            place.deaths.append(time.monotonic())
+            failing = len(place.deaths) >= _MOST_DEATHS
+            often = f", {len(place.deaths)} times within {_WITHIN_S:.0f} s" if failing else ""
+            again = f"it is started again {f'in {_PAUSE_S:.0f} s' if failing else 'now'}"
+            place.problem = f"worker {place.slot} {how}{often}: {again}"
+            _log.error("worker %d (process %d) %s%s: %s", place.slot, pid, how, often, again)
+            self.publish()
+            if failing:
+                self._check_others(how)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _PAUSE_S)
+
+    async def _live(self, place: _Place) -> tuple[int, int]:
+        """Start a worker and wait until it ended; its process id and exit code, negative for a signal."""
+        ours, theirs = socket.socketpair()
+        try:
+            spec = Spec(str(self._workspace.root), self._workspace.actor, place.slot, len(self._places),
+                        self._listener.fileno(), self._board.descriptor, theirs.fileno(), self._code, self._replay,
+                        logging.getLogger("retrodict").getEffectiveLevel())  # fmt: skip
+            place.process = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "retrodict.serving", msgspec.json.encode(spec).decode(),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(spec.listener, spec.board, spec.lifeline),
+            )  # fmt: skip
+        finally:
+            theirs.close()
+        if self._stop.is_set():  # which has asked the others
+            process.terminate()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            if await reader.read(1):
+                await self._begin(place)
+                writer.write(b"g")
+            code = await process.wait()
+        finally:
+            place.up = False
+            self._board.set_connections(place.slot, None)
+            writer.close()
+        return process.pid, code
+
+    async def _begin(self, place: _Place) -> None:
+        """Open the port once every worker can answer; one that replaces another begins at once."""
+        self._waiting -= not self._all_ready.is_set()
+        if not self._waiting and not self._all_ready.is_set():
+            open_port(self._listener)
+            self._all_ready.set()
+        await self._all_ready.wait()
+        place.up, place.problem = True, None
+        self.publish()
+
+    def _check_others(self, how: str) -> None:
+        if not any(place.up for place in self._places):
+            raise RetryableError(
+                f"a worker must not die {_MOST_DEATHS} times within {_WITHIN_S:.0f} s, and no other answers",
+                where=f"{len(self._places)} workers",
+                got=f"the last one {how}",
+                remedy="Correct what their own messages say; the system's log shows if memory ran out",
+            )
+
+    async def _end(self) -> None:
+        """Let all workers finish what they have, and seal; kill those that do not within a time."""
+        alive = [place.process for place in self._places if place.process and place.process.returncode is None]
+        for process in alive:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        if alive:
+            _, late = await asyncio.wait([asyncio.create_task(p.wait()) for p in alive], timeout=_PATIENCE_S)
+            for process in alive if late else []:
+                with suppress(ProcessLookupError):
+                    process.kill()

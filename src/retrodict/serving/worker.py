@@ -1,0 +1,188 @@
+"""One worker of several: answers from the shared socket, publishes what it counts, and ends with its supervisor.
+
+A worker is a command, not a fork: threads, maps of key stores and Arrow's pools do not survive one. It reads the same
+artifacts through the same page cache, and all load at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from retrodict.core.errors import RetrodictError
+from retrodict.features.online import FeatureHealth, ViewFlow
+from retrodict.serving.app import DecisionApp
+from retrodict.serving.board import Board
+from retrodict.serving.connection import raise_open_files
+from retrodict.serving.server import answer, loop_factory
+from retrodict.serving.telemetry import Telemetry
+from retrodict.workspace import Workspace, definitions_of
+
+__all__ = ["Colleagues", "Spec", "main"]
+
+_PUBLISH_S = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+class Spec(msgspec.Struct):
+    """What a supervisor tells a worker: where the project is, who it is, and the descriptors it inherits."""
+
+    root: str
+    actor: str
+    slot: int
+    workers: int
+    listener: int
+    board: int
+    lifeline: int
+    code: str | None
+    replay: bool
+    log_level: int
+
+
+class Colleagues:
+    """All workers of a server as one of them sees them: its own counts go to the board, sums come from there.
+
+    Parameters
+    ----------
+    board : Board
+    slot : int
+        This worker's. What its predecessor published is taken over.
+    app : DecisionApp
+        What this worker counts, and what it follows.
+    """
+
+    def __init__(self, board: Board, slot: int, app: DecisionApp) -> None:
+        self._board, self._slot, self._app = board, slot, app
+        if before := board.read(slot):
+            app.telemetry.add(before["telemetry"])
+            app.health.add(before["health"])
+
+    async def keep(self) -> None:
+        """Publish and follow, again and again."""
+        try:
+            while True:
+                try:
+                    self.exchange()
+                except RetrodictError as error:  # counts are not worth an answer
+                    _log.error("what this worker counts cannot be published: %s", error)
+                await asyncio.sleep(_PUBLISH_S)
+        finally:
+            self.exchange()
+
+    def exchange(self) -> None:
+        """Publish what this worker has counted, and take the gauges that the supervisor has asked for."""
+        app = self._app
+        facts = {"pid": os.getpid(), **app.facts()}
+        counts = {"telemetry": app.telemetry.counts(), "health": app.health.counts()}
+        self._board.write(self._slot, {"facts": facts, **counts})
+        news = self._board.read(self._board.workers)
+        if (
+            news["refreshed"] != app.health.refreshed
+        ):  # the same gauges twice would look like a stream that stands still
+            app.health.flows = msgspec.convert(news["flows"], list[ViewFlow])
+            app.health.refreshed = news["refreshed"]
+
+    def status(self) -> dict[str, Any]:
+        """What a status says of all workers: counters and latencies together, and each one's facts."""
+        telemetry, _ = self._sums()
+        return {"counters": telemetry.named(), "latency": telemetry.latencies(), "workers": self._facts()}
+
+    def missing(self) -> list[str]:
+        """Why workers do not answer, one sentence for each of those that do not."""
+        return [facts["problem"] for facts in self._supervised() if facts["problem"]]
+
+    def exposition(self, now: int) -> str:
+        """Sums in the text format of Prometheus; ``now`` in microseconds."""
+        telemetry, health = self._sums()
+        lines = []
+        for name, kind, key in _SERIES:
+            lines.append(f"# TYPE retrodict_worker_{name} {kind}")
+            values = ((place, facts.get(key, 0)) for place, facts in enumerate(self._facts()))
+            lines += [f'retrodict_worker_{name}{{worker="{place}"}} {int(value)}' for place, value in values]
+        return telemetry.exposition() + "\n".join(lines) + "\n" + health.exposition(now)
+
+    def _supervised(self) -> list[Mapping[str, Any]]:
+        workers: list[Mapping[str, Any]] = self._board.read(self._board.workers)["workers"]
+        return workers
+
+    def _facts(self) -> list[dict[str, Any]]:
+        """Of each worker, what it says and what its supervisor says of it."""
+        return [{"worker": place, **self._board.read(place).get("facts", {}), **supervised}
+                for place, supervised in enumerate(self._supervised())]  # fmt: skip
+
+    def _sums(self) -> tuple[Telemetry, FeatureHealth]:
+        self.exchange()  # what this answer shows, no later answer of another worker may fall short of
+        telemetry, health = Telemetry(), FeatureHealth()
+        for slot in range(self._board.workers):
+            if counts := self._board.read(slot):
+                telemetry.add(counts["telemetry"])
+                health.add(counts["health"])
+        health.flows, health.refreshed = self._app.health.flows, self._app.health.refreshed
+        return telemetry, health
+
+
+_SERIES = (
+    ("up", "gauge", "up"),
+    ("requests_total", "counter", "requests"),
+    ("restarts_total", "counter", "restarts"),
+    ("requests_in_flight", "gauge", "in_flight"),
+)
+
+
+def main() -> None:
+    """Answer until the supervisor says so or ends; exit code 1 with a line in the log if that cannot be done."""
+    spec = msgspec.json.decode(sys.argv[1], type=Spec)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING,
+                        format=f"%(asctime)s %(levelname)s worker {spec.slot} %(name)s: %(message)s")  # fmt: skip
+    logging.getLogger("retrodict").setLevel(spec.log_level)
+    raise_open_files()
+    try:
+        with Workspace(spec.root, actor=spec.actor) as workspace:
+            if spec.code is not None:
+                workspace.definitions = definitions_of(workspace, spec.code)
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(_work(workspace, spec))
+    except RetrodictError as error:
+        _log.error("the worker cannot go on: %s", error)
+        sys.exit(1)
+
+
+async def _work(workspace: Workspace, spec: Spec) -> None:
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=spec.lifeline))
+    listener, board = socket.socket(fileno=spec.listener), Board(spec.workers, spec.board)
+    go = asyncio.Event()
+    obeying = asyncio.create_task(_obey(reader, go))
+
+    async def begin(app: DecisionApp) -> None:
+        colleagues = Colleagues(board, spec.slot, app)
+        colleagues.exchange()
+        app.colleagues = colleagues
+        writer.write(b"r")
+        await go.wait()
+        board.set_connections(spec.slot, 0)
+
+    async def beside(app: DecisionApp) -> None:
+        assert app.colleagues is not None
+        await app.colleagues.keep()
+
+    await answer(workspace, listener, begin, beside, replay=spec.replay, board=board, slot=spec.slot)
+    obeying.cancel()
+    writer.close()
+
+
+async def _obey(reader: asyncio.StreamReader, go: asyncio.Event) -> None:
+    """Wait for the word to begin, and then for the end of the supervisor, whatever it died of: it is ours, too."""
+    if await reader.read(1):
+        go.set()
+        await reader.read()
+    os.kill(os.getpid(), signal.SIGTERM)

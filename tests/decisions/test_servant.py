@@ -66,6 +66,19 @@ def answer(record):
     return record.decision, record.rule, record.fallback, record.error, record.score, record.model, record.artifact
 
 
+@pytest.mark.parametrize("read", [values(1), Stage(RuntimeError("takes no nulls"))])
+def test_a_servant_is_warmed_by_its_own_stages_and_counts_nothing(read):
+    """The model scores and the state is read once, of nobody; what fails is left to the first request."""
+    definition = Policy("p", MODEL, decide={"warn": "score >= 0.6", "ok": "otherwise"}, deadline="10s")
+    model, marks, features = scores(0.5), Stage({}), reader(read)
+    features.watermarks, features.unread().values, read.uses = marks, {NAME: None}, 0
+    servant = Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), features,
+                      SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}),
+                      health=SimpleNamespace(behind={}, count=pytest.fail))  # fmt: skip
+    servant.warm(5)
+    assert (model.uses, marks.uses, read.uses) == (1, 1, 1)
+
+
 BROKEN = scores(RuntimeError("broken"))
 NOBODY = (None, "", "")
 

@@ -7,6 +7,7 @@ writes: the app around it does.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -265,6 +266,18 @@ class Servant:
         finally:
             case.begin("")
         case.reasons += reason_texts(explained)
+
+    def warm(self, at: int) -> None:
+        """Go through the stages once for nobody, in the thread that will decide: what is made at first use is made now.
+
+        Nothing is recorded or counted. What fails is left to the first request, whose fallback says so.
+        """
+        nobody = dict.fromkeys([*self.schema.entities, *self.schema.context])
+        with suppress(Exception):
+            outputs = self._model.score_row(self._features.unread().values).outputs
+            self.policy.decide({**nobody, **self._features.unread().values}, outputs)
+            self._features.watermarks(self._versions)
+            self._features.read(nobody, {}, at=at)  # a derived function may not take nulls
 
     def describe(self) -> dict[str, Any]:
         """What a caller needs to know to ask, for ``GET /v1/policies/{policy}``."""

@@ -362,7 +362,7 @@ class _Watcher:
     """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
 
     def __init__(self, workspace: Workspace, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
-        self._app, self._pool = app, pool
+        self._app, self._pool, self._clock = app, pool, workspace.clock
         self._loader = Loader(workspace, health=app.health)
 
     async def run(self) -> None:
@@ -376,5 +376,9 @@ class _Watcher:
                 self._app.problem = str(error)
 
     async def look(self) -> None:
-        self._app.servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+        servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+        for name, servant in servants.items() if servants is not self._app.servants else ():
+            if servant is not self._app.servants.get(name):
+                servant.warm(self._clock.now())
+        self._app.servants = servants
         self._app.problem = None

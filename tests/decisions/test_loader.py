@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrodict.core.errors import DefinitionError, RetrodictError
+from retrodict.core.errors import DefinitionError, IntegrityError, RetrodictError
 from retrodict.decisions.loader import Loader
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.inputs import InputSpec
@@ -44,6 +44,17 @@ def test_a_model_is_served_with_the_features_it_was_trained_on(project, good, ch
     """Neither another version of them nor one that lacks an input."""
     artifact = altered(project, good, **changes)
     with pytest.raises(DefinitionError, match=f"features it was trained on; got {{'missing': {missing}"):
+        Loader(project).load(revision(replace(good, artifact=artifact)))
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_trained_decides_nothing(project, good):
+    """What a library of another version would do: same bytes, other answers."""
+    model = ModelArtifact.load(project.objects, good.artifact)
+    assert len(model.examples.rows) == 32
+    artifact = replace(model, examples=replace(model.examples, answers=model.examples.answers + 0.01)).save(
+        project.objects
+    )
+    with pytest.raises(IntegrityError, match="a model must answer as it did when it was made"):
         Loader(project).load(revision(replace(good, artifact=artifact)))
 
 

@@ -10,10 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError
 from retrodict.core.identity import digest
 from retrodict.models import ConstantEngine, InputSpec, ModelArtifact, fit_isotonic, fit_lightgbm
+from retrodict.models.artifact import ExampleRows
 from retrodict.models.calibration import NoCalibrator
 from retrodict.stores.objects.folder import FolderObjects
 
@@ -67,6 +71,58 @@ def test_rows_score_one_by_one_as_in_a_batch(model):
     single = [model.score_row(row) for row in as_rows(columns)]
     assert batch.raw.tobytes() == np.array([s.raw for s in single]).tobytes()
     assert batch.score.tobytes() == np.array([s.score for s in single]).tobytes()
+
+
+@given(
+    rows=arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)),
+                elements=st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))),
+)  # fmt: skip
+def test_example_rows_are_of_values_that_were_there_drawn_for_each_column(rows):
+    engine = ConstantEngine(0.25, features=3)
+    examples = ExampleRows.of(engine, NoCalibrator(), rows)
+    assert examples.rows.shape == (32, 3)
+    assert examples.answers.tolist() == [0.25] * 32
+    for at in range(3):
+        given_values, column = rows[:, at], examples.rows[:, at]
+        assert set(column[~np.isnan(column)]) <= set(given_values[~np.isnan(given_values)])
+        assert np.isnan(given_values).any() or not np.isnan(column).any()
+    again = ExampleRows.from_json(examples.to_json())
+    assert again.rows.tobytes() == examples.rows.tobytes()
+    assert again.answers.tobytes() == examples.answers.tobytes()
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_made_is_refused(served, valid):
+    """Another answer of the engine, by a library say, or one of a row alone; rounding of another processor is not."""
+    drawn = replace(served, examples=ExampleRows.of(served.engine, served.calibrator, valid.matrix))
+    objects = MemoryObjects()
+    read = ModelArtifact.load(objects, drawn.save(objects))
+    read.check()
+    assert read.fingerprint() == served.fingerprint()
+    served.check()  # one from before there were any
+
+    class Otherwise:
+        exact_rows = True
+
+        def __init__(self, apart, alone):
+            self.apart, self.alone = apart, alone
+
+        def __getattr__(self, name):
+            return getattr(served.engine, name)
+
+        def scores(self, matrix):
+            return served.engine.scores(matrix) * (1 + self.apart)
+
+        def score_row(self, row):
+            return self.scores(row[None, :])[0].item() + self.alone
+
+    for apart, alone in ((1e-3, 0.0), (0.0, 1e-15)):
+        other = replace(drawn, engine=Otherwise(apart, alone), calibrator=NoCalibrator())
+        other = replace(other, examples=ExampleRows.of(served.engine, NoCalibrator(), valid.matrix))
+        with pytest.raises(IntegrityError, match=r"must answer as it did when it was made.*up to"):
+            other.check()
+    close = replace(drawn, engine=Otherwise(1e-9, 0.0), calibrator=NoCalibrator(),
+                    examples=ExampleRows.of(served.engine, NoCalibrator(), valid.matrix))  # fmt: skip
+    close.check()
 
 
 def test_a_kept_model_answers_as_before(model):

@@ -94,7 +94,7 @@ class Loader:
         Raises
         ------
         IntegrityError
-            If the artifact or the code is not what was stored.
+            If the artifact or the code is not what was stored, or the model answers otherwise than when it was made.
         DefinitionError
             If policy, features and model do not fit together.
         """
@@ -120,9 +120,12 @@ class Loader:
         return Servant(revision, policy, features, model, schema, previous=previous, health=self._health)
 
     def _artifact(self, digest: str) -> ModelArtifact:
-        artifact: ModelArtifact = self._cached(
-            ("artifact", digest), lambda: ModelArtifact.load(self._workspace.objects, digest)
-        )
+        def load() -> ModelArtifact:
+            artifact = ModelArtifact.load(self._workspace.objects, digest)
+            artifact.check()
+            return artifact
+
+        artifact: ModelArtifact = self._cached(("artifact", digest), load)
         return artifact
 
     def _features(self, code: str, model: str, artifact: ModelArtifact) -> OnlineFeatures:

@@ -36,6 +36,7 @@ from retrodict.learning.runs.record import enter_ended
 from retrodict.learning.study import Journal, SearchResult, StudyTrial, search
 from retrodict.learning.warmstart import Predecessor, start_facts, start_points
 from retrodict.ledger import Transaction
+from retrodict.models.artifact import ExampleRows
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.problem import TRAIN, Problem
@@ -47,6 +48,7 @@ from retrodict.workspace import Workspace, capture_code, commit_of
 
 __all__ = ["Execution", "execute", "train"]
 
+_EXAMPLE_ROWS = 10_000  # that example rows are drawn from
 _PATIENCE_S = 5.0  # until somebody is told what is waited for
 
 
@@ -364,6 +366,10 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             **({} if result.frame.target.task == "binary" else {"target": result.frame.target.to_dict()}),
         },
     )
+    rows = result.parts["train"]
+    drawn = rows[np.linspace(0, len(rows) - 1, min(len(rows), _EXAMPLE_ROWS)).round().astype(np.int64)]
+    matrix = artifact.inputs.encode_columns(result.frame.columns(drawn))
+    artifact = replace(artifact, examples=ExampleRows.of(artifact.engine, artifact.calibrator, matrix))
     evidence = gate_evidence(workspace, model, result.frame, result.parts["test"], trained, run.data["versions"])
     gates = check_gates(model.gates, evidence)
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds

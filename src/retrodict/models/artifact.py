@@ -7,6 +7,7 @@ Pickle was rejected: it runs code on loading, breaks between versions, and has n
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,13 +27,15 @@ from retrodict.models.estimators import load_engine
 from retrodict.models.inputs import InputSpec
 from retrodict.stores.objects.base import ObjectStore
 
-__all__ = ["ModelArtifact", "Score", "Scores"]
+__all__ = ["ModelArtifact", "ExampleRows", "Score", "Scores"]
 
 _FORMAT = 1
 _KIND = "retrodict.model"
 _ENGINE = "engine/"
 _UNSAID = Unchanged()
 _SCORE = ("score",)
+_EXAMPLES, _COUNT = "example_rows.json", 32
+_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Score(NamedTuple):
@@ -52,6 +55,49 @@ class Scores(NamedTuple):
 
     raw: NDArray[np.float64]
     score: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleRows:
+    """Rows that nobody has, and what the model answered to them when it was made.
+
+    A library of another version, another processor or a broken build reads the same bytes and may answer otherwise:
+    who loads a model to decide by it asks again, and refuses a model that has changed its mind. Values are drawn for
+    each column by itself from the quantiles of training rows, so that no row is one of a person.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n, features)
+        As an engine reads them.
+    answers : ndarray of shape (n,) or (n, outputs)
+        After calibration.
+    """
+
+    rows: NDArray[np.float64]
+    answers: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, engine: Engine, calibrator: Calibrator, matrix: NDArray[np.float64]) -> ExampleRows:
+        """Rows from the columns of training rows, and their answers."""
+        random, columns = np.random.default_rng(0), []
+        for values in matrix.T:
+            present = values[~np.isnan(values)]
+            levels = np.quantile(present, _LEVELS, method="inverted_cdf") if len(present) else np.array([np.nan])
+            levels = np.append(levels, np.nan) if len(present) < len(values) else levels
+            columns.append(random.choice(levels, _COUNT))
+        rows = np.column_stack(columns) if columns else np.empty((_COUNT, 0))
+        return cls(rows, np.asarray(calibrator.apply(engine.scores(rows))))
+
+    def to_json(self) -> bytes:
+        """Plain form; a missing value is null."""
+        rows = [[None if math.isnan(value) else value for value in row] for row in self.rows.tolist()]
+        return canonical_json({"answers": self.answers.tolist(), "rows": rows})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ExampleRows:
+        """Inverse of :meth:`to_json`."""
+        body = json.loads(data)
+        return cls(np.array(body["rows"], dtype=np.float64), np.array(body["answers"], dtype=np.float64))
 
 
 class _Rows(threading.local):
@@ -79,6 +125,8 @@ class ModelArtifact:
         From that to a probability that comes true; by default nothing changes.
     metadata : mapping
         Plain JSON that says where it comes from (run, rows, metrics); part of the hash.
+    examples : ExampleRows, optional
+        What it must answer wherever it is loaded; see :meth:`check`.
 
     Examples
     --------
@@ -94,6 +142,7 @@ class ModelArtifact:
     engine: Engine
     calibrator: Calibrator = _UNSAID
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    examples: ExampleRows | None = field(default=None, compare=False)
     _rows: _Rows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +176,31 @@ class ModelArtifact:
         answers = (*(final if isinstance(final, tuple) else (final,)), *self._constants)
         return Score(raw if isinstance(raw, float) else None, final if names[0] == "score" else None,
                      dict(zip(names, answers, strict=True)))  # fmt: skip
+
+    def check(self) -> None:
+        """Ask what it was asked when it was made, as columns and row by row.
+
+        Raises
+        ------
+        IntegrityError
+            If an answer differs by more than 1e-6 and 1e-5 of it, or a row alone has another one than among others,
+            by a bit where the engine promises none.
+        """
+        if self.examples is None:
+            return
+        rows, expected = self.examples.rows, self.examples.answers
+        answers = np.asarray(self.calibrator.apply(self.engine.scores(rows)))
+        alone = np.array([self.calibrator.apply_one(self.engine.score_row(row)) for row in rows]).reshape(answers.shape)
+        near = (1e-5, 1e-6)
+        same = (0.0, 0.0) if self.engine.exact_rows else near
+        for values, than, close in ((answers, expected, near), (alone, answers, same)):
+            if values.shape != than.shape or not np.allclose(values, than, *close, equal_nan=True):
+                apart = float(np.nanmax(np.abs(values - than))) if values.shape == than.shape else math.inf
+                raise IntegrityError(
+                    "a model must answer as it did when it was made", where=f"model {self.name!r}",
+                    got=f"answers to its example rows that are up to {apart:.3g} apart",
+                    remedy="Install the library versions of its run (retrodict runs show), or train it again here",
+                )  # fmt: skip
 
     @property
     def target(self) -> Target:
@@ -163,6 +237,7 @@ class ModelArtifact:
             "calibrator.json": self.calibrator.to_json(),
             "inputs.json": self.inputs.to_json(),
             "metadata.json": canonical_json(dict(self.metadata)),
+            **({} if self.examples is None else {_EXAMPLES: self.examples.to_json()}),
             **{_ENGINE + file: data for file, data in self.engine.parts().items()},
         }
         manifest = {
@@ -225,6 +300,7 @@ class ModelArtifact:
             engine=load_engine(manifest["engine"], engine_parts),
             calibrator=load_calibrator(parts["calibrator.json"]),
             metadata=json.loads(parts["metadata.json"]),
+            examples=ExampleRows.from_json(parts[_EXAMPLES]) if _EXAMPLES in parts else None,
         )
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from pathlib import Path
+from time import perf_counter_ns
 
 import pytest
 from tests.serving.project import AT, REQUEST
@@ -31,7 +33,7 @@ class Client:
         self.app.servants = Loader(workspace, health=self.app.health).load_current()
         self.started, self.received = started, 0
 
-    async def send(self, method, path, body=b"", headers=SIMULATED, *, whole=True):
+    async def send(self, method, path, body=b"", headers=SIMULATED, *, whole=True, stamps=None):
         """Status, headers and body of an answer; the request's body comes in one piece or byte by byte."""
         pieces = [body] if whole else [body[place : place + 1] for place in range(len(body))]
         messages = []
@@ -46,7 +48,7 @@ class Client:
                 self.started()
             messages.append(message)
 
-        await self.app({"method": method, "path": path, "headers": headers}, receive, send)
+        await self.app({"method": method, "path": path, "headers": headers, **(stamps or {})}, receive, send)
         return messages[0]["status"], dict(messages[0]["headers"]), messages[1]["body"]
 
     async def close(self):
@@ -169,6 +171,135 @@ def test_more_requests_than_the_limit_are_told_to_come_back(workspace):
     answers = asyncio.run(run())
     assert [status for status, _, _ in answers] == [200, 429, 429, 400, 200]
     assert answers[1][1][b"retry-after"] == b"1"
+
+
+def waiting(client, micros, *headers, arrived=None):
+    """Answer to a request whose last byte came so many microseconds ago."""
+    complete = perf_counter_ns() - micros * 1_000
+    stamps = {"retrodict.complete": complete, "retrodict.arrived": complete if arrived is None else arrived}
+    return client.send("POST", DECIDE, BODY, [*SIMULATED, *headers], stamps=stamps)
+
+
+BATCH, NORMAL = (b"retrodict-priority", b"batch"), (b"retrodict-priority", b"normal")
+
+
+def test_who_has_waited_too_long_for_its_turn_is_told_to_come_back(workspace):
+    """Before anything is computed, callers of batches first; a body that came slowly has not waited for the server."""
+
+    async def run():
+        client = Client(workspace, wait=400_000_000)
+        before = len(list(read_decisions(workspace)))
+        long, short = 410_000_000, 110_000_000
+        answers = [await waiting(client, long), await waiting(client, short, BATCH),
+                   await waiting(client, short), await waiting(client, short, NORMAL), await waiting(client, 0, BATCH),
+                   await waiting(client, 0, arrived=perf_counter_ns() - 2 * 10**12),
+                   await waiting(client, 0, (b"retrodict-priority", b"urgent"))]  # fmt: skip
+        await client.close()
+        return answers, len(list(read_decisions(workspace))) - before
+
+    answers, decided = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [429, 429, 200, 200, 200, 200, 400]
+    assert answers[0][1][b"retry-after"] == answers[1][1][b"retry-after"] == b"1"
+    assert decided == 4
+
+
+def test_callers_of_batches_have_half_of_the_places(workspace):
+    """While one of two places is taken a batch is told to come back, and anybody else is answered."""
+
+    async def run():
+        client, released = Client(workspace, in_flight=2), threading.Event()
+        append = client.recorder.log.append
+        client.recorder.log.append = lambda records, before: (released.wait(30), append(records))
+        first = asyncio.create_task(waiting(client, 0))
+        await asyncio.sleep(0.1)
+        batch, other = await waiting(client, 0, BATCH), asyncio.create_task(waiting(client, 0))
+        await asyncio.sleep(0.1)
+        released.set()
+        answers = [await first, batch, await other]
+        await client.close()
+        return [status for status, _, _ in answers]
+
+    assert asyncio.run(run()) == [200, 429, 200]
+
+
+def deadline(text):
+    return b"retrodict-deadline", text
+
+
+@pytest.mark.parametrize("text", [b"", b"soon", b"-5", b"1e3", b"nan", b"1_0", b"2024-02-20T10:00Z", b"1" * 30])
+def test_a_deadline_is_a_number_of_milliseconds(workspace, text):
+    """Anything else is refused, and not repeated."""
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY, [*SIMULATED, deadline(text)]))
+    assert status == 400
+    assert "Retrodict-Deadline" in json.loads(body)["error"]
+    assert not text or text.decode() not in json.loads(body)["error"].replace("250 or 12.5", "")
+
+
+def test_work_past_the_callers_deadline_is_not_begun(workspace):
+    """504 and no record if it had passed before; a decision if it is long enough."""
+
+    async def run():
+        client = Client(workspace, wait=60_000_000)
+        before = len(list(read_decisions(workspace)))
+        answers = [await waiting(client, 300_000, deadline(b"299.5")), await waiting(client, 0, deadline(b"0")),
+                   await waiting(client, 1_000, deadline(b"60000"))]  # fmt: skip
+        await client.close()
+        return answers, len(list(read_decisions(workspace))) - before
+
+    answers, decided = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [504, 504, 200]
+    assert decided == 1
+
+
+def test_a_deadline_that_passes_between_two_stages_ends_in_the_fallback(workspace):
+    """The caller's where it is the smaller, on record; the policy's of five seconds, whatever the caller says."""
+
+    async def run():
+        client = Client(workspace, wait=60_000_000)
+        features = client.app.servants["promise"]._features
+        read = features.read
+
+        def slowly(*arguments, **options):
+            time.sleep(1.2)
+            return read(*arguments, **options)
+
+        features.read = slowly
+        try:
+            answers = [await waiting(client, 0, deadline(b"1000")), await waiting(client, 0, deadline(b"60000")),
+                       await waiting(client, 4_900_000, deadline(b"60000"))]  # fmt: skip
+        finally:
+            features.read = read
+            await client.close()
+        return answers
+
+    answers = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [200, 200, 200]
+    ids = [json.loads(body)["decision_id"] for _, _, body in answers]
+    records = {item.record.id: item.record for item in read_decisions(workspace)}
+    assert [records[name].error for name in ids] == ["TimeoutError", None, "TimeoutError"]
+    assert [bool(records[name].fallback) for name in ids] == [True, False, True]
+
+
+def test_who_has_left_before_the_work_begins_costs_none(workspace):
+    """A connection that is gone by its turn: no decision and no record."""
+
+    async def run():
+        client = Client(workspace)
+        before = len(list(read_decisions(workspace)))
+
+        async def gone():
+            return {"type": "http.disconnect"}
+
+        messages = []
+
+        async def send(message):
+            messages.append(message)
+
+        await client.app({"method": "POST", "path": DECIDE, "headers": SIMULATED}, gone, send)
+        await client.close()
+        return messages[0]["status"], len(list(read_decisions(workspace))) - before
+
+    assert asyncio.run(run()) == (499, 0)
 
 
 @pytest.mark.parametrize(("path", "limit"), [(DECIDE, "body"), ("/v1/events/parcels", "events_body")])

@@ -120,6 +120,12 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_in_flight": Setting(
         256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),
+    "serving.max_wait": Setting(
+        "25ms",
+        "a duration such as '25ms'",
+        _is_duration,
+        "How long a request may wait for its turn; those that waited longer are answered 429",
+    ),
     "serving.workers": Setting(
         1, "a whole number from 1 to 32", _whole(1, 32), "Processes that answer, from one port and with a log each"
     ),

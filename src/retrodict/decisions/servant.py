@@ -107,7 +107,9 @@ class Servant:
         self._max_ages = policy.policy.max_ages
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
-    def decide(self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int) -> DecisionRecord:
+    def decide(
+        self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int, limit_ns: int | None = None
+    ) -> DecisionRecord:
         """Go through the stages: check, features, score, rules, reasons.
 
         Parameters
@@ -119,11 +121,14 @@ class Servant:
             Moment of the decision, microseconds since 1970-01-01 UTC.
         arrived_ns : int
             ``time.perf_counter_ns()`` at the arrival of the request; the deadline counts from there.
+        limit_ns : int, optional
+            Nanoseconds that the caller waits; the smaller of it and the policy's deadline counts.
         """
         started = perf_counter_ns()
         entities, context = self.schema.check(request)
         case = _Case(entities, context, stage="check", began=started)
-        decision = self._judge(case, at, arrived_ns)
+        deadline = arrived_ns + (self._deadline_ns if limit_ns is None else min(limit_ns, self._deadline_ns))
+        decision = self._judge(case, at, deadline)
         case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
@@ -158,10 +163,10 @@ class Servant:
             stages=case.stages,
         )
 
-    def _judge(self, case: _Case, at: int, arrived_ns: int) -> PolicyDecision:
+    def _judge(self, case: _Case, at: int, deadline: int) -> PolicyDecision:
         deployed = self.revision.deployment
         try:
-            self._within(arrived_ns, "features")
+            _check_time(deadline, "features")
             case.begin("features")
             row = self._features.read(case.entities, case.context, at=at)
             case.begin("")
@@ -170,7 +175,7 @@ class Servant:
                 self._health.count(row)
             case.views = self._doubts(row, at)
             self._check_required(case)
-            self._within(arrived_ns, "score")
+            _check_time(deadline, "score")
             case.begin("score")
             scored = self._model.score_row(case.features)
             case.begin("rules")
@@ -216,10 +221,6 @@ class Servant:
                 got=stale,
                 remedy="See 'retrodict features status'",
             )
-
-    def _within(self, arrived_ns: int, stage: str) -> None:
-        if perf_counter_ns() - arrived_ns > self._deadline_ns:
-            raise TimeoutError(f"deadline passed before {stage}")
 
     def _fall_back(self, case: _Case) -> PolicyDecision:
         case.scored(Score(None, None, {}), "", "")
@@ -288,3 +289,8 @@ class Servant:
             "decisions": list(self.policy.policy.decide),
             "request": self.schema.to_dict(),
         }
+
+
+def _check_time(deadline: int, stage: str) -> None:
+    if perf_counter_ns() > deadline:
+        raise TimeoutError(f"deadline passed before {stage}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
+from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.events import EventInlet
 from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
@@ -42,21 +44,34 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 TIME_HEADER, ID_HEADER = b"retrodict-time", b"idempotency-key"
+DEADLINE_HEADER, PRIORITY_HEADER = b"retrodict-deadline", b"retrodict-priority"
 
 _RETRY = ((b"retry-after", b"1"),)
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 _log = logging.getLogger(__name__)
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII).fullmatch
 _BODY_S = 10.0  # a caller that takes longer to send a body is told so
 _json = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the app refuses: bodies above ``body`` bytes, more than ``in_flight`` requests at once."""
+    """What the app refuses.
+
+    Attributes
+    ----------
+    body, events_body : int
+        Bytes of a body.
+    in_flight : int
+        Requests that are worked on at once. Those of priority ``batch`` may take half of the places.
+    wait : int
+        Microseconds that a request may have waited for its turn. Those of priority ``batch`` may have a quarter of it.
+    """
 
     body: int
     in_flight: int
+    wait: int = 25_000
     events_body: int = 4 << 20
 
 
@@ -83,6 +98,28 @@ class _Request:
     receive: Receive
     arrived: int
     parameter: str
+
+    def limit_ns(self) -> int | None:
+        """Nanoseconds from the arrival on that the caller waits for the answer; None: as long as it takes."""
+        text = _header(self.scope, DEADLINE_HEADER, "Retrodict-Deadline")
+        if text is None:
+            return None
+        if not _MILLISECONDS(text):
+            raise InputError("a deadline must be the milliseconds that the caller will still wait",
+                             where="header Retrodict-Deadline", got="something else",
+                             remedy="Send a number such as 250 or 12.5")  # fmt: skip
+        limit = int(float(text) * 1e6)
+        if perf_counter_ns() - self.arrived >= limit:
+            raise _Refused(504, "the deadline of the caller has passed before its turn; nothing was decided")
+        return limit
+
+    def is_batch(self) -> bool:
+        """Whether others go first."""
+        priority = _header(self.scope, PRIORITY_HEADER, "Retrodict-Priority")
+        if priority not in (None, "normal", "batch"):
+            raise InputError("a priority must be normal or batch", where="header Retrodict-Priority",
+                             got="something else", remedy="Send one of the two, or leave it out")  # fmt: skip
+        return priority == "batch"
 
     async def read_body(self, limit: int) -> bytes:
         """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
@@ -215,7 +252,7 @@ class DecisionApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        arrived = perf_counter_ns()
+        arrived = scope.get(ARRIVED) or perf_counter_ns()
         try:
             handler, parameter = _find_route(scope["method"], scope["path"])
             answer = await handler(self, _Request(scope, receive, arrived, parameter))
@@ -244,7 +281,7 @@ class DecisionApp:
     async def _decide(self, request: _Request) -> _Answer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self._limits.body)
-        with self._place():
+        with self._place(request):
             question = decode_request(body)
             request_id = _header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
@@ -257,7 +294,8 @@ class DecisionApp:
 
     def _judge(self, request: _Request, question: DecisionRequest, at: int) -> DecisionRecord:
         servant = find_servant(self.servants, request.parameter, where="address")
-        return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived)
+        limit = request.limit_ns()
+        return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived, limit_ns=limit)
 
     async def _decide_once(self, request: _Request, question: DecisionRequest, request_id: str) -> _Answer:
         """Decide by a request id, or answer again what it was answered before."""
@@ -292,9 +330,13 @@ class DecisionApp:
         observe("total", (ended - arrived) // 1_000)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold a place among the requests that are worked on; 429 if all are taken."""
-        if self._in_flight >= self._limits.in_flight:
+    def _place(self, request: _Request) -> Iterator[None]:
+        """Hold a place among the requests that are worked on; 429 if all are taken, or its turn has come too late."""
+        waited = perf_counter_ns() - request.scope.get(COMPLETE, request.arrived)
+        places, wait = self._limits.in_flight, self._limits.wait * 1_000
+        if request.is_batch():
+            places, wait = places // 2, wait // 4
+        if self._in_flight >= places or waited > wait:
             raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
         self._in_flight += 1
         try:
@@ -309,7 +351,8 @@ class DecisionApp:
         if name not in self.services and self.services_problem is not None:
             raise _Refused(503, self.services_problem)
         check_known(name, self.services, rule, where="address", what="service")
-        with self._place():
+        with self._place(request):
+            request.limit_ns()
             answer = await self.services[name].answer(body, self._moment(request.scope))
         self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
         return _Answer(_json.encode(answer))
@@ -321,7 +364,8 @@ class DecisionApp:
     @_route("POST", "/v1/events/{table}")
     async def _push_events(self, request: _Request) -> _Answer:
         body = await request.read_body(self._limits.events_body)
-        return _Answer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
+        with self._place(request):
+            return _Answer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
 
     @_route("GET", "/v1/policies")
     async def _policies(self, _: _Request) -> _Answer:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import resource
 from contextlib import suppress
+from time import perf_counter_ns
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-__all__ = ["BoundedConnection", "DrainingState", "raise_open_files"]
+__all__ = ["ARRIVED", "COMPLETE", "BoundedConnection", "DrainingState", "raise_open_files"]
+
+ARRIVED, COMPLETE = "retrodict.arrived", "retrodict.complete"
+"""In a request's scope, when its head and its last byte came, by ``time.perf_counter_ns()``."""
 
 HEAD_S = 10.0
 """Seconds from the first byte of a request, or from the connection, to the end of its headers."""
@@ -112,9 +116,15 @@ class BoundedConnection(HttpToolsProtocol):
         """The head has come."""
         self._head_ends()
         self._overhead = 0
+        self._stamp(self.scope, ARRIVED)
         super().on_headers_complete()
         if getattr(self.server_state, "draining", False):
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """Nothing is missing any more: what the request waits from here on is our doing."""
+        self._stamp(self.scope, COMPLETE)
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -143,7 +153,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = _Answering  # uvicorn makes them, and has no place to say of which class
+        if not cycle.more_body:  # it came behind another request, and has waited for its answer
+            self._stamp(cycle.scope, COMPLETE)
         super()._start_asgi_task(cycle, app)
+
+    @staticmethod
+    def _stamp(scope: Any, name: str) -> None:
+        scope[name] = perf_counter_ns()
 
     @property
     def _idle(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import uvicorn
 
+from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetrodictError
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -248,7 +249,9 @@ async def answer(
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
         )
-    limits = Limits(workspace.config["serving.max_body_bytes"], workspace.config["serving.max_in_flight"])
+    config = workspace.config
+    wait = parse_duration(config["serving.max_wait"])
+    limits = Limits(config["serving.max_body_bytes"], config["serving.max_in_flight"], wait)
     inlet = EventInlet(workspace, shared=board is not None)
     app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=replay)
     app.services, app.services_problem = load_services(workspace, app.health)

@@ -125,6 +125,19 @@ def test_a_model_that_answers_otherwise_than_when_it_was_made_is_refused(served,
     close.check()
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_rows_score_together_only_where_that_gives_the_same_bits(model, monkeypatch, exact):
+    """``score_each`` is ``score_row`` of each: by one call of an engine that says so, else one by one."""
+    columns, _ = make_rows(40, seed=5)
+    rows = as_rows(columns)
+    expected, calls = [model.score_row(row) for row in rows], []
+    kind, scores = type(model.engine), type(model.engine).scores
+    monkeypatch.setattr(kind, "exact_rows", exact)
+    monkeypatch.setattr(kind, "scores", lambda self, matrix: calls.append(len(matrix)) or scores(self, matrix))
+    assert model.score_each(rows) == expected
+    assert calls == ([40] if exact else [])
+
+
 def test_a_kept_model_answers_as_before(model):
     """Save, load: same scores, same digest, same metadata, same fingerprint."""
     objects, (columns, _) = MemoryObjects(), make_rows(200, seed=9)

@@ -124,8 +124,8 @@ def test_python_and_http_share_ids(server, root):
 
 
 def test_many_processes_and_threads_decide_once(root):
-    """Two servers and this process get the same hundred ids at once: each is one record, and all answers agree."""
-    servers = [Server(root, "--replay", "--no-consume") for _ in range(2)]
+    """Two servers, one of two workers, and this process get the same hundred ids at once: one record for each."""
+    servers = [Server(root, "--replay", "--no-consume", *more) for more in ([], ["--workers", "2"])]
     ids = [f"many-{number}" for number in range(100)]
 
     def ask(number):

@@ -114,6 +114,9 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_body_bytes": Setting(
         65536, "a whole number of bytes, 1 or more", _whole(1), "Longest request body that is read"
     ),
+    "serving.max_batch": Setting(
+        1000, "a whole number, 1 or more", _whole(1), "Most requests in the body of one batch"
+    ),
     "serving.request_ids_kept": Setting(
         "24h", "a duration such as '24h'", _is_duration, "How long the same request id gives the same answer"
     ),

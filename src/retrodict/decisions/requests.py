@@ -62,7 +62,7 @@ def _decoder(form: type[Form]) -> msgspec.json.Decoder[Form]:
     return msgspec.json.Decoder(form)
 
 
-def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
+def decode_body(body: bytes, form: type[Form], *, see: str, unique: bool = True) -> Form:
     """Request of a form, of a JSON body.
 
     Parameters
@@ -72,6 +72,8 @@ def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
         Its fields are those of the body.
     see : str
         Address that says what a request has to bring.
+    unique : bool, default True
+        Refuse a name that stands twice in one object; False where the parts of the body are decoded by themselves.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
             where="body",
             **json_fault(error, body, expected="one JSON object"),
         ) from error
-    check_unique(body)
+    if unique:
+        check_unique(body)
     return request
 
 

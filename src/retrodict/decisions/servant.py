@@ -7,10 +7,11 @@ writes: the app around it does.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError, RetryableError
@@ -29,6 +30,14 @@ _log = logging.getLogger(__name__)
 
 class StaleStateError(RetryableError):
     """The state of a view is not as current as the policy requires."""
+
+
+class ReadyCase(NamedTuple):
+    """What was read and computed for one request of several, and its share of the microseconds."""
+
+    row: FeatureRow | None = None
+    scored: Score | None = None
+    stages: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -69,6 +78,9 @@ class _Case:
         return {**self.context, **self.entities, **self.features}
 
 
+_NOTHING = ReadyCase()
+
+
 class Servant:
     """Decides for one policy.
 
@@ -107,8 +119,49 @@ class Servant:
         self._max_ages = policy.policy.max_ages
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
+    def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
+        """Read the features of several requests with one read of the store, and score them together.
+
+        What cannot be prepared, because it is wrong or the deadline has passed, say, is left to
+        :meth:`decide`. ``deadline`` is of :meth:`deadline`.
+        """
+        prepared, started = [_NOTHING] * len(requests), perf_counter_ns()
+        every = enumerate(map(self._columns, requests))
+        columns = {place: values for place, values in every if values is not None}
+        try:
+            _check_time(deadline, "features")
+            rows = self._features.read_many(list(columns.values()), at)
+            read = perf_counter_ns()
+            _check_time(deadline, "score")
+            scores = self._model.score_each([row.values for row in rows])
+        except Exception:  # noqa: BLE001  # each is then decided by itself, and says what is wrong with it
+            return prepared
+        count = 1_000 * max(1, len(rows))
+        stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
+        for place, row, score in zip(columns, rows, scores, strict=True):
+            prepared[place] = ReadyCase(row, score, stages)
+        return prepared
+
+    def _columns(self, request: DecisionRequest) -> dict[str, Value] | None:
+        try:
+            entities, context = self.schema.check(request)
+        except InputError:
+            return None
+        return {**entities, **context}
+
+    def deadline(self, arrived_ns: int, limit_ns: int | None = None) -> int:
+        """``time.perf_counter_ns()`` by which a request must be decided that came then, and waits so long."""
+        return arrived_ns + (self._deadline_ns if limit_ns is None else min(limit_ns, self._deadline_ns))
+
     def decide(
-        self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int, limit_ns: int | None = None
+        self,
+        request: DecisionRequest,
+        *,
+        decision_id: str,
+        at: int,
+        arrived_ns: int,
+        limit_ns: int | None = None,
+        ready: ReadyCase = _NOTHING,
     ) -> DecisionRecord:
         """Go through the stages: check, features, score, rules, reasons.
 
@@ -123,12 +176,13 @@ class Servant:
             ``time.perf_counter_ns()`` at the arrival of the request; the deadline counts from there.
         limit_ns : int, optional
             Nanoseconds that the caller waits; the smaller of it and the policy's deadline counts.
+        ready : ReadyCase, optional
+            What :meth:`prepare` gave for this request at this moment.
         """
         started = perf_counter_ns()
         entities, context = self.schema.check(request)
         case = _Case(entities, context, stage="check", began=started)
-        deadline = arrived_ns + (self._deadline_ns if limit_ns is None else min(limit_ns, self._deadline_ns))
-        decision = self._judge(case, at, deadline)
+        decision = self._judge(case, at, self.deadline(arrived_ns, limit_ns), ready)
         case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
@@ -163,12 +217,12 @@ class Servant:
             stages=case.stages,
         )
 
-    def _judge(self, case: _Case, at: int, deadline: int) -> PolicyDecision:
+    def _judge(self, case: _Case, at: int, deadline: int, ready: ReadyCase) -> PolicyDecision:
         deployed = self.revision.deployment
         try:
             _check_time(deadline, "features")
             case.begin("features")
-            row = self._features.read(case.entities, case.context, at=at)
+            row = ready.row or self._features.read(case.entities, case.context, at=at)
             case.begin("")
             case.features, case.reads = row.values, row.places
             if self._health is not None:
@@ -177,8 +231,9 @@ class Servant:
             self._check_required(case)
             _check_time(deadline, "score")
             case.begin("score")
-            scored = self._model.score_row(case.features)
+            scored = ready.scored or self._model.score_row(case.features)
             case.begin("rules")
+            case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact)
             return self.policy.decide(case.values(), scored.outputs)
         except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from retrodict import decisions
 from retrodict.core.display import Block, Facts, Shown, number
 from retrodict.core.durations import SECOND, format_duration
+from retrodict.core.errors import RetrodictError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
+from retrodict.project.user_rows import UserRows
 
 if TYPE_CHECKING:
     from retrodict.decisions.lineage import DecisionLineage
@@ -155,6 +157,45 @@ class Decisions(Namespace):
         """
         first, last = instant(start, "start"), instant(end, "end")
         return decisions.decisions_table(self._workspace, policy, start=first, end=last)
+
+    def decide_many(
+        self,
+        policy: str,
+        rows: Any,
+        *,
+        key: str | None = None,
+        request_id: str | None = None,
+        explain: bool = False,
+        at: Time | None = None,
+    ) -> list[Decision | RetrodictError]:
+        """Decide many cases in this process, at one moment; durable when it returns.
+
+        Features are read, cases scored and records synced together. A case that is wrong has its error in the list.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        rows : list of dict, or frame (pandas, Polars, Arrow)
+            Entity keys, and what is known of each case, by name.
+        key : str, optional
+            Column with the key of the decided thing in the label's table.
+        request_id : str, optional
+            Column with an id for each case, which gives the same decision to every call that repeats it.
+        explain : bool
+            Ask for reasons.
+        at : Time, optional
+            Moment of the decisions, for a replay of the past.  [default: now]
+        """
+        if not isinstance(rows, list | tuple):
+            rows = UserRows(rows, "rows").read_table(every_column=True).to_pylist()
+        columns = {name: [row.get(name) for row in rows] for name in (key, request_id) if name is not None}
+        cases = [{name: value for name, value in row.items() if name not in columns} for row in rows]
+        options: dict[str, Any] = {"explain": explain, "at": instant(at, "at")}
+        options |= {"keys": columns.get(key or ""), "request_ids": columns.get(request_id or "")}
+        with self._project._deciding:  # noqa: SLF001  # the lock of the face that this is part of
+            answers = self._project._decider.decide_many(policy, cases, **options)  # noqa: SLF001
+        return [one if isinstance(one, RetrodictError) else Decision(self._project, *one) for one in answers]
 
     def ask(
         self,

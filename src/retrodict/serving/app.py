@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,16 @@ import msgspec
 from msgspec import structs
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetryableError, check_known, near
+from retrodict.core.errors import (
+    InputError,
+    InternalError,
+    NotFoundError,
+    RefusedError,
+    RetrodictError,
+    RetryableError,
+    check_known,
+    near,
+)
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -28,6 +38,7 @@ from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
+from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
 from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.events import EventInlet
 from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
@@ -65,6 +76,8 @@ class Limits:
         Bytes of a body.
     in_flight : int
         Requests that are worked on at once. Those of priority ``batch`` may take half of the places.
+    batch, batch_body : int
+        Requests of a batch, and bytes of its body.
     wait : int
         Microseconds that a request may have waited for its turn. Those of priority ``batch`` may have a quarter of it.
     """
@@ -73,6 +86,8 @@ class Limits:
     in_flight: int
     wait: int = 25_000
     events_body: int = 4 << 20
+    batch: int = 1_000
+    batch_body: int = 4 << 20
 
 
 class _Answer(NamedTuple):
@@ -166,7 +181,8 @@ def _header(scope: Scope, name: bytes, written: str) -> str | None:
 _Handler = Callable[["DecisionApp", _Request], Awaitable[_Answer]]
 
 # The only list of addresses, filled by the handlers below: dispatch, 404, 405 and HEAD follow from it, and a test holds
-# docs/serving.md to it. A pattern has its parameter at its end, or none.
+# docs/serving.md to it. A pattern has its parameter at its end, before an
+# action (``:batch``) if it has one, or none.
 ROUTES: list[tuple[str, str]] = []
 _FIXED: dict[str, dict[str, _Handler]] = {}
 _PARAMETRIC: dict[str, dict[str, _Handler]] = {}
@@ -177,8 +193,8 @@ def _route(method: str, pattern: str) -> Callable[[_Handler], _Handler]:
 
     def register(handler: _Handler) -> _Handler:
         ROUTES.append((method, pattern))
-        head, brace, _ = pattern.strip("/").partition("/{")
-        methods = (_PARAMETRIC if brace else _FIXED).setdefault(head, {})
+        head, brace, rest = pattern.strip("/").partition("/{")
+        methods = (_PARAMETRIC if brace else _FIXED).setdefault(head + rest.partition("}")[2], {})
         methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), handler))
         return handler
 
@@ -191,7 +207,8 @@ def _find_route(method: str, path: str) -> tuple[_Handler, str]:
     methods = _FIXED.get(path)
     if methods is None:
         head, _, parameter = path.rpartition("/")
-        methods = _PARAMETRIC.get(head)
+        parameter, colon, action = parameter.partition(":")
+        methods = _PARAMETRIC.get(head + colon + action)
     if methods is None:
         patterns = [pattern for _, pattern in ROUTES]
         raise NotFoundError(
@@ -202,6 +219,15 @@ def _find_route(method: str, path: str) -> tuple[_Handler, str]:
         allowed = ", ".join(sorted(methods))
         raise _Refused(405, f"this address takes {allowed}", ((b"allow", allowed.encode()),))
     return methods[method], parameter
+
+
+_STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
+    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (RetryableError, 503),
+)  # fmt: skip
+
+
+def _status(error: RetrodictError) -> int:
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
 class DecisionApp:
@@ -258,16 +284,10 @@ class DecisionApp:
             answer = await handler(self, _Request(scope, receive, arrived, parameter))
         except _Refused as refused:
             answer = refused.answer
-        except NotFoundError as error:
-            answer = _Answer(_json.encode({"error": str(error)}), 404)
-        except InputError as error:
-            answer = _Answer(_json.encode({"error": str(error)}), 400)
-        except RefusedError as error:
-            answer = _Answer(_json.encode({"error": str(error)}), 409)
-        except RequestUnderWayError as error:
-            answer = _Answer(_json.encode({"error": str(error)}), 409, _RETRY)
-        except RetryableError as error:
-            answer = _Answer(_json.encode({"error": str(error)}), 503, _RETRY)
+        except (InputError, RefusedError, RetryableError) as error:
+            status = _status(error)
+            again = _RETRY if isinstance(error, RetryableError) else ()
+            answer = _Answer(_json.encode({"error": str(error)}), status, again)
         except Exception:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
             answer = _Answer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
@@ -319,6 +339,62 @@ class DecisionApp:
         await self._recorder.write(encode_record(record), claims=[claim])  # which lets go of the claim
         self._observe(record, request.arrived, before)
         return _Answer(_json.encode(record.answer()))
+
+    @_route("POST", "/v1/decisions/{policy}:batch")
+    async def _decide_many(self, request: _Request) -> _Answer:
+        body = await request.read_body(self._limits.batch_body)
+        with self._place(request):
+            if _header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
+                raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
+                                 got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
+            servant = find_servant(self.servants, request.parameter, where="address")
+            entries, simulated = decode_batch(body, self._limits.batch), self._simulated(request.scope)
+            at = self._clock.now() if simulated is None else simulated
+            try:
+                if any(entry.request_id is not None for entry in entries):
+                    await self.requests.opened()
+                    claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
+                    await asyncio.get_running_loop().run_in_executor(None, claiming)
+                await self._record_all(servant, entries, at, request)
+                for entry in entries:
+                    if entry.waits:
+                        await self._wait_for(entry)
+                        await self._record_all(servant, [entry], at, request)
+            finally:
+                for entry in entries:
+                    entry.release()
+        return _Answer(_json.encode({"answers": [self._item(entry) for entry in entries]}))
+
+    async def _wait_for(self, entry: BatchItem) -> None:
+        try:
+            claim = await self.requests.hold(entry.request_id or "", entry.content)
+            await asyncio.get_running_loop().run_in_executor(None, entry.take, claim)
+        except RetryableError as error:
+            entry.error, entry.waits = error, False
+
+    async def _record_all(self, servant: Servant, entries: Sequence[BatchItem], at: int, request: _Request) -> None:
+        """Decide what is open, and make it durable in one group."""
+        fresh = [entry for entry in entries if entry.open]
+        times: dict[str, Any] = {"at": at, "arrived_ns": request.arrived, "limit_ns": request.limit_ns()}
+        for _ in judge(servant, fresh, new_id=self._new_id, **times):
+            await asyncio.sleep(0)
+        written = [(entry.record, entry) for entry in fresh if entry.record is not None]
+        if written:
+            claims = [entry.claim for _, entry in written]
+            for _, entry in written:
+                entry.claim = None  # the recorder lets go of it
+            before = perf_counter_ns()
+            await self._recorder.write(*[encode_record(record) for record, _ in written], claims=claims)
+            for record, _ in written:
+                self._observe(record, request.arrived, before)
+
+    def _item(self, entry: BatchItem) -> dict[str, Any]:
+        if entry.error is not None or entry.record is None:
+            error = entry.error or InternalError("a request of a batch must have an answer", where="batch", got="none")
+            return {"status": _status(error), "error": str(error)}
+        if entry.replayed:
+            self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
+        return {"status": 200, **entry.record.answer(), **({"replayed": True} if entry.replayed else {})}
 
     def _observe(self, record: DecisionRecord, arrived: int, before: int) -> None:
         ended, observe = perf_counter_ns(), self.telemetry.observe

@@ -1,9 +1,9 @@
-"""Asking a running server for one decision."""
+"""Asking a running server for decisions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +21,7 @@ from retrodict.workspace import Workspace
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-__all__ = ["ask", "server_url"]
+__all__ = ["ask", "ask_many", "server_url"]
 
 _TIMEOUT_S = 30.0
 
@@ -64,21 +64,56 @@ def ask(
     NotFoundError, InputError, RefusedError
         If the server refuses the policy's name, the request, or another request with an id that was used; its words.
     """
-    from http.client import HTTPException
-
-    headers = {"content-type": "application/json"}
-    if at is not None:
-        headers["retrodict-time"] = format_time(at)
+    headers = {} if at is None else {"retrodict-time": format_time(at)}
     if request_id is not None:
         from retrodict.serving.idempotency import check_request_id  # loads the stores: only who repeats pays for it
 
         headers["idempotency-key"] = check_request_id(request_id, where="request_id")
+    answer, fields = _post(url, f"/v1/decisions/{quote(policy, safe='')}", body, headers, field="decision_id")
+    return {**answer, "replayed": True} if "idempotency-replayed" in fields else answer
+
+
+def ask_many(
+    url: str, policy: str, bodies: Sequence[Mapping[str, Any]], *, at: int | None = None
+) -> list[dict[str, Any]]:
+    """Ask a server for many decisions with one request.
+
+    Parameters
+    ----------
+    url, policy, at
+        As for :func:`ask`.
+    bodies : sequence of mapping
+        As for :func:`ask`, each with a ``request_id`` if it is to be decided once.
+
+    Returns
+    -------
+    list of dict
+        In order, each with ``status``: 200 beside an answer, another one beside ``error``.
+
+    Raises
+    ------
+    RetryableError, NotFoundError, InputError
+        As :func:`ask` does, where the server refuses all of them.
+    """
+    headers = {} if at is None else {"retrodict-time": format_time(at)}
+    path = f"/v1/decisions/{quote(policy, safe='')}:batch"
+    answers: list[dict[str, Any]] = _post(url, path, {"requests": list(bodies)}, headers, field="answers")[0]["answers"]
+    return answers
+
+
+def _post(
+    url: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str], *, field: str
+) -> tuple[dict[str, Any], set[str]]:
+    """Answer of a server, which must have a field, and the names of its headers."""
+    from http.client import HTTPException
+
     connection = _connect(url)
     try:
-        connection.request("POST", f"/v1/decisions/{quote(policy, safe='')}", json.dumps(body).encode(), headers)
+        every = {"content-type": "application/json", **headers}
+        connection.request("POST", path, json.dumps(body).encode(), every)
         response = connection.getresponse()
         status, text = response.status, response.read().decode("utf-8", "replace")
-        again, replayed = response.getheader("retry-after"), response.getheader("idempotency-replayed")
+        fields = {name.lower() for name, _ in response.getheaders()}
     except (OSError, HTTPException) as error:
         raise RetryableError(
             "a server must answer at this address",
@@ -92,9 +127,9 @@ def ask(
         answer = json.loads(text)
     except ValueError:
         answer = None
-    if status == 200 and isinstance(answer, dict) and "decision_id" in answer:
-        return {**answer, "replayed": True} if replayed else answer
-    raise _refusal(url, status, answer, again=again is not None)
+    if status == 200 and isinstance(answer, dict) and field in answer:
+        return answer, fields
+    raise _refusal(url, status, answer, again="retry-after" in fields)
 
 
 def _connect(url: str) -> HTTPConnection:

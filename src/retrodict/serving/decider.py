@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from threading import Lock
-from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import msgspec
 import numpy as np
-from msgspec import structs
 
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.loader import Loader, find_servant
 from retrodict.decisions.recorder import LogWriter, noting
 from retrodict.decisions.records import DecisionRecord, encode_record
@@ -27,7 +25,8 @@ from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
-from retrodict.serving.idempotency import RequestIndex, check_request_id, request_hash
+from retrodict.serving.batch import BatchItem, claim_all, judge
+from retrodict.serving.idempotency import RequestIndex, check_request_id
 from retrodict.workspace import Workspace
 
 __all__ = ["Decider", "GivenAnswer"]
@@ -129,30 +128,79 @@ class Decider:
             If the log cannot be written, or another call with the same request id goes on for more than 5 s; then there
             is no decision.
         """
-        if request_id is not None:
-            request_id = check_request_id(request_id, where="request_id")
+        (answer,) = self.decide_many(policy, [values], keys=[key], explain=explain, at=at, request_ids=[request_id])
+        if isinstance(answer, RetrodictError):
+            raise answer
+        return answer
+
+    def decide_many(
+        self,
+        policy: str,
+        cases: Iterable[Mapping[str, Any]],
+        *,
+        keys: Sequence[str | None] | None = None,
+        explain: bool = False,
+        at: int | None = None,
+        request_ids: Sequence[str | None] | None = None,
+    ) -> list[GivenAnswer | RetrodictError]:
+        """Decide many cases at one moment; their records are durable, by one sync, when this returns.
+
+        Features are read and scores computed together, a hundred at a time, and the deadline counts for each hundred. A
+        case that is wrong has its error in the place of its answer, and the others are decided.
+
+        Parameters
+        ----------
+        policy : str
+        cases : iterable of mapping
+            Values of each case, as for :meth:`answer`.
+        keys, request_ids : sequence of str or None, optional
+            One for each case. The second case with one request id gets the answer of the first.
+        explain, at
+            As for :meth:`answer`, for all cases.
+
+        Raises
+        ------
+        NotFoundError, RetryableError
+            As :meth:`answer` does; then nothing was decided.
+        """
+        cases = list(cases)
         with self._lock:
             servant = find_servant(self._servants(), policy, where="decide")
             self._feed()
-        arrived = perf_counter_ns()
-        request = _request(values, servant.schema, key, explain)
-        content = "" if request_id is None else request_hash(policy, request, at)
-        claim = None if request_id is None else self._index().wait(request_id, content)
+        moment = self._workspace.clock.now() if at is None else at
+        none = [None] * len(cases)
+        entries = [
+            _entry(values, servant.schema, key, explain, request_id)
+            for values, key, request_id in zip(cases, keys or none, request_ids or none, strict=True)
+        ]
         try:
-            record = None if claim is None else claim.recorded()
-            if record is not None:
-                return GivenAnswer(record, True)
-            moment = self._workspace.clock.now() if at is None else at
-            record = servant.decide(request, decision_id=self._workspace.new_id(), at=moment, arrived_ns=arrived)
-            if claim is not None:
-                record = structs.replace(record, request_id=request_id, request_hash=content)
+            if any(entry.request_id is not None for entry in entries):
+                claim_all(self._index(), entries, policy, at)
+            self._record(servant, entries, moment)
+            for entry in entries:
+                if entry.waits and entry.request_id is not None:
+                    try:
+                        entry.take(self._index().wait(entry.request_id, entry.content))
+                    except RetryableError as error:
+                        entry.error, entry.waits = error, False
+                    self._record(servant, [entry], moment)
+        finally:
+            for entry in entries:
+                entry.release()
+        return [entry.error or GivenAnswer(cast("DecisionRecord", entry.record), entry.replayed) for entry in entries]
+
+    def _record(self, servant: Servant, entries: Sequence[BatchItem], at: int) -> None:
+        """Decide what is open, and make it durable."""
+        fresh = [entry for entry in entries if entry.open]
+        for _ in judge(servant, fresh, at=at, new_id=self._workspace.new_id):
+            pass
+        records = [(encode_record(entry.record), entry.claim) for entry in fresh if entry.record is not None]
+        if records:
             with self._lock:  # also keeps close() from taking the writer away under an append
                 writer = self._opened()
-                writer.append([encode_record(record)], noting(writer.stream, [claim]))
-        finally:
-            if claim is not None:
-                claim.release()
-        return GivenAnswer(record, False)
+                writer.append([data for data, _ in records], noting(writer.stream, [claim for _, claim in records]))
+            for entry in fresh:
+                entry.release()
 
     def _opened(self) -> LogWriter:
         if self._writer is None:
@@ -209,6 +257,17 @@ class Decider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _entry(
+    values: Mapping[str, Any], schema: RequestSchema, key: str | None, explain: bool, request_id: str | None
+) -> BatchItem:
+    try:
+        if request_id is not None:
+            request_id = check_request_id(request_id, where="request_id")
+        return BatchItem(_request(values, schema, key, explain), request_id)
+    except InputError as error:
+        return BatchItem(error=error)
 
 
 def _request(values: Mapping[str, Any], schema: RequestSchema, key: str | None, explain: bool) -> DecisionRequest:

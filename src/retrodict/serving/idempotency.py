@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
-from typing import Any
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, ConfigurationError, InputError, RefusedError, RetryableError
@@ -202,6 +201,15 @@ class RequestIndex(Closing):
                 claim.place = (value[_PLACE.size :].decode(), offset)
         return claim
 
+    async def opened(self) -> None:
+        """Open the index beside the event loop; RequestUnderWayError if that takes longer than ``WAIT_S``."""
+        if self._keys is None:
+            opening = asyncio.get_running_loop().run_in_executor(None, self.open)
+            try:
+                await asyncio.wait_for(asyncio.shield(opening), WAIT_S)
+            except TimeoutError:
+                raise _under_way("an index that is made again") from None
+
     async def hold(self, request_id: str, content: str) -> Claim:
         """Hold an id as soon as no other call does.
 
@@ -210,12 +218,9 @@ class RequestIndex(Closing):
         RequestUnderWayError
             If another still holds it after ``WAIT_S``.
         """
+        await self.opened()
         end, pause = time.monotonic() + WAIT_S, 0.001
-        if self._keys is None:
-            opening = asyncio.get_running_loop().run_in_executor(None, self.open)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(opening), WAIT_S)
-        while self._keys is None or (claim := self.claim(request_id, content)) is None:
+        while (claim := self.claim(request_id, content)) is None:
             if time.monotonic() > end:
                 raise _under_way()
             await asyncio.sleep(pause)
@@ -310,8 +315,8 @@ def _entry(request_id: str, moment: int, stream: str, offset: int) -> dict[bytes
     return {b"i" + name: place, b"t" + place[:8] + name: b""}
 
 
-def _under_way() -> Any:
+def _under_way(got: str = "a call under way") -> RequestUnderWayError:
     return RequestUnderWayError(
         "the call that came first with this request id must have its answer", where="request id",
-        got="a call under way", remedy="Send the same request again in a second",
+        got=got, remedy="Send the same request again in a second",
     )  # fmt: skip

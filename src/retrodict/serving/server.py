@@ -251,7 +251,8 @@ async def answer(
         )
     config = workspace.config
     wait = parse_duration(config["serving.max_wait"])
-    limits = Limits(config["serving.max_body_bytes"], config["serving.max_in_flight"], wait)
+    limits = Limits(config["serving.max_body_bytes"], config["serving.max_in_flight"], wait,
+                    batch=config["serving.max_batch"])  # fmt: skip
     inlet = EventInlet(workspace, shared=board is not None)
     app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=replay)
     app.services, app.services_problem = load_services(workspace, app.health)

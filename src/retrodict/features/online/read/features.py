@@ -127,6 +127,7 @@ class OnlineFeatures:
                     view.absent("null_key", request, at, row)
                     continue
                 blob, meta = next(blobs), one or stored[view.meta_of(key)]
+                row.places[view.name] = view.place(meta)
                 if meta is None or meta[:8] > floor or blob is None:
                     view.unanswered(self._keys, meta, floor, request, at, row)
                 elif read(request, at, blob, row) == PARTED:

@@ -30,7 +30,7 @@ class FeatureRow:
         Latest values that are older than their ``max_age``, and views whose events are all out of reach.
     places : dict of str to (int or None, int, int or None)
         Per view that has a state, what that contained: a version of its table (None: nothing of it), how many of that
-        version's rows, and how many records of its stream (None: it follows none). Only of a single request.
+        version's rows, and how many records of its stream (None: it follows none).
     """
 
     values: dict[str, Any] = field(default_factory=dict)

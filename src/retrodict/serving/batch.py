@@ -1,0 +1,151 @@
+"""Many requests at once: each is answered on its own, in order, and all records are durable before the answer.
+
+What is shared is the work: one read of the store and one call of the model for some hundred requests, one group commit
+for all. A wrong one fails alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+import msgspec
+from msgspec import structs
+
+from retrodict.core.errors import InputError, RetrodictError
+from retrodict.decisions.records import DecisionRecord
+from retrodict.decisions.requests import DecisionRequest, decode_body
+from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.serving.idempotency import Claim, RequestIndex, check_request_id, request_hash
+
+__all__ = ["BatchItem", "claim_all", "decode_batch", "judge"]
+
+_TOGETHER = 100  # read and scored together, before other requests have their turn
+
+
+class BatchedRequest(DecisionRequest, forbid_unknown_fields=True):
+    """A request within a batch: as one alone, and its ``request_id`` in the place of the header."""
+
+    request_id: str | None = None
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /v1/decisions/{policy}:batch``."""
+
+    requests: list[msgspec.Raw]
+
+
+@dataclass(slots=True)
+class BatchItem:
+    """One request of a batch, and what has become of it so far.
+
+    ``waits`` is for an id that another call holds, or an earlier request of the same batch.
+    """
+
+    question: DecisionRequest | None = None
+    request_id: str | None = None
+    error: RetrodictError | None = None
+    content: str = ""
+    claim: Claim | None = None
+    waits: bool = False
+    record: DecisionRecord | None = None
+    replayed: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is to be decided now."""
+        return self.record is None and self.error is None and not self.waits
+
+    def take(self, claim: Claim) -> None:
+        """Decide by an id that is held, or take the answer that it has got before and let go of it."""
+        self.claim, self.waits = claim, False
+        try:
+            self.record = claim.recorded()
+        except RetrodictError as error:
+            self.error = error
+        if not self.open:
+            self.replayed = self.record is not None
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the id."""
+        if self.claim is not None:
+            self.claim.release()
+
+
+def decode_batch(body: bytes, longest: int) -> list[BatchItem]:
+    """Requests of a body, each with its own error.
+
+    Raises
+    ------
+    InputError
+        If the body is not ``{"requests": [...]}``, or has more than ``longest`` of them, or none.
+    """
+    requests = decode_body(body, BatchRequest, see="GET /v1/policies/{policy}", unique=False).requests
+    if not 0 < len(requests) <= longest:
+        raise InputError(f"a batch must have 1 to {longest} requests", where="body, field 'requests'",
+                         got=f"{len(requests)}", remedy="Send several batches")  # fmt: skip
+    return [_entry(bytes(raw)) for raw in requests]
+
+
+def _entry(raw: bytes) -> BatchItem:
+    try:
+        request = decode_body(raw, BatchedRequest, see="GET /v1/policies/{policy}")
+        request_id = request.request_id
+        if request_id is not None:
+            request_id = check_request_id(request_id, where="body, field 'request_id'")
+    except InputError as error:
+        return BatchItem(error=error)
+    return BatchItem(request, request_id)
+
+
+def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, simulated: int | None) -> None:
+    """Hold the ids that nobody holds, without waiting, and read the answers that were given before.
+
+    Who waited here while holding ids could wait for somebody who waits for one of those.
+    """
+    for entry in entries:
+        if entry.request_id is None or entry.question is None or not entry.open:
+            continue
+        entry.content = request_hash(policy, entry.question, simulated)
+        claim = index.claim(entry.request_id, entry.content)
+        if claim is None:
+            entry.waits = True
+        else:
+            entry.take(claim)
+
+
+def judge(
+    servant: Servant,
+    entries: Sequence[BatchItem],
+    *,
+    at: int,
+    new_id: Callable[[], str],
+    arrived_ns: int | None = None,
+    limit_ns: int | None = None,
+) -> Iterator[None]:
+    """Decide what is open, piece by piece; others may have their turn after each.
+
+    The deadline counts from ``arrived_ns``, or for each piece from its beginning; ``limit_ns`` is how long the caller
+    waits.
+    """
+    waiting = [entry for entry in entries if entry.open]
+    for first in range(0, len(waiting), _TOGETHER):
+        piece = [(entry, entry.question) for entry in waiting[first : first + _TOGETHER] if entry.question is not None]
+        begun, prepared = perf_counter_ns() if arrived_ns is None else arrived_ns, [ReadyCase()]
+        if len(piece) > 1:
+            deadline = servant.deadline(begun, limit_ns)
+            prepared = servant.prepare([question for _, question in piece], at=at, deadline=deadline)
+        for (entry, question), ready in zip(piece, prepared, strict=True):
+            try:
+                record = servant.decide(
+                    question, decision_id=new_id(), at=at, arrived_ns=begun, limit_ns=limit_ns, ready=ready
+                )  # fmt: skip
+            except InputError as error:
+                entry.error = error
+                continue
+            if entry.request_id is not None:
+                record = structs.replace(record, request_id=entry.request_id, request_hash=entry.content)
+            entry.record = record
+        yield

@@ -89,6 +89,7 @@ def test_the_score_decides_where_no_rule_fires():
     assert answer(record) == ("look", None, None, None, 0.5, "m@2", "a2")
     assert (record.raw, record.revision, record.time, record.features) == (0.25, 7, 5, {NAME: 1})
     assert (record.policy, record.policy_version, record.code, record.model_code) == ("p", "v", "c", "mc")
+    assert list(record.stages) == ["check", "features", "score", "rules"]
 
 
 def test_a_rule_decides_whatever_the_score():

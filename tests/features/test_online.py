@@ -12,7 +12,7 @@ from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.online import OnlineFeatures, OnlineState
-from retrodict.features.online.read import programs, views
+from retrodict.features.online.read import programs, views, whole
 from retrodict.features.online.state import segments
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
@@ -487,25 +487,58 @@ def test_a_hot_key_in_one_piece_is_what_its_pieces_are(small_segments, drawn, as
     ]
     for first in range(0, len(events), batch):
         state.apply(events[first : first + batch], "s")
-        for minute in [*asked, *asked, *asked, *reversed(asked)]:
+        for minute in [*asked * 5, *reversed(asked)]:
             at = BASE + minute * MINUTE
             row, pieces = (one.read({"k1": "a"}, {}, at) for one in (online, OnlineFeatures(features, store)))
             assert (repr(_rows(row)), row.places) == (repr(_rows(pieces)), pieces.places)
 
 
 def test_a_hot_key_is_put_together_once_in_a_state(small_segments, monkeypatch):
-    """The second request of a state makes it whole; a write makes it come in pieces again, with what was written."""
+    """The second request makes it whole, of a larger one a later one; after a write it comes in pieces again."""
     features, store = FeatureSet([_view(agg.count(over="1h"), sequence="id")]), LendingKeys()
     state, online, made = OnlineState(features, store, horizon=EVER), OnlineFeatures(features, store), []
     joined = views.joined
     monkeypatch.setattr(views, "joined", lambda *given, **named: made.append(named["edges"]) or joined(*given, **named))
     state.apply([_event(BASE + i, id=i) for i in range(60)], "s")
-    for _ in range(5):
+    for _ in range(8):
         assert online.read({"k1": "a"}, {}, BASE + 99).values == {"v__count_1h": 60}
     assert [edges is None for edges in made] == [False, True]
     state.apply([_event(BASE + 70, id=70)], "s")
-    assert [online.read({"k1": "a"}, {}, BASE + 99).values["v__count_1h"] for _ in range(4)] == [61] * 4
-    assert [edges is None for edges in made] == [False, True, False, True]
+    assert [online.read({"k1": "a"}, {}, BASE + 99).values["v__count_1h"] for _ in range(8)] == [61] * 8
+    assert [edges is None for edges in made] == [False, True] * 2
+    monkeypatch.setattr(whole, "_REQUEST", 1000)  # 60 rows of some words: more than that, and less than three times
+    state.apply([_event(BASE + 80, id=80)], "s")
+    assert [online.read({"k1": "a"}, {}, BASE + 99).values["v__count_1h"] for _ in range(8)] == [62] * 8
+    late = [edges is None for edges in made[4:]]
+    assert late == [False] * (len(late) - 1) + [True]
+    assert 2 < len(late) < 8
+    monkeypatch.setattr(whole, "_REQUESTS", 0)
+    state.apply([_event(BASE + 81, id=81)], "s")
+    assert [online.read({"k1": "a"}, {}, BASE + 99).values["v__count_1h"] for _ in range(8)] == [63] * 8
+    assert not any(edges is None for edges in made[4 + len(late) :])
+
+
+def test_a_write_while_a_hot_key_is_made_whole_counts_with_its_place(small_segments):
+    """An event is written after the head was read: what the row is made of and what it says it is made of agree."""
+    view = _view(agg.count(over="1h"), sequence="id")
+    _, state, store = _online(view, *[[_event(BASE + i * 1_000_000, id=i)] for i in range(60)])
+
+    class Interrupted(LendingKeys):
+        reads = 0
+
+        def reading(self):
+            self.reads += 1
+            if self.reads == 2:
+                state.apply([_event(BASE + 20_500_000, id=99)], "s", offset=61)
+            return super().reading()
+
+    reader = Interrupted()
+    reader.items = store.items
+    online = OnlineFeatures(FeatureSet([view]), reader)
+    rows = [online.read({"k1": "a"}, {}, BASE + 60_000_000) for _ in range(12)]
+    assert [row.values["v__count_1h"] for row in rows] == [60] + [61] * 11
+    assert [row.places["v"][2] for row in rows] == [rows[0].places["v"][2]] + [61] * 11
+    assert rows[0].places["v"][2] != 61
 
 
 def test_a_lifetime_of_events_is_kept_whole_whatever_the_horizon():

@@ -29,12 +29,11 @@ from retrodict.features.online.state.segments import Index, agree, edges_of, joi
 from retrodict.features.plan import ViewPlan
 from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
-_MOST_WHOLE = 4 << 20  # bytes of a block in one piece
 _TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
 _REMEMBERED = 10_000  # hot keys
 _PLACES = 100
 _WHOLE = 1 << 63
-_NEVER, _FOREVER = -(1 << 62), 1 << 62
+_NEVER = -(1 << 62)
 _NO_SUM = SummedBlock(1, 0, floats=False)
 
 _Program = Callable[[bytes, int, dict[str, Any], set[str], bool], int]
@@ -159,15 +158,15 @@ class ViewReader:
             )
         return self._joined(head, opened, stored, at, complete=complete)
 
-    def whole(self, keys: SnapshotReads, key: bytes) -> tuple[int, bytes | None]:
-        """Greatest v and block of a hot key in one piece; None for one that has no segments, or too many rows."""
+    def whole(self, keys: SnapshotReads, key: bytes, limit: int) -> tuple[int, bytes | None]:
+        """Greatest v and block of a hot key in one piece; None where its segments have more than ``limit`` bytes."""
         with keys.reading() as get:
             head, index = get(self.prefix + key), get(self.index(key))
             if head is None or index is None or not head[8] & HOT:
-                return _FOREVER, None
+                return _NEVER, None
             opened = Index.read(self._shape, index)
-            if opened.events * opened.layout.words * 8 > _MOST_WHOLE:
-                return _FOREVER, None
+            if opened.events * opened.layout.words * 8 > limit:
+                return _NEVER, None
             return visible_in(head), self._gathered(get, key, 0, complete=True)
 
     def _needed(self, index: Index, head: bytes | memoryview, at: int, *, complete: bool) -> list[int]:

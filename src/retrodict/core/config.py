@@ -114,6 +114,12 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_body_bytes": Setting(
         65536, "a whole number of bytes, 1 or more", _whole(1), "Longest request body that is read"
     ),
+    "serving.cached_scores": Setting(
+        10_000, "a whole number, 1 or more", _whole(1), "Scores that the cache of a policy holds, if it has one"
+    ),
+    "serving.warm_cache": Setting(
+        False, "true or false", lambda value: isinstance(value, bool), "Fill a cache from the newest decisions at start"
+    ),
     "serving.max_batch": Setting(
         1000, "a whole number, 1 or more", _whole(1), "Most requests in the body of one batch"
     ),

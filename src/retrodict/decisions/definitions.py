@@ -81,6 +81,9 @@ class Policy(Definition):
         View to how current its online state must be: ``{"habits": "fresh 1h"}`` lets a score decide only while the
         newest event in the state of ``habits`` became visible within the hour before the decision, and the state
         has all of its table. Otherwise the fallback answers. Not for views of facts without a time.
+    cache : duration, optional
+        How long the score of a row may stand for the same row again; None: the model scores each. Rules, freshness and
+        reasons are of each request. For models that take long; needs the extra ``cache``.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -99,6 +102,7 @@ class Policy(Definition):
     deadline: str = "100ms"
     reasons: Mapping[str, str] = field(default_factory=dict)
     require: Mapping[str, str] = field(default_factory=dict, metadata={"identity": "if set"})
+    cache: str | None = field(default=None, metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -145,6 +149,8 @@ class Policy(Definition):
                     remedy=near(step, steps, what="fallback"),
                 )
         parse_duration(self.deadline, where=f"{where}, deadline")
+        if self.cache is not None:
+            parse_duration(self.cache, where=f"{where}, cache")
         self._check_required()
 
     def _check_condition(self, condition: Expression, decision: str) -> None:

@@ -11,7 +11,9 @@ from retrodict.core.errors import DefinitionError, NotFoundError, near
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy
+from retrodict.decisions.log import recent_decisions
 from retrodict.decisions.requests import RequestSchema
+from retrodict.decisions.score_cache import ScoreCache
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
@@ -117,7 +119,18 @@ class Loader:
             # A fallback scores with the values at hand: it must ask for nothing else.
             fits = set(earlier.inputs.names) <= set(features.features.columns) and earlier.outputs == model.outputs
             previous = earlier if fits else None
-        return Servant(revision, policy, features, model, schema, previous=previous, health=self._health)
+        cache = self._cache(policy.policy, model, deployed.artifact)
+        return Servant(revision, policy, features, model, schema, previous=previous, health=self._health, cache=cache)
+
+    def _cache(self, policy: Policy, model: ModelArtifact, artifact: str) -> ScoreCache | None:
+        """Cache of a policy that asks for one, with the newest scores of the log where the configuration says so."""
+        if policy.cache is None:
+            return None
+        config = self._workspace.config
+        cache = ScoreCache(model, artifact, max_age=policy.cache, size=config["serving.cached_scores"])
+        if config["serving.warm_cache"]:
+            cache.warm(recent_decisions(self._workspace))
+        return cache
 
     def _artifact(self, digest: str) -> ModelArtifact:
         def load() -> ModelArtifact:

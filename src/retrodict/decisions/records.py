@@ -59,6 +59,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         rows, and how many records of its stream (None: it follows none). Empty in records from before this was noted.
     request_id, request_hash : str
         The caller's id of the request, and the hash of what was asked: the same id never answers anything else.
+    cached : str
+        Id of the decision whose score this one has, if the row had been scored before; None if the model was asked.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -90,6 +92,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reads: dict[str, tuple[int | None, int, int | None]] = {}
     request_id: str | None = None
     request_hash: str | None = None
+    cached: str | None = None
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 

@@ -18,6 +18,7 @@ from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
+from retrodict.decisions.score_cache import ScoreCache
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score
 from retrodict.models.explain import reason_texts
@@ -37,6 +38,7 @@ class ReadyCase(NamedTuple):
 
     row: FeatureRow | None = None
     scored: Score | None = None
+    cached: str | None = None
     stages: Mapping[str, int] = {}
 
 
@@ -52,6 +54,7 @@ class _Case:
     reads: dict[str, Place] = field(default_factory=dict)
     raw: float | None = None
     score: float | None = None
+    cached: str | None = None
     outputs: dict[str, float] = field(default_factory=dict)
     model: str = ""
     artifact: str = ""
@@ -68,8 +71,9 @@ class _Case:
             self.stages[self.stage] = (now - self.began) // 1_000
         self.stage, self.began = stage, now
 
-    def scored(self, scored: Score, model: str, artifact: str) -> None:
-        """Keep what a model gave; nothing where none did."""
+    def scored(self, scored: Score, model: str, artifact: str, cached: str | None = None) -> None:
+        """Keep what a model gave, now or for an earlier decision; nothing where none did."""
+        self.cached = cached
         self.raw, self.score, self.outputs = scored.raw, scored.score, named_outputs(scored)
         self.model, self.artifact = model, artifact
 
@@ -97,6 +101,8 @@ class Servant:
         What decided before, with the same features: for the fallback ``previous_version``.
     health : FeatureHealth, optional
         Counts what reads of features give, and knows which views are behind their tables.
+    cache : ScoreCache, optional
+        Scores that the model has given; whoever makes a record durable has it kept there.
 
     Promises: :meth:`decide` either returns a record with a decision or raises InputError for a request that is wrong;
     whatever else fails inside ends in the policy's fallback, and the record says so.
@@ -112,8 +118,9 @@ class Servant:
         *,
         previous: ModelArtifact | None = None,
         health: FeatureHealth | None = None,
+        cache: ScoreCache | None = None,
     ) -> None:
-        self.revision, self.policy, self.schema = revision, policy, schema
+        self.revision, self.policy, self.schema, self.cache = revision, policy, schema, cache
         self._features, self._model, self._previous, self._health = features, model, previous, health
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
         self._max_ages = policy.policy.max_ages
@@ -133,14 +140,20 @@ class Servant:
             rows = self._features.read_many(list(columns.values()), at)
             read = perf_counter_ns()
             _check_time(deadline, "score")
-            scores = self._model.score_each([row.values for row in rows])
+            hits = [self._find(row.values) for row in rows]
+            fresh = [row.values for row, hit in zip(rows, hits, strict=True) if hit is None]
+            computed = iter(self._model.score_each(fresh))
+            scores = [(next(computed), None) if hit is None else hit for hit in hits]
         except Exception:  # noqa: BLE001  # each is then decided by itself, and says what is wrong with it
             return prepared
         count = 1_000 * max(1, len(rows))
         stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
-        for place, row, score in zip(columns, rows, scores, strict=True):
-            prepared[place] = ReadyCase(row, score, stages)
+        for place, row, (score, cached) in zip(columns, rows, scores, strict=True):
+            prepared[place] = ReadyCase(row, score, cached, stages)
         return prepared
+
+    def _find(self, values: Mapping[str, Value]) -> tuple[Score, str] | None:
+        return None if self.cache is None else self.cache.find(self._model.row_of(values))
 
     def _columns(self, request: DecisionRequest) -> dict[str, Value] | None:
         try:
@@ -214,6 +227,7 @@ class Servant:
             fallback=case.fallback,
             error=case.error,
             explained=request.explain,
+            cached=case.cached,
             stages=case.stages,
         )
 
@@ -231,10 +245,12 @@ class Servant:
             self._check_required(case)
             _check_time(deadline, "score")
             case.begin("score")
-            scored = ready.scored or self._model.score_row(case.features)
+            scored, cached = ready.scored, ready.cached
+            if scored is None:
+                scored, cached = self._find(case.features) or (self._model.score_row(case.features), None)
             case.begin("rules")
             case.stages |= ready.stages
-            case.scored(scored, deployed.model, deployed.artifact)
+            case.scored(scored, deployed.model, deployed.artifact, cached)
             return self.policy.decide(case.values(), scored.outputs)
         except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features

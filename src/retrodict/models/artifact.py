@@ -179,6 +179,10 @@ class ModelArtifact:
         answers = (*(final if isinstance(final, tuple) else (final,)), *self._constants)
         return Score(raw, final if names[0] == "score" else None, dict(zip(names, answers, strict=True)))
 
+    def row_of(self, values: Mapping[str, Any]) -> bytes:
+        """The row as the engine reads it: equal bytes have equal scores."""
+        return self.inputs.encode_row(values, np.empty(len(self.inputs), dtype=np.float64)).tobytes()
+
     def score_each(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
         """Score rows as :meth:`score_row` does, bit for bit: together where the engine gives the same bits for that."""
         if not self.engine.exact_rows or len(rows) < 2:

@@ -400,6 +400,13 @@ class DecisionApp:
         ended, observe = perf_counter_ns(), self.telemetry.observe
         decided = f'policy="{record.policy}",decision="{record.decision}",fallback="{record.fallback or ""}"'
         self.telemetry.count("decisions_total", decided)
+        servant = self.servants.get(record.policy)
+        if servant is not None and servant.cache is not None and record.fallback is None:
+            servant.cache.keep(record)
+            result = "miss" if record.cached is None else "hit"
+            self.telemetry.count("score_cache_total", f'policy="{record.policy}",result="{result}"')
+            saved = servant.cache.saved_us(record)
+            self.telemetry.count("score_cache_saved_microseconds_total", f'policy="{record.policy}"', saved)
         for stage, micros in record.stages.items():
             observe(stage, micros)
         observe("record", (ended - before) // 1_000)

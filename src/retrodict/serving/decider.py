@@ -201,6 +201,8 @@ class Decider:
                 writer.append([data for data, _ in records], noting(writer.stream, [claim for _, claim in records]))
             for entry in fresh:
                 entry.release()
+                if servant.cache is not None and entry.record is not None:
+                    servant.cache.keep(entry.record)
 
     def _opened(self) -> LogWriter:
         if self._writer is None:

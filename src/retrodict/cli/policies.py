@@ -1,4 +1,4 @@
-"""``deploy``, ``promote``, ``rollback``, ``deployments``, ``serve`` and ``decide``: what is in force, and asking it."""
+"""``deploy`` to ``decide`` and ``decisions``: what is in force, asking it, and what was decided."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from retrodict.cli._command import Parameter, Session, expose
+from retrodict.cli._command import Parameter, Session, expose, group
 from retrodict.cli._root import cli
 from retrodict.cli._types import model_refs, name_values
 from retrodict.project import to_json
@@ -50,3 +50,7 @@ expose(
     context=Parameter("NAME=VALUE", option=True, callback=name_values, more=_PAIRS),
     examples=["retrodict decide warn_early --entity origin=JFK --context sched_dep=2013-09-01T22:00Z --explain"],
 )  # fmt: skip
+
+decisions = group(cli, "decisions", "Look at decisions that were made.")
+expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
+       examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.evaluation.reference import feature_column
 from retrodict.ledger import SEALED_STREAMS
+from retrodict.stores.streams.base import Segment
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -92,22 +94,38 @@ def count_decisions(workspace: Workspace, keys: Iterable[Sequence[str]], subject
 def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
     """One decision by ``decision:ULID`` (or the bare ULID).
 
-    The log is read from its beginning, stream by stream; there is no index yet, so the cost grows with the log (about
-    0.3 s per 100,000 decisions).
+    Ids are ordered by time, and so nearly is the log: a binary search over the first records of the segments says where
+    to look first. It is no more than an order, so that a clock that was set back costs time and hides nothing: an id
+    that is in no segment is one that every segment was read for.
     """
     name = Ref.parse(ref, kind="decision").name
     needle = name.encode()
-    for stream, offset, data in _records(workspace):
-        if needle in data:  # decoding costs ten times as much as looking
-            record = decode_record(data)
-            if record.id == name:
-                return LoggedDecision(record, stream, offset)
+    for stream, segment in _nearest_segments(workspace, name):
+        for offset, data in workspace.streams.read(stream, segment.first, segment.count):
+            if needle in data:  # decoding costs ten times as much as looking
+                record = decode_record(data)
+                if record.id == name:
+                    return LoggedDecision(record, stream, offset)
     raise NotFoundError(
         "a decision of this id must be in the log",
         where="decision log",
         got=name,
         remedy="Ids come with every answer as decision_id",
     )
+
+
+def _nearest_segments(workspace: Workspace, name: str) -> list[tuple[str, Segment]]:
+    """Segments of all streams, those first that an id may be in by its time."""
+
+    def first_id(segment: Segment) -> str:
+        return decode_record(next(workspace.streams.read(stream, segment.first, 1))[1]).id
+
+    ranked = []
+    for stream in workspace.streams.names(STREAM_PREFIX):
+        segments = workspace.streams.segments(stream)
+        place = bisect_right(segments, name, key=first_id) - 1
+        ranked += [(abs(number - place), stream, segment) for number, segment in enumerate(segments)]
+    return [(stream, segment) for _, stream, segment in sorted(ranked, key=lambda one: one[0])]
 
 
 def decisions_table(workspace: Workspace, policy: str, *, start: int | None = None, end: int | None = None) -> pa.Table:

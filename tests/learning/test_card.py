@@ -89,6 +89,19 @@ def test_a_card_is_markdown_and_a_page(credit: Path) -> None:
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables if "pilot" in line} == {5}
 
 
+def test_the_page_draws_the_pictures_of_the_run(credit: Path) -> None:
+    """Inline, without a script, and no id stands twice."""
+    with Project(credit, actor="ben") as project:
+        page = project.models.card("credit@1").html()
+    assert page.count("<svg") == 4
+    assert "<script" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^")]+)\)', page)) <= {
+        pair for name in ids for pair in ((name, ""), ("", name))
+    }
+
+
 def test_the_command_writes_a_file(credit: Path) -> None:
     """By its ending; another one is refused."""
     said = call("models", "card", "credit@1", "--output", credit / "card.html", "--project", credit)

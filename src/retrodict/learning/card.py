@@ -7,29 +7,32 @@ nothing (Mitchell et al. 2019, Model cards for model reporting, gives the sectio
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, plain
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, NotFoundError
 from retrodict.core.files import write_text
 from retrodict.evaluation import Ladder
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
+from retrodict.learning.frame import unread_columns
+from retrodict.learning.plots import run_plots
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
-from retrodict.pages import document
+from retrodict.pages import Row, Section, document, plot, themed
 from retrodict.registry import ModelVersion, get_version
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["ModelCard", "coefficient_grid", "model_card", "start_grid"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
+_PICTURES = ("calibration", "roc", "precision_recall", "confusion", "actual", "residuals", "coverage", "trials")
 _LIBRARIES = ("catboost", "lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "xgboost-cpu")
 
 
@@ -43,10 +46,13 @@ class ModelCard(Shown):
         ``name@version``.
     sections : mapping of str to str, Facts or Grid
         By title, in order of reading.
+    pictures : mapping of str to callable
+        What draws each as SVG, by name, for the page.
     """
 
     model: str
     sections: Mapping[str, Block]
+    pictures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
 
     def blocks(self) -> Sequence[Block | None]:
         """Every section under its title."""
@@ -64,8 +70,10 @@ class ModelCard(Shown):
         return "\n\n".join(parts) + "\n"
 
     def html(self) -> str:
-        """The card as one page."""
-        return document(f"Model card: {self.model}", list(self.blocks()))
+        """The card as one page, with its pictures drawn into it."""
+        figures = [plot(_page_picture, draw, name) for name, draw in self.pictures.items()]
+        pictures = [Section("Pictures of the test rows and the search", [Row(figures)])] if figures else []
+        return document(f"Model card: {self.model}", [*self.blocks(), *pictures])
 
     def write(self, path: str | Path) -> None:
         """Write the card to a file.
@@ -104,7 +112,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
     environment = json.loads(workspace.objects.get(run.environment))
     sections: dict[str, Block | None] = {
         "Model": _identity(version, model, run),
-        "Data": _data(run),
+        "Data": _data(workspace, model, run),
         "Features": Grid(("feature", "taken for", "made from"), list(_features(model, artifact))),
         "Training": Facts({**_settings(run), "seed": run.seed, "seconds": run.seconds}),
         "Warm start": start_grid(run.summary.get("notes") or {}),
@@ -123,7 +131,12 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
     }  # fmt: skip
     limits = list(_limits(version, model, run, sections))
     measured = {title: block for title, block in sections.items() if block is not None}
-    return ModelCard(version.ref, {**measured, "Limits": Grid(("limit",), [(sentence,) for sentence in limits])})
+    sections_said = {**measured, "Limits": Grid(("limit",), [(sentence,) for sentence in limits])}
+    files = {file.name: file.digest for file in run.artifacts}
+    plots = run_plots(workspace.objects, files, run.params, run.summary, run.points)
+    return ModelCard(
+        version.ref, sections_said, {name: draw for name, draw in plots.items() if name.partition(" ")[0] in _PICTURES}
+    )
 
 
 def _identity(version: ModelVersion, model: Model, run: Run) -> Facts:
@@ -139,13 +152,19 @@ def _identity(version: ModelVersion, model: Model, run: Run) -> Facts:
     })  # fmt: skip
 
 
-def _data(run: Run) -> Facts:
+def _data(workspace: Workspace, model: Model, run: Run) -> Facts:
+    table = model.label.table
+    try:
+        unread = unread_columns(model, workspace.tables.schema(table.name, run.data["versions"][table.name]))
+    except NotFoundError:  # the version was removed since
+        unread = {}
     versions = [f"{name}@{number}" for name, number in sorted(run.data["versions"].items())]
     return Facts({
         "table versions": versions, "as of": format_time(run.data["now"]), "hash of all rows": run.data.get("frame"),
         "rows": run.data.get("rows"), "left out": run.data.get("left_out"),
         **{f"follow-up of {part}": facts for part, facts in run.data.get("follow_up", {}).items()},
-        "split": run.params["split"],
+        "split": run.params["split"], "key": list(table.key) or None,
+        "columns that are no features": [f"{name} ({reason})" for name, reason in unread.items()] or None,
     })  # fmt: skip
 
 
@@ -258,6 +277,12 @@ def _limits(version: ModelVersion, model: Model, run: Run, sections: Mapping[str
 
 
 # forms ----------------------------------------------------------------------------------------------------------------
+
+
+def _page_picture(draw: Callable[[], str], name: str) -> str:
+    """A picture in the page's colours, its ids its own."""
+    svg = draw()
+    return themed(svg[svg.index("<svg") :], f"picture-{name.replace(' ', '-')}")
 
 
 def _titled(block: Block, title: str) -> Block:

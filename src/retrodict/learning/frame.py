@@ -37,6 +37,7 @@ from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
 __all__ = [
+    "EXCLUDED",
     "Frame",
     "build_frame",
     "count_left_out",
@@ -47,10 +48,12 @@ __all__ = [
     "read_spine",
     "reporting_delay",
     "tables_of",
+    "unread_columns",
 ]
 
 AT = "_decide_at"
 _LABEL, _KNOWN, _WEIGHT, _GROUP, _MORE = "_label", "_known_at", "_weight", "_group", "_label_"
+EXCLUDED = "left out by the definition"
 _READABLE = ("bool", "int", "float", "text")  # kinds of columns that a model reads as they are
 
 
@@ -216,6 +219,20 @@ def features_of(model: Model, schema: pa.Schema) -> FeatureSet:
     readable = [f.name for f in schema if kind_of(f.type) in _READABLE and f.name not in hidden]
     explicit = {name for f in model.features if isinstance(f, RowColumns) for name in f.names}
     return FeatureSet(model.features, row_columns=[n for n in readable if not n.startswith("_") and n not in explicit])
+
+
+def unread_columns(model: Model, schema: pa.Schema) -> dict[str, str]:
+    """Columns of the label's table that are neither its key, nor of the label, nor features; each with the reason."""
+    read = {*features_of(model, schema).request_columns, *model.label.table.key, *_label_columns(model)}
+    moments = set(model.parsed_decide_at.columns) if model.timed else set()
+    reasons = {}
+    for name, form in zip(schema.names, schema.types, strict=True):
+        kind = kind_of(form)
+        if name in read or name.startswith("_"):
+            continue
+        other = EXCLUDED if kind in _READABLE else f"a {kind or form}, which no model reads as it is"
+        reasons[name] = "moment of the decision" if name in moments else other
+    return reasons
 
 
 def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:

@@ -42,8 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         answer = cli.main(list(arguments), prog_name="retrodict", standalone_mode=False)
         return _answered(answer, as_json=as_json)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        return _failed("Interrupted", "stopped by Ctrl-C", _INTERRUPTED, as_json=as_json)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        # click puts an Abort in the place of the interrupt, which may say how to go on.
+        words = ["stopped by Ctrl-C", *map(str, getattr(error.__cause__ or error.__context__ or error, "args", ()))]
+        return _failed("Interrupted", "; ".join(words), _INTERRUPTED, as_json=as_json)
     except click.ClickException as error:
         # Older versions of click have no such class: a group without a command prints its help there by itself.
         bare = type(error).__name__ == "NoArgsIsHelpError"

@@ -1,15 +1,20 @@
 """``automl``: from a file or a table and the name of a column to a trained, registered version.
 
-What it decides for the user is written down as ordinary definitions, which a person edits from there on.
+What it decides for the user is written down as ordinary definitions, which a person edits from there on. The same
+command again goes on with them: options that they do not say yet are written into them, or refused.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from glob import escape
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,127 +22,210 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrodict.core.errors import DefinitionError, InputError, RefusedError, check_known
+from retrodict.core.config import find_config
+from retrodict.core.durations import SECOND, parse_duration
+from retrodict.core.errors import (
+    BusyError,
+    ConfigurationError,
+    DefinitionError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    check_known,
+    near,
+)
 from retrodict.core.expressions import parse
 from retrodict.data.definitions import Table
-from retrodict.learning.frame import build_frame
+from retrodict.data.readers import read_batch
+from retrodict.data.versions import live_batches
+from retrodict.learning.frame import EXCLUDED, build_frame, unread_columns
 from retrodict.models.definitions import Model
-from retrodict.workspace.definitions import load_definitions
+from retrodict.project.column_roles import check_texts, choose_key, key_reason, left_out, read_kinds
+from retrodict.project.model_lines import IMPORTS, Options, add_lines, draft_of, quoted, take_over
+from retrodict.stores._locks import FileLock
 
 if TYPE_CHECKING:
     from retrodict.project.project import Project
+    from retrodict.project.run_views import Run
 
-__all__ = ["add_model", "drafted", "make_project"]
+__all__ = ["add_model", "learn", "make_project"]
 
-_IMPORTS = "from retrodict import Label, Model, RandomSplit, Recipe, Table, TimeSplit, columns"
-# Text of which nearly every row has its own is a name or a note: it tells nothing of other rows.
-_UNIQUE_SHARE = 0.5
 _PARTS = (0.6, 0.8)
 _YES_AND_NO = (("yes", "no"), ("y", "n"), ("true", "false"), ("t", "f"), ("ja", "nein"), ("j", "n"))
-_OTHER_DATE = r"^\s*\d{1,2}[./ -](\d{1,2}|\pL{3,9})\.?[./ -]+(\d{4}|\d{2})($|[ T,])"
+_SHORT = 10 * SECOND
+_DATA = {".csv", ".parquet", ".jsonl", ".ndjson", ".arrow", ".feather"}
 
 
-@contextmanager
-def drafted(place: Path, source: str, target: str) -> Iterator[Path]:
-    """A folder to make a project in, beside where it will be; it gets its name once the body has ended well.
+def learn(
+    source: str | Path, target: str, options: Options, *, folder: str | Path | None, actor: str | None
+) -> Run:  # fmt: skip
+    """Make or find the project and the model, and train it.
+
+    Parameters
+    ----------
+    source : path, or name of a table
+    target : str
+    options : Options
+    folder, actor
+        As of :meth:`Project.automl`.
 
     Raises
     ------
+    InputError
+        If there is no such file or table, or an option cannot be.
     RefusedError
-        If there is something in the folder already.
+        If the folder has something else in it.
+    """
+    from retrodict.project.project import Project
+
+    hint = _check(options)
+    file = Path(source) if Path(source).is_file() else None
+    place = Path(folder) if folder is not None else Path() if file is None else Path(file.stem)
+    command = partial(_command, source=str(source), target=target, options=options, folder=folder, actor=actor)
+    try:
+        if file is not None and not (place.exists() and any(place.iterdir())):
+            with _drafted(place) as draft:
+                name = make_project(draft, file, target, actor=actor)
+                with Project(draft, actor=actor) as project:
+                    model, changes = add_model(project, name, target, options)
+        else:
+            name = _check_table(place, str(source)) if file is None else _own_table(place, file, command)
+            with Project(place, actor=actor) as project:
+                model, changes = add_model(project, name, target, options)
+        with Project(place, actor=actor) as project:
+            run = project.train(model)
+            run.choices = {**_choices(project, model), **hint, "definitions.py": list(changes) or None}
+            return run
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"what was done is kept; go on with the same command: {command()}") from stop
+
+
+def _check(options: Options) -> dict[str, str]:
+    """Refuse what cannot be, before anything is made; what there is to say of the budget."""
+    if options.known_at is not None and options.time is None:
+        raise InputError("what is known at a time must be decided at a time", where="--known-at", got=options.known_at,
+                         remedy="Name the column with the moment of the decision, too: --time COLUMN")  # fmt: skip
+    if options.budget is None:
+        return {}
+    length = parse_duration(options.budget, where="--budget")
+    if not length:
+        raise InputError("a budget must be longer than nothing", where="--budget", got=options.budget,
+                         remedy="Write it like 2m; in a few seconds hardly a trial is finished")  # fmt: skip
+    short = f"{options.budget} is short: perhaps no trial is finished, and a simple model taken; try --budget 2m"
+    return {"budget": short} if length < _SHORT else {}
+
+
+def _command(*, source: str, target: str, options: Options, folder: str | Path | None, actor: str | None) -> str:
+    """The whole command, to paste."""
+    settings = {"target": target, "budget": options.budget, "time": options.time, "known-at": options.known_at,
+                "exclude": ",".join(options.exclude) or None, "project": folder, "actor": actor}  # fmt: skip
+    words = [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
+    return shlex.join(["retrodict", "automl", source, *words])
+
+
+def _check_table(place: Path, source: str) -> str:
+    """Name of a table of the project here; what is neither that nor a file is refused with near names of both."""
+    try:
+        find_config(place)
+    except ConfigurationError:
+        tables: list[str] = []
+    else:
+        from retrodict.project.project import Project
+
+        with Project(place) as project:
+            tables = [table.name for table in project.definitions.of(Table)]
+    if source in tables:
+        return source
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    files = [str(file) for file in sorted(folder.iterdir()) if _DATA & {*file.suffixes}] if folder.is_dir() else []
+    rule = "automl must be given a file, or the name of a table" if path.is_dir() else "there is no such file"
+    if tables and not path.is_dir():
+        rule += ", and no such table in the project"
+    raise NotFoundError(rule, where="automl", got=f"{source}, a folder" if path.is_dir() else source,
+                        remedy=near(source, [*files, *tables], what="file or table" if tables else "file"))  # fmt: skip
+
+
+# the project of a file ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _drafted(place: Path) -> Iterator[Path]:
+    """A folder to make a project in, beside where it will be; it gets its name once the body has ended well.
+
+    What a killed process left there goes; a lock says that one is at work still.
     """
     folder = place.resolve()
-    if folder.exists() and any(folder.iterdir()):
-        command = shlex.join(["retrodict", "automl", source, "--target", target, "--project", f"{place}_2"])
-        name = shlex.join(["retrodict", "automl", _name(folder.name), "--target", target, "--project", str(place)])
-        table = f"\nor take its table: {name}" if (folder / "retrodict.toml").exists() else ""
-        raise RefusedError("a file must be made into a project of its own", where=folder.name,
-                           got="a project" if table else "a folder that holds something",
-                           remedy=f"Name another: {command}{table}")  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+    prefix = f".{folder.name}.automl-"
+    for other in folder.parent.glob(f"{escape(prefix)}*/lock"):
+        with suppress(BusyError), FileLock(other, where=folder.name, timeout_s=0.0):
+            shutil.rmtree(other.parent, ignore_errors=True)
+    with (
+        TemporaryDirectory(dir=folder.parent, prefix=prefix) as beside,
+        FileLock(Path(beside) / "lock", where=folder.name, timeout_s=0.0),
+    ):
         (draft := Path(beside) / folder.name).mkdir()
         yield draft
         draft.replace(folder)
 
 
 def make_project(folder: Path, source: Path, target: str, *, actor: str | None) -> str:
-    """Make a project of one table in a folder, with the rows of a file; the name of the table.
-
-    A column whose values are all there and all differ is the key; where there is none, rows are numbered.
-    """
+    """Make a project of one table in a folder, with the rows of a file; the name of the table."""
     from retrodict.project.project import Project
 
     name = _name(folder.resolve().name)
-    with TemporaryDirectory() as place:  # a look at the rows, of which the project keeps nothing
-        _write(Path(place), name, f'Table("{name}")')
-        with Project(place, actor=actor) as project:
-            project.data.ingest(name, source)
-            rows = project.data.read(name)
-    rows = rows.select([column for column in rows.column_names if not column.startswith("_")])
-    kinds, key = _kinds(rows), _key(rows, target)
-    columns = "".join(f"\n    {_quoted(column)}: {_quoted(kind)}," for column, kind in kinds.items())
+    rows = read_batch(source).rows
+    kinds = read_kinds(rows)
+    key, _ = choose_key(rows, target, kinds)
+    columns = "".join(f"\n    {quoted(column)}: {quoted(kind)}," for column, kind in kinds.items())
     columns = f", columns={{{columns}\n}}" if columns else ""
-    _write(folder, name, f'Table("{name}", key={_quoted(key)}{columns})')
-    numbered = rows.append_column(key, pa.array(range(len(rows)))) if key not in rows.column_names else source
+    table = f"Table({quoted(name)}, key={quoted(key)}{columns})"
+    (folder / "retrodict.toml").write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
+    text = f'"""What this project is: made by `retrodict automl`, yours to edit."""\n\n{IMPORTS}\n\n{name} = {table}\n'
+    (folder / "definitions.py").write_text(text, encoding="utf-8")
     with Project(folder, actor=actor) as project:
-        project.data.ingest(name, numbered)
+        project.data.ingest(name, source if key in rows.column_names else _numbered(rows, key))
     return name
 
 
-def _write(folder: Path, name: str, table: str) -> None:
-    """The two files of a project of one table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "retrodict.toml").write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
-    text = f'"""What this project is: made by `retrodict automl`, yours to edit."""\n\n{_IMPORTS}\n\n{name} = {table}\n'
-    (folder / "definitions.py").write_text(text, encoding="utf-8")
+def _numbered(rows: pa.Table, key: str) -> pa.Table:
+    """Rows with their places in the file as a key."""
+    return rows.append_column(key, pa.array(range(len(rows)), pa.int64()))
 
 
-def _kinds(rows: pa.Table) -> dict[str, str]:
-    """Types of columns of text whose every value reads as a number, a truth value or an instant.
+def _own_table(place: Path, file: Path, command: Callable[..., str]) -> str:
+    """Table of a project that was made of the same rows; refused where there is anything else."""
+    from retrodict.project.project import Project
 
-    Digits with a leading zero stay text: they are codes. Local times are taken for UTC, which the definitions then say.
-    """
-    import duckdb
-
-    kinds = {}
-    connection = duckdb.connect()
-    connection.register("given", rows)
-    for field in rows.schema:
-        column = '"' + field.name.replace('"', '""') + '"'
-        if not pa.types.is_string(field.type) and not pa.types.is_large_string(field.type):
-            continue
-        query = f"""SELECT count({column}), bool_or(regexp_matches({column}, '^[+-]?0[0-9]')),
-            count(CASE WHEN regexp_matches({column}, '^[+-]?[0-9]{{1,18}}$') THEN 1 END),
-            count(try_cast({column} AS DOUBLE)),
-            count(CASE WHEN lower({column}) IN ('true', 'false') THEN 1 END),
-            count(CASE WHEN length({column}) >= 10 THEN try_cast({column} AS TIMESTAMPTZ) END),
-            bool_and(regexp_matches({column}, '(Z|[+-][0-9]{{2}}:?[0-9]{{2}})$')) FROM given"""
-        count, coded, *fits, zoned = connection.execute(query).fetchone() or (0,)
-        words = ("int", "float", "bool", "time" if zoned else "time(UTC)")
-        kind = next((word for word, number in zip(words, fits, strict=True) if number == count), None)
-        if count and kind is not None and not (coded and kind in ("int", "float")):
-            kinds[field.name] = kind
-    return kinds
-
-
-def _key(rows: pa.Table, target: str) -> str:
-    """Column that tells rows apart, one called an id before others; a new name where none does."""
-    able = [
-        field.name for field in rows.schema
-        if field.name != target and not pa.types.is_floating(field.type) and rows.column(field.name).null_count == 0
-        and pc.count_distinct(rows.column(field.name)).as_py() == len(rows)
-    ]  # fmt: skip
-    able.sort(key=lambda name: not re.search(r"(^|_)(id|key|nr|no|number)$", name.lower()))
-    new = next(name for number in range(1_000) if (name := f"row{number or ''}") not in rows.column_names)
-    return able[0] if able else new
+    name, same = _name(place.resolve().name), False
+    tables: list[str] = []
+    if (place / "retrodict.toml").exists():
+        with Project(place) as project:
+            tables = [table.name for table in project.definitions.of(Table)]
+            if name in tables:
+                (key,) = (*project.definitions.get(Table, name).key, "")[:1]
+                batch = read_batch(file)
+                numbered = key and key not in batch.schema.names
+                batch = read_batch(_numbered(batch.rows, key)) if numbered else batch
+                same = batch.id in live_batches(project.workspace.tables, name)
+    if same:
+        return name
+    folders = (place.parent / f"{place.resolve().name}_{number}" for number in count(2))
+    remedy = f"Name another: {command(folder=next(folder for folder in folders if not folder.exists()))}"
+    if tables:
+        table = name if name in tables else tables[0]
+        remedy += f"\nor take the rows of its table: {command(source=table, folder=place)}"
+    raise RefusedError("a file must be made into a project of its own", where=place.resolve().name,
+                       got="a project of other rows" if tables else "a folder that holds something",
+                       remedy=remedy)  # fmt: skip
 
 
-def add_model(
-    project: Project, table: str, target: str, *, budget: str, time: str | None, known_at: str | None,
-    exclude: Sequence[str],
-) -> str:  # fmt: skip
-    """Write a model of a column into the definitions module; its name.
+# the model ------------------------------------------------------------------------------------------------------------
+
+
+def add_model(project: Project, table: str, target: str, options: Options) -> tuple[str, Sequence[str]]:
+    """Write a model of a column into the definitions module, or the options into the one that is there.
 
     Parameters
     ----------
@@ -145,65 +233,68 @@ def add_model(
     table : str
     target : str
         A column, or an expression over the row.
-    budget, time, known_at, exclude
-        As of :meth:`Project.automl`.
+    options : Options
+
+    Returns
+    -------
+    name : str
+        Of the model.
+    changes : sequence of str
+        What was written into a model that was there, in words.
 
     Raises
     ------
     InputError
-        If the table has no such column, or holds dates that are read as text.
+        If the table has no such column, or holds dates or numbers that are read as text.
     DefinitionError
         If no label can be read from the target, or the module does not name the table, so that the lines have to be
         written by hand.
+    RefusedError
+        If the lines were edited so that an option cannot be written into them.
     """
     rows = project.data.read(table)
     expression, read = _expression(rows, table, target)
     columns = [name for name in rows.column_names if not name.startswith("_")]
-    for name in (*read, *exclude, *filter(None, (time, known_at))):
+    times = [name for name in (options.time, options.known_at) if name is not None]
+    for name in (*read, *options.exclude, *times):
         check_known(name, columns, "a column must be one of the table", where=f"table {table}", what="column",
                     error=InputError)  # fmt: skip
-    key = project.definitions.get(Table, table).key
-    _check_dates(rows.drop_columns(list({*read, *exclude, *key} - {time, known_at})))
     models = {defined.name: defined for defined in project.definitions.of(Model)}
-    model = f"{_name(table)}_{_name(target)}"
+    name = f"{_name(table)}_{_name(target)}"
     path = project.workspace.config.path("project.definitions")
+    while name in models:  # two targets may have one name: amount > 5 and amount < 5
+        if getattr(models[name].label, "parsed", None) == parse(expression):
+            return name, take_over(path, models[name], options, rows.schema, lambda time: _split(rows, time))
+        name += "_other"
+    key = project.definitions.get(Table, table).key
+    used = [column for column in columns if column not in {*options.exclude, *key} - {*times, *read}]
+    check_texts(rows.select(used), {*times, *read})
+    unfit = [column for column in left_out(rows) if column not in {*read, *key, *times, *options.exclude}]
+    options = replace(options, exclude=(*dict.fromkeys(options.exclude), *unfit))
     text = path.read_text(encoding="utf-8")
-    while model in models:  # two targets may have one name: amount > 5 and amount < 5
-        if getattr(models[model].label, "parsed", None) == parse(expression):
-            return model
-        model += "_other"
     match = re.search(rf'^(\w+)\s*=\s*Table\(\s*(?:name=)?["\']{table}["\']', text, flags=re.MULTILINE)
-    variable = match.group(1) if match else table
-    moment = "" if time is None else f", known_at={_quoted(known_at or time)}"
-    unfit = [*exclude, *(name for name in _names_of_rows(rows) if name not in (*read, *exclude, *key))]
-    label = f"Label({_quoted(model + '_label')}, {variable}, {_quoted(expression)}{moment})"
-    lines = [
-        f"{model} = Model(",
-        f"    {_quoted(model)},",
-        f"    label={label},",
-        *([] if time is None else [f"    decide_at={_quoted(time)},"]),
-        f"    features=[columns(exclude=[{', '.join(map(_quoted, unfit))}])],",
-        f'    recipe=Recipe("auto", {_split(rows, time)}, budget={_quoted(budget)}),',
-        ")",
-    ]
-    block = "\n".join(lines) + "\n"
+    label = (match.group(1) if match else table, expression)
+    block = add_lines(text, name, label, options, _split(rows, options.time))
     if match is None:
         raise DefinitionError("the definitions module must name the table in one assignment", where=str(path),
                               got=f"no line {table} = Table({table!r}, …)",
-                              remedy=f"Add these lines by hand, then train {model}:\n{block}")  # fmt: skip
-    if "import Table" not in text and _IMPORTS not in text:
-        block = f"{_IMPORTS}  # noqa: E402\n\n{block}"
-    draft = path.with_name(f".{path.name}.draft.py")
-    try:
-        draft.write_text(f"{text.rstrip()}\n\n{block}", encoding="utf-8")
-        definitions = load_definitions(draft)
-        definitions.check()
+                              remedy=f"Add these lines by hand, then train {name}:\n{block}")  # fmt: skip
+    with draft_of(path, f"{text.rstrip()}\n\n{block}") as definitions:
         tables = project.workspace.tables
-        build_frame(tables, definitions.get(Model, model), {table: tables.history(table)[-1].version})  # checks labels
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return model
+        build_frame(tables, definitions.get(Model, name), {table: tables.history(table)[-1].version})  # checks labels
+    return name, ()
+
+
+def _choices(project: Project, name: str) -> dict[str, object]:
+    """The key, and columns that are no features with the reason, as they are read off definitions and rows."""
+    model = project.definitions.get(Model, name)
+    rows = project.data.read(model.label.table.name)
+    key = model.label.table.key
+    reasons = left_out(rows)
+    words = [f"{column} ({reasons.get(column, why) if why == EXCLUDED else why})"
+             for column, why in unread_columns(model, rows.schema).items()]  # fmt: skip
+    return {"key": f"{', '.join(key)}, {key_reason(rows, key[0])}" if len(key) == 1 else list(key) or "none",
+            "left out": words or None}  # fmt: skip
 
 
 def _expression(rows: pa.Table, table: str, target: str) -> tuple[str, Sequence[str]]:
@@ -216,7 +307,7 @@ def _expression(rows: pa.Table, table: str, target: str) -> tuple[str, Sequence[
     if pa.types.is_timestamp(labels.type) or pa.types.is_date(labels.type):
         raise DefinitionError("the target must be a yes or no, a class or a number: automl takes no time to an event",
                               where=f"column {target}", got=str(labels.type),
-                              remedy=f"Write it down, Label({_quoted(target)}, {table}, {_quoted(column)}, "
+                              remedy=f"Write it down, Label({quoted(target)}, {table}, {quoted(column)}, "
                               "horizons=['30d', '90d']) with Recipe('cox'), as docs/time-to-event.md shows, or name "
                               f"what happened: --target {shlex.quote(column + ' is not null')}")  # fmt: skip
     values = pc.unique(labels).to_pylist()
@@ -234,19 +325,6 @@ def _expression(rows: pa.Table, table: str, target: str) -> tuple[str, Sequence[
     return choices[values.index(yes)], (target,)
 
 
-def _check_dates(rows: pa.Table) -> None:
-    """Refuse text that reads as days in a form that is not taken for times, which would become a category."""
-    for field in rows.schema:
-        values = rows.column(field.name).drop_null()
-        if not len(values) or not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-            continue
-        if pc.all(pc.match_substring_regex(values, _OTHER_DATE)).as_py():
-            raise InputError("dates must be written year first, like 2024-01-31, or they are read as text",
-                             where=f"column {field.name}", got=f"{len(values):,} dates in another form",
-                             remedy="Convert them, as with pandas.to_datetime(frame[column], format='%d.%m.%Y'), or "
-                             f"leave the column out: --exclude {shlex.quote(field.name)}")  # fmt: skip
-
-
 def _split(rows: pa.Table, time: str | None) -> str:
     """At random; in time the last fifth of the rows to test on, and the fifth before to validate."""
     if time is None:
@@ -260,27 +338,8 @@ def _split(rows: pa.Table, time: str | None) -> str:
         moments[ordered[round(share * (len(moments) - 1))].as_py()].as_py() for share in (0.0, *_PARTS, 1.0)
     )
     lengths = [max((end.date() - begin.date()).days, 1) for begin, end in ((middle, later), (later, last))]
-    return (f"TimeSplit({_quoted(f'{first:%Y-%m-%d}/{middle:%Y-%m-%d}')}, validate={_quoted(f'{lengths[0]}d')}, "
-            f"test={_quoted(f'{lengths[1] + 1}d')})")  # fmt: skip
-
-
-def _names_of_rows(rows: pa.Table) -> list[str]:
-    """Columns of text of which nearly every row has its own, and whole numbers that count the rows."""
-    names = []
-    for field in rows.schema:
-        values = rows.column(field.name).drop_null()
-        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        if field.name.startswith("_") or not len(values) or not (text or pa.types.is_integer(field.type)):
-            continue
-        share = pc.count_distinct(values).as_py() / len(values)
-        if (text and share > _UNIQUE_SHARE and len(values) > 50) or (share == 1.0 and len(values) > 50):
-            names.append(field.name)
-    return names
-
-
-def _quoted(text: str) -> str:
-    """Text as source, in the quotes of the house."""
-    return json.dumps(text, ensure_ascii=False)
+    return (f"TimeSplit({quoted(f'{first:%Y-%m-%d}/{middle:%Y-%m-%d}')}, validate={quoted(f'{lengths[0]}d')}, "
+            f"test={quoted(f'{lengths[1] + 1}d')})")  # fmt: skip
 
 
 def _name(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -262,7 +262,7 @@ class Project:
         source: str | Path,
         *,
         target: str,
-        budget: str = "10m",
+        budget: str | None = None,
         time: str | None = None,
         known_at: str | None = None,
         exclude: str = "",
@@ -272,7 +272,8 @@ class Project:
         """Look for a model of a column within a budget, and register it.
 
         Of a file, a project is made around it; a table is one of the project here. Types, the split and columns left
-        out (text that names single rows) are written into definitions.py as ordinary lines; the run warns of leaks.
+        out (text that names single rows) are written into definitions.py as ordinary lines; the run warns of leaks. The
+        same command again goes on with them; options that they do not say yet are written into them.
 
         Parameters
         ----------
@@ -280,8 +281,8 @@ class Project:
             CSV, Parquet, JSON lines or Arrow; or a table of the project in the current folder.
         target : str
             Column to predict, or an expression: true or false (or two numbers), text (a class), other numbers.
-        budget : str
-            How long to look, like 10m.
+        budget : str, optional
+            How long to look, like 2m.  [default: the definition's, or 10m]
         time : str, optional
             Column with the moment of the decision: rows are then split in time.
         known_at : str, optional
@@ -293,18 +294,11 @@ class Project:
         actor : str, optional
             Who acts.
         """
-        from retrodict.project.automl import add_model, drafted, make_project
+        from retrodict.project.automl import learn
+        from retrodict.project.model_lines import Options
 
-        path = Path(source)
-        is_file = path.exists() and not path.is_dir()
-        place = Path(folder) if folder is not None else Path(path.stem) if is_file else Path()
-        out = [column.strip() for column in exclude.split(",") if column.strip()]
-        with drafted(place, str(source), target) if is_file else nullcontext(place) as draft:
-            name = make_project(draft, path, target, actor=actor) if is_file else str(source)
-            with Project(draft, actor=actor) as project:
-                model = add_model(project, name, target, budget=budget, time=time, known_at=known_at, exclude=out)
-        with Project(place, actor=actor) as project:
-            return project.train(model)
+        columns = dict.fromkeys(column.strip() for column in exclude.split(",") if column.strip())
+        return learn(source, target, Options(budget, time, known_at, tuple(columns)), folder=folder, actor=actor)
 
     def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
         recipe = self.definitions.get(Model, model).recipe

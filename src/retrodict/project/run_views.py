@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class Run(Shown):
         Everything that is stored of it.
     version : ModelVersion or None
         The version it registered; None for a run that failed or was read from the store.
+    choices : dict
+        What ``automl`` chose for the user, in words: the key, columns left out; empty for another run.
 
     Examples
     --------
@@ -45,12 +48,13 @@ class Run(Shown):
     0.728
     """
 
-    __slots__ = ("_workspace", "record", "reused", "version")
+    __slots__ = ("_workspace", "choices", "record", "reused", "version")
 
     def __init__(
         self, workspace: Workspace, record: RunRecord, version: ModelVersion | None = None, *, reused: bool = False
     ) -> None:
         self._workspace, self.record, self.version, self.reused = workspace, record, version, reused
+        self.choices: Mapping[str, Any] = {}
 
     @property
     def ref(self) -> str:
@@ -111,7 +115,8 @@ class Run(Shown):
         """Plain form."""
         if self.version is None:
             return self.record.to_dict()
-        return {**self.version.to_dict(), "run": self.record.to_dict()}
+        choices = {"choices": dict(self.choices)} if self.choices else {}
+        return {**self.version.to_dict(), "run": self.record.to_dict(), **choices}
 
     @names_damage
     def blocks(self) -> Sequence[Block | None]:
@@ -126,13 +131,22 @@ class Run(Shown):
             "left out": self._left_out(), "calibration": self._calibration(), "took": seconds(self.record.seconds),
         }  # fmt: skip
         if version.gates_passed:
-            command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
+            command = f"retrodict models approve {version.ref} --reason '…' --actor NAME{self._elsewhere()}"
             following = f"Next, by somebody else than {version.author}: {command}"
         else:
             following = "A gate did not pass: this version cannot be approved or deployed."
-        same = "Nothing that it is made from has changed: this is the run there was. To train anyway: --again"
-        return [Facts(about), same if self.reused else None, *self._warnings(), self._ladder(), *self._said(),
+        same = ("Nothing that it is made from has changed: this is the run there was. To train anyway: "
+                f"retrodict train {version.name} --again{self._elsewhere()}")  # fmt: skip
+        choices = Facts(self.choices, title="chosen for you, to edit in definitions.py") if self.choices else None
+        return [Facts(about), same if self.reused else None, choices, *self._warnings(), self._ladder(), *self._said(),
                 _gates(version.gates), "", following]  # fmt: skip
+
+    def _elsewhere(self) -> str:
+        """Option that names the project, where a command given here would not find it."""
+        here, root = Path.cwd(), self._workspace.root.resolve()
+        if root in (here, *here.parents):
+            return ""
+        return f" --project {shlex.quote(str(root.relative_to(here) if root.is_relative_to(here) else root))}"
 
     def _said(self) -> Sequence[Block]:
         """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""

@@ -51,6 +51,8 @@ expose(
     examples=["retrodict decide warn_early --entity origin=JFK --context sched_dep=2013-09-01T22:00Z --explain"],
 )  # fmt: skip
 
-decisions = group(cli, "decisions", "Look at decisions that were made.")
+decisions = group(cli, "decisions", "Look at decisions that were made, and make a table of them.")
 expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
        examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip
+expose(decisions, "compact", "decisions.compact",
+       examples=["retrodict decisions compact", "retrodict decisions compact --keep 400d"])  # fmt: skip

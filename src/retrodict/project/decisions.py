@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from retrodict.decisions.lineage import DecisionLineage
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
+    from retrodict.monitoring import decision_table
+    from retrodict.monitoring.decision_table import Compaction
     from retrodict.project.project import Project
     from retrodict.serving import client
 else:
+    (decision_table,) = lazy_modules("retrodict.monitoring", "decision_table")
     (client,) = lazy_modules("retrodict.serving", "client")
 
 __all__ = ["Decision", "Decisions", "ServerAnswer"]
@@ -157,6 +160,19 @@ class Decisions(Namespace):
         """
         first, last = instant(start, "start"), instant(end, "end")
         return decisions.decisions_table(self._workspace, policy, start=first, end=last)
+
+    def compact(self, *, keep: str | None = None) -> Compaction:
+        """Write sealed decisions of the log, each once, into the versioned table "decisions".
+
+        It is read like any other table; each row names the place of its record in the log, which stays the proof. The
+        same call once more writes only what was sealed since, also after one that was killed.
+
+        Parameters
+        ----------
+        keep : str, optional
+            Age from which rows leave the newest version, like "400d".  [default: never]
+        """
+        return decision_table.compact_decisions(self._workspace, keep=keep)
 
     def decide_many(
         self,

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from retrodict.features.verify import Report, verdicts
     from retrodict.learning import frame as training
     from retrodict.models import readers
+    from retrodict.monitoring import decision_table
     from retrodict.registry import feature_sets
 else:
     catalogue, online = lazy_modules("retrodict.features", "catalogue", "online")
@@ -67,6 +68,7 @@ else:
     erasure, online_values, pushed_events, status = lazy_modules(
         "retrodict.features.operations", "erasure", "online_values", "pushed_events", "status"
     )
+    (decision_table,) = lazy_modules("retrodict.monitoring", "decision_table")
     (feature_sets,) = lazy_modules("retrodict.registry", "feature_sets")
     files, kept_frame, texts = lazy_modules("retrodict.features.offline", "files", "kept_frame", "texts")
     (heat,) = lazy_modules("retrodict.features.online.read", "heat")
@@ -547,10 +549,13 @@ class Features(Namespace):
         check_known(entity, entities, "a view must be about the entity", where="definitions", what="entity")
         subjects = self._subjects(entities[entity], keys, key or ())
         names = {view.request_keys for view in views if view.key_columns == entities[entity].keys}
+        decided = decision_table.about_subjects(names, _key_tuples(subjects, entities[entity]))
+        more = {decision_table.TABLE: (("entities",), decided)}
         with self._project.progress(f"erase {entity}"):
             report = erasure.erase(
                 workspace, entities[entity], subjects, self._stateful(),
                 dry_run=not yes, reason=reason, vacuum=vacuum, pinned=pinned,
+                more=more if workspace.tables.history(decision_table.TABLE) else {},
             )  # fmt: skip
             decisions = log.count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
             if decisions:

@@ -407,7 +407,7 @@ class Project:
         no_consume: bool = False,
         ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer decisions and features over HTTP, until Ctrl-C; follows every change of a deployment.
+        """Answer decisions and features over HTTP until Ctrl-C; follows each change of deployment.
 
         Parameters
         ----------

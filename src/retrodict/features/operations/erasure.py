@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +60,7 @@ class _Target:
     belongs: Belongs
 
 
-def erase(
+def erase(  # noqa: PLR0913  # as many as there are options
     workspace: Workspace,
     entity: Entity,
     keys: pa.Table,
@@ -69,6 +70,7 @@ def erase(
     reason: str = "erasure",
     vacuum: bool = False,
     pinned: bool = False,
+    more: Mapping[str, tuple[Sequence[str], Belongs]] = MappingProxyType({}),
 ) -> Erasure:
     """Remove subjects from the newest version of source tables and kept frames, and from online state.
 
@@ -91,6 +93,8 @@ def erase(
         Whether to delete the older versions that nothing refers to.
     pinned : bool
         Whether to take the rows out of those that something does, too; but not those under a legal hold.
+    more : mapping of str to (sequence of str, callable)
+        Further tables, with the columns that tell whose a row is, and what says so of a batch.
 
     Raises
     ------
@@ -122,6 +126,7 @@ def erase(
             for features in sets:
                 follow_tables(workspace, features, tables)
         targets = _targets(workspace, tables, entity, keys.select(entity.keys), subjects)
+        targets += [_Target(name, name, names, belongs) for name, (names, belongs) in more.items()]
         report.tables = [_table(workspace, target, dry_run=dry_run) for target in targets]
         report.states = _states(workspace, plans, entries, dry_run=dry_run)
         if not dry_run:

@@ -11,7 +11,10 @@ from scipy import stats
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.statistics.intervals import mean_interval
+from retrodict.core.tasks import Target
 from retrodict.evaluation import beats, check_gates, climb, compare_scores, evaluate, evaluate_groups
+from retrodict.evaluation.compare import compare_outputs
+from retrodict.evaluation.estimates import mean
 from retrodict.evaluation.metrics import Metric
 
 
@@ -134,6 +137,38 @@ def test_ranking_against_calibration_is_inconclusive() -> None:
     found = compare_scores(champion=noisy, challenger=scores**0.25, labels=labels)
     assert found.verdict == "inconclusive"
     assert "AUC speaks for the challenger, Brier against it" in found.reason
+
+
+def test_a_verdict_comes_with_the_measure_that_it_is_by() -> None:
+    """Equal order and better probabilities: an interval of areas around 0 would contradict what is said."""
+    labels, scores, _ = _sample()
+    found = compare_outputs(champion=scores**0.25, challenger=scores, labels=labels)
+    assert (found.verdict, found.difference.name) == ("better", "brier_difference")
+    assert found.difference.high < 0
+    same = compare_outputs(champion=scores, challenger=scores, labels=labels)
+    assert (same.verdict, same.difference.name) == ("inconclusive", "auc_difference")
+    jitter = np.clip(scores + np.random.default_rng(1).normal(0, 0.3, scores.size), 0, 1)
+    ahead = compare_outputs(champion=jitter, challenger=scores, labels=labels)
+    assert (ahead.verdict, ahead.difference.name) == ("better", "auc_difference")
+    assert ahead.difference.low > 0
+
+
+def test_no_interval_of_a_mean_is_where_none_can_be() -> None:
+    """Student's interval by scipy, cut at the bounds of a loss and of a share; a bias has none."""
+    few = np.array([0.001, 0.8])
+    low, high = stats.t.interval(0.95, 1, few.mean(), stats.sem(few))
+    assert low < 0 < 1 < high
+    for within, expected in (({}, (0.0, high)), ({"within": (0.0, 1.0)}, (0.0, 1.0)),
+                             ({"within": (-math.inf, math.inf)}, (low, high))):  # fmt: skip
+        for weights in (None, np.ones(2)):
+            value, interval = mean(few, weights, **within)
+            assert value == pytest.approx(few.mean())
+            assert (interval.low, interval.high) == pytest.approx(expected)
+    metrics = evaluate(np.array([0.0, 1.0]), np.array([0.1, 0.2]))
+    assert (metrics["brier"].low, metrics["brier"].high) == (0.0, 1.0)
+    assert metrics["log_loss"].low == 0.0
+    wrong = evaluate(np.array([1.0, 2.0]), np.array([1.5, 4.0]), Target("regression"))
+    assert wrong["bias"].low < 0 == wrong["mae"].low
 
 
 def test_brier_differences_are_paired() -> None:

@@ -226,6 +226,10 @@ def test_the_ladder_says_what_it_shows() -> None:
     assert cost == "It costs 300 times the size, 20 times the time for a row of logistic regression."
     assert majority.startswith("The LightGBM model is better than the majority: AUC 0.")
     assert advice == "Prefer logistic regression: it is simpler, and nothing shows it to be worse."
+    small = climb(candidate=case["good"], rungs={"logistic": jitter}, labels=case["labels"],
+                  costs={"candidate": Cost(2.9, 1.9), "logistic": Cost(3.0, 2.0)})  # fmt: skip
+    *_, advice = small.sentences("The tree")
+    assert advice == "Nothing shows it to be better than logistic regression, which is larger and slower."
     drawn = np.random.default_rng(3).random(600)
     worthless = climb(candidate=drawn, rungs={"random": drawn[::-1]}, labels=case["labels"])
     assert worthless.sentences()[-1] == (

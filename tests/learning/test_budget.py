@@ -95,6 +95,12 @@ def test_what_was_chosen_can_be_fitted_in_what_is_left(durations, qualities):
         assert result.deadline <= BUDGET + 1e-6
 
 
+def test_what_ends_a_search_before_its_budget_is_over_is_said(monkeypatch):
+    world, result = run(monkeypatch, dict.fromkeys(CANDIDATES, 3.0), {}, most=500)
+    assert world.now < BUDGET
+    assert result.report["stopped"] == "the rest of 100s is kept to fit and judge what was chosen"
+
+
 def test_a_candidate_that_takes_more_than_its_share_is_given_up_and_others_get_their_turn(monkeypatch):
     world, result = run(monkeypatch, {"logistic": 0.5, "lightgbm": 1.0, "xgboost": 200.0}, {"lightgbm": 0.9})
     slow = next(trial for trial in result.trials if trial.choice["estimator"] == "xgboost")

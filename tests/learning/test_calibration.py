@@ -195,6 +195,13 @@ def test_the_halves_of_validation_have_no_row_in_common():
     assert frame.at[stopping].max() < frame.at[aside].min()
 
 
+@pytest.mark.parametrize("rows", [29, 30])
+def test_few_rows_that_judge_are_a_warning(rows):
+    parts = {**PARTS, "test": PARTS["test"][:rows]}
+    warnings = run_recipe(Recipe("logistic", SPLIT), frame_of(500), parts).warnings
+    assert any("Only 29 rows judge the model" in sentence for sentence in warnings) is (rows == 29)
+
+
 def test_one_row_cannot_both_stop_and_calibrate():
     """With the remedy."""
     with pytest.raises(InputError, match=r"two labelled rows or more to validate on.*longer part to validate on"):

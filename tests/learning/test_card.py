@@ -69,6 +69,16 @@ def test_a_card_says_what_the_run_says(credit: Path) -> None:
         assert "Nobody" not in str(after["Limits"])
 
 
+def test_a_card_counts_the_rows_of_the_last_fit(credit: Path) -> None:
+    path = credit / "definitions.py"
+    path.write_text(path.read_text().replace('baseline_group="purpose")', 'baseline_group="purpose", refit=True)'))
+    with Project(credit, actor="ana") as project:
+        run = project.train("credit")
+        rows = run.record.data["rows"]
+        limits = str(project.models.card(run.version.ref).to_dict()["sections"]["Limits"])
+        assert f"Learned from {rows['train'] + rows['validate']:,} rows and judged on {rows['test']:,}" in limits
+
+
 def test_a_card_is_markdown_and_a_page(credit: Path) -> None:
     """Both have every title and number, and no name of an owner becomes a tag or a column."""
     with Project(credit, actor="ben") as project:

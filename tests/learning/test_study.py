@@ -598,6 +598,12 @@ def test_what_is_said_at_the_call_holds_over_the_recipe_and_is_replayed(tmp_path
         assert notes["trials"] == 3
         assert notes["metric"] == "auc"
         assert run.params["tune"] == {"trials": 3, "metric": "auc"}
+        (planned,) = project.plan().models
+        assert planned.status == "as trained, other arguments"  # and not "changed": nobody changed the definition
+        assert not any("train" in command for command in project.plan().next())
+        card = project.models.card(run.version.ref).to_dict()["sections"]["Limits"]
+        rows_of = run.record.data["rows"]
+        assert f"Learned from {rows_of['train']:,} rows and judged on {rows_of['test']:,}" in str(card)
         assert run.replay().verdict == "exact"
 
 

@@ -224,6 +224,7 @@ def test_what_is_no_finite_number_is_not_evaluable(make_project, value):
         (lambda run: run.log_params({"a": 2}), "a parameter must have one value; got 'a = 2 after 1'"),
         (lambda run: run.log_artifact(b"x"), "name of an artifact must be one line"),
         (lambda run: run.log_artifact("nowhere.txt"), "bytes or a file that exists; got 'nowhere.txt'"),
+        (lambda run: run.log_artifact({"a": 1}), "bytes or a file that exists; got 'dict'"),
         (lambda run: run.log_figure("circle", "x"), "figure must be one of matplotlib or the text of an SVG"),
         (lambda run: run.log_dataset([1, 2]), "name of a table, or a frame"),
         (lambda run: run.set_tag("x", 3), "value of tag 'x' must be text"),

@@ -115,7 +115,7 @@ def base_rate(labels: ArrayLike) -> Metric:
 
 def _base_rate(rows: Rows) -> tuple[float, Interval | None]:
     if rows.weights is not None:
-        return mean(rows.labels, rows.weights)
+        return mean(rows.labels, rows.weights, within=(0.0, 1.0))
     return rows.positives / rows.n, wilson_interval(rows.positives, rows.n)
 
 
@@ -268,7 +268,7 @@ BINARY: dict[str, Measure] = {
     "base_rate": (Rows.unlabelled, _base_rate),
     "auc": (lambda rows: rows.incomplete() or rows.one_class(), _roc_auc),
     "pr_auc": (_no_positive, _pr_auc),
-    "brier": (Rows.improper, lambda rows: mean((rows.scores - rows.labels) ** 2, rows.weights)),
+    "brier": (Rows.improper, lambda rows: mean((rows.scores - rows.labels) ** 2, rows.weights, within=(0.0, 1.0))),
     "log_loss": (Rows.improper, lambda rows: mean(log_losses(rows), rows.weights)),
     "calibration_error": (Rows.improper, _calibration_error),
     "calibration_ratio": (

@@ -157,7 +157,8 @@ class OutputComparison(Record):
     n, pending : int
         Rows, or groups of a ranking, that were compared; and rows whose label is not known.
     difference : Metric
-        Challenger minus champion: of the area under the curve of a binary task, of the mean loss of any other.
+        Challenger minus champion, of the measure that the verdict is by: of a binary task the area under the curve or,
+        where that does not tell them apart, Brier's score; of any other the mean loss.
     """
 
     verdict: Literal["better", "worse", "inconclusive"]
@@ -201,7 +202,9 @@ def compare_outputs(
     if (target is None or target.task == "binary") and weights is None:
         pair = compare_scores(champion=champion, challenger=challenger, labels=labels, min_rows=min_rows,
                               confidence=confidence)  # fmt: skip
-        return OutputComparison(pair.verdict, pair.reason, pair.n, pair.pending, pair.auc_difference)
+        areas, brier = pair.auc_difference, pair.brier_difference
+        by_order = pair.verdict == "inconclusive" or (areas.low is not None and areas.low * (areas.high or 0.0) > 0)
+        return OutputComparison(pair.verdict, pair.reason, pair.n, pair.pending, areas if by_order else brier)
     (old, pending), (new, _) = (
         read_rows(labels, outputs, target, weights=weights, groups=groups).matured()
         for outputs in (champion, challenger)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -91,17 +91,23 @@ def share(name: str, part: int, n: int, why_not: str) -> Metric:
     return Metric.of(name, n, part / n, wilson_interval(part, n))
 
 
-def mean(values: Floats, weights: Floats | None = None) -> tuple[float, Interval | None]:
-    """Mean with Student's t interval, which one value has not.
+def mean(
+    values: Floats, weights: Floats | None = None, *, within: tuple[float, float] = (0.0, math.inf)
+) -> tuple[float, Interval | None]:
+    """Mean with Student's t interval, which one value has not; no bound of it is where no mean can be (``within``).
 
     With weights it is ``sum(w x) / sum(w)``, a ratio whose variance is that of ``w (x - mean)`` (Cochran 1977, Sampling
     Techniques, section 6.3); equal weights give Student's interval.
     """
     if weights is None:
-        return float(values.mean()), mean_interval(values) if values.size > 1 else None
-    value = float(np.average(values, weights=weights))
-    variance = float(((weights * (values - value)) ** 2).sum()) / float(weights.sum()) ** 2
-    return value, variance_interval(value, variance, values.size)
+        value, interval = float(values.mean()), mean_interval(values) if values.size > 1 else None
+    else:
+        value = float(np.average(values, weights=weights))
+        variance = float(((weights * (values - value)) ** 2).sum()) / float(weights.sum()) ** 2
+        interval = variance_interval(value, variance, values.size)
+    if interval is None or math.isnan(interval.low):
+        return value, interval
+    return value, replace(interval, low=max(interval.low, within[0]), high=min(interval.high, within[1]))
 
 
 def influence_interval(value: float, influence: Floats, scale: Scale = "plain") -> Interval | None:

@@ -204,9 +204,19 @@ class Ladder(Record):
         lines = [line for rung in reversed(self.rungs) for line in _sentences(name, rung, self.cost)]
         if self.simplest == "random":
             lines.append(f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}.")
+        elif self.simplest is not None and self._costs_less(self.simplest):
+            lines.append(f"Nothing shows it to be better than {_spoken(self.simplest)}, which is larger and slower.")
         elif self.simplest is not None:
             lines.append(f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse.")
         return tuple(lines)
+
+    def _costs_less(self, name: str) -> bool:
+        """Whether the candidate is smaller and faster than a rung."""
+        other = next((rung.cost for rung in self.rungs if rung.name == name), None)
+        if self.cost is None or other is None:
+            return False
+        pairs = ((self.cost.size_kb, other.size_kb), (self.cost.latency_us, other.latency_us))
+        return all(ours is not None and theirs is not None and ours < theirs for ours, theirs in pairs)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Ladder:

@@ -96,7 +96,7 @@ def _accuracy(rows: Rows) -> tuple[float, Interval | None]:
     labels, decided = _decisions(rows)
     hits = labels == decided
     if rows.weights is not None:
-        return mean(hits.astype(np.float64), rows.weights)
+        return mean(hits.astype(np.float64), rows.weights, within=(0.0, 1.0))
     return float(hits.mean()), wilson_interval(int(hits.sum()), rows.n)
 
 

@@ -85,7 +85,7 @@ REGRESSION: dict[str, Measure] = {
     "r2": (_constant, _r2),
     "mape": (_zeros, lambda rows: mean(np.abs(_errors(rows) / rows.labels), rows.weights)),
     "median_absolute_error": (Rows.incomplete, _median_absolute_error),
-    "bias": (Rows.incomplete, lambda rows: mean(_errors(rows), rows.weights)),
+    "bias": (Rows.incomplete, lambda rows: mean(_errors(rows), rows.weights, within=(-math.inf, math.inf))),
 }
 
 
@@ -129,7 +129,7 @@ def pinball_losses(rows: Rows) -> Floats:
 
 def _held(rows: Rows, inside: NDArray[np.bool_]) -> tuple[float, Interval | None]:
     if rows.weights is not None:
-        return mean(inside.astype(np.float64), rows.weights)
+        return mean(inside.astype(np.float64), rows.weights, within=(0.0, 1.0))
     return float(inside.mean()), wilson_interval(int(inside.sum()), rows.n)
 
 

@@ -228,9 +228,8 @@ def start_grid(notes: Mapping[str, Any]) -> Grid | None:
         (f"{line['rows']}, {line['against']} ({line['n']:,})", line.get("warm"), line.get("other"), _difference(line),
          line["verdict"]) for line in body["compared"]
     ]  # fmt: skip
-    measures = {str(line["metric"]).removesuffix("_difference") for line in body["compared"] if "metric" in line}
-    columns = ("against", "warm>", "other>", f"{' '.join(measures)} difference".strip(), "verdict")
-    return Grid(columns, lines, title=f"warm start from {body['version']}: {body['loss']}, and what differs")
+    columns = ("against", f"{body['loss']}, warm>", "other>", "difference, by which is judged", "verdict")
+    return Grid(columns, lines, title=f"warm start from {body['version']}")
 
 
 def _difference(line: Mapping[str, Any]) -> str:
@@ -238,7 +237,8 @@ def _difference(line: Mapping[str, Any]) -> str:
     if line.get("difference") is None:
         return ""
     interval = "" if line.get("low") is None else f" ({line['low']:+.4f} to {line['high']:+.4f})"
-    return f"{line['difference']:+.4f}{interval}"
+    measure = str(line["metric"]).removesuffix("_difference").replace("_", " ")
+    return f"{measure} {line['difference']:+.4f}{interval}"
 
 
 def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:
@@ -257,7 +257,7 @@ def _environment(environment: Mapping[str, Any], run: Run) -> Facts:
 def _limits(version: ModelVersion, model: Model, run: Run, sections: Mapping[str, Block | None]) -> Iterator[str]:
     """What the numbers do not say, and what nobody has said."""
     rows = run.data.get("rows", {})
-    train, test = rows.get("train", 0), rows.get("test", 0)
+    train, test = run.params.get("refit", rows.get("train", 0)), rows.get("test", 0)
     yield f"Learned from {train:,} rows and judged on {test:,}; of others it says nothing."
     yield from (str(warning) for warning in run.summary.get("warnings", ()))
     unknown = [point.name for point in run.points if point.split == "test" and point.value is None and point.step == 0]

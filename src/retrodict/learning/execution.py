@@ -162,6 +162,7 @@ def train(
         Whatever the data or the definitions are at fault of; the run is then recorded as failed.
     """
     definition = workspace.definitions.get(Model, model) if isinstance(model, str) else model
+    as_written = definition.version
     if split is not None:
         definition = definition.with_split(split)
     if tune is not None:
@@ -195,6 +196,7 @@ def train(
             "split": used.describe(),
             "definition": definition.version,
             "features": features_of(definition, schema).version,
+            **({} if as_written == definition.version else {"as_written": as_written}),
             **({} if tune is None else {"tune": _plain(dict(tune))}),
             **({} if start is None else {"start_from": start}),
         },

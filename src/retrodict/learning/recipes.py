@@ -49,7 +49,7 @@ Searched = Callable[[Recipe, Problem, TrainingRows, Progress, Mapping[str, float
 Positions = NDArray[np.int64]
 
 # Metrics of training rows only tell how far they are from those of test rows: of more rows they say the same.
-_JUDGED_ROWS = 50_000
+_JUDGED_ROWS, _FEW_ROWS = 50_000, 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +199,7 @@ def run_recipe(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
         (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame),
-         *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
+         *_few_warning(test), *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
          *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
          *(search.warnings if search is not None else ())),
         leaks, search, seconds,
@@ -470,6 +470,15 @@ def _is_number(value: object) -> bool:
         return float(value) is not None
     except ValueError:
         return False
+
+
+def _few_warning(test: Examples) -> tuple[str, ...]:
+    """Few test rows judge nothing, whatever their figures are."""
+    if len(test.labels) >= _FEW_ROWS:
+        return ()
+    return (
+        f"Only {len(test.labels)} rows judge the model, of which no figure says much: test on {_FEW_ROWS} or more.",
+    )
 
 
 def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:

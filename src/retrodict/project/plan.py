@@ -55,7 +55,8 @@ class ModelPlan:
     newest : str or None
         ``name@version``.
     status : str
-        ``"not trained"``, ``"as trained"``, ``"as trained, other split"`` (retrained on other days) or ``"changed"``.
+        ``"not trained"``, ``"as trained"``, ``"as trained, other split"`` (retrained on other days),
+        ``"as trained, other arguments"`` (tuned, or trained on from a version) or ``"changed"``.
     gates_passed, approved : bool or None
     approved_newest : str or None
         Newest version that may be deployed.
@@ -321,7 +322,10 @@ def _status(model: Model, params: dict[str, Any]) -> str:
         return "as trained"
     # A retraining on other days is the same definition but for its split.
     moved = model.with_split(split_from_dict(params["split"]))
-    return "as trained, other split" if params["definition"] == moved.version else "changed"
+    if params["definition"] == moved.version:
+        return "as trained, other split"
+    # A search, a start or the like was asked for beside it: tune, or train --start-from.
+    return "as trained, other arguments" if params.get("as_written") == model.version else "changed"
 
 
 def _policy(

@@ -266,7 +266,8 @@ def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a search came to, in words."""
     counts = ", ".join(f"{report[state]} {state}" for state in ("finished", "pruned", "failed") if report[state])
-    yield "trials", f"{report['trials']} in {seconds(report['seconds'])} ({counts}); {report['stopped']}"
+    counts = f" ({counts})" if counts else ""
+    yield "trials", f"{report['trials']} in {seconds(report['seconds'])}{counts}; {report['stopped']}"
     best, default = report["best"], report["default"]
     if best is not None:
         spread = "" if best["std"] is None else f", {number(best['std'])} between folds"

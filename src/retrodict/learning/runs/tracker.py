@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mimetypes
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -171,10 +172,12 @@ class OpenRun:
         if isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
         else:
-            path = Path(source)
-            if not path.is_file():
-                raise InputError("an artifact must be bytes or a file that exists", where=self.ref, got=str(source),
-                                 remedy="Log the files of a folder one by one")  # fmt: skip
+            given: object = source
+            path = Path(given) if isinstance(given, str | os.PathLike) else None
+            if path is None or not path.is_file():
+                raise InputError("an artifact must be bytes or a file that exists", where=self.ref,
+                                 got=type(given).__name__ if path is None else str(given),
+                                 remedy="Log the files of a folder one by one, and values as JSON bytes")  # fmt: skip
             data, name = path.read_bytes(), name or path.name
         name = self._line(name, "the name of an artifact")
         kind = media or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -493,8 +493,14 @@ class _Search:
             reserve = self._reporting + max(alone, min(several, self.budget * _ENSEMBLE_SHARE), *leading, 0.0)
         left = max(self.tune.seconds - (perf_counter() - self.began) - reserve, 0.0)
         if not left:
-            self.stopped = f"{self.tune.timeout} were over"
+            self.stopped = self._ended()
         return left
+
+    def _ended(self) -> str:
+        """Why there is no time left: it is over, or what is left of it is for the last fit."""
+        if self.budget is None or perf_counter() - self.began >= self.budget:
+            return f"{self.tune.timeout} were over"
+        return f"the rest of {self.tune.timeout} is kept to fit and judge what was chosen"
 
     def _over(self, phase: int) -> bool:
         """Whether nothing more is to begin in a phase."""
@@ -534,9 +540,9 @@ class _Search:
     def _warnings(self) -> tuple[str, ...]:
         sentences = []
         if self.best is None:
-            sentences.append(f"No trial was finished before {self.tune.timeout} were over: nothing was chosen."
+            sentences.append(f"No trial was finished within {self.tune.timeout}: nothing was chosen."
                              if not any(trial.folds for trial in self.trials) else
-                             f"No trial was judged on all folds before {self.tune.timeout} were over: what was chosen "
+                             f"No trial was judged on all folds within {self.tune.timeout}: what was chosen "
                              "is the best on the first fold.")  # fmt: skip
         failed = [trial for trial in self.trials if trial.state == "failed"]
         if failed:

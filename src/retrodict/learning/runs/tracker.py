@@ -172,11 +172,11 @@ class OpenRun:
         if isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
         else:
-            given: object = source
-            path = Path(given) if isinstance(given, str | os.PathLike) else None
+            value: object = source
+            path = Path(value) if isinstance(value, str | os.PathLike) else None
             if path is None or not path.is_file():
                 raise InputError("an artifact must be bytes or a file that exists", where=self.ref,
-                                 got=type(given).__name__ if path is None else str(given),
+                                 got=type(value).__name__ if path is None else str(value),
                                  remedy="Log the files of a folder one by one, and values as JSON bytes")  # fmt: skip
             data, name = path.read_bytes(), name or path.name
         name = self._line(name, "the name of an artifact")

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pytest
 
 from retrodict import Model, Project, RandomSplit, TimeSplit
-from retrodict.core.errors import DefinitionError, InputError, RefusedError
+from retrodict.core.errors import BusyError, DefinitionError, InputError, RefusedError
 from retrodict.learning.frame import build_frame
-from retrodict.project.automl import add_model, make_project
+from retrodict.project.automl import _drafted, add_model, make_project
 from retrodict.project.column_roles import choose_key, read_kinds
 from retrodict.project.model_lines import Options
 from retrodict.project.run_views import Run
@@ -341,6 +341,12 @@ def test_the_same_rows_go_on_in_the_folder_that_was_made_of_them(tmp_path, monke
         automl(tmp_path, [*rows, {**rows[0], "amount": 4, **({} if unkeyed else {"Loan Nr": "L-1"})}], monkeypatch)
 
 
+def test_of_two_processes_that_make_one_folder_the_second_is_told_to_try_again(tmp_path):
+    with pytest.raises(BusyError, match="Give the command again"), _drafted(tmp_path / "own"):
+        (tmp_path / "own" / "x").mkdir(parents=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
 def test_what_a_killed_process_left_of_its_draft_goes_and_one_at_work_keeps_its_own(tmp_path, monkeypatch):
     places = {name: tmp_path / f".own.automl-{name}" for name in ("killed", "busy")}
     for place in places.values():
@@ -400,6 +406,8 @@ def test_numbers_in_another_form_are_refused_with_the_columns_and_what_converts_
         return
     with pytest.raises(InputError, match=r"column x: numbers must .*decimal=','.*--exclude x\."):
         automl(tmp_path, rows, monkeypatch)
+    with pytest.raises(InputError, match=r"--exclude note,x\."):
+        automl(tmp_path, rows, monkeypatch, exclude="note")
     with pytest.raises(InputError, match=r"column x: numbers must .*name another column\."):
         automl(tmp_path, rows, monkeypatch, target="x")
     automl(tmp_path, rows, monkeypatch, exclude="x")

@@ -71,7 +71,8 @@ class ModelCard(Shown):
 
     def html(self) -> str:
         """The card as one page, with its pictures drawn into it."""
-        figures = [plot(_page_picture, draw, name) for name, draw in self.pictures.items()]
+        # Where the library that draws is missing, one note says so for all.
+        figures = list(dict.fromkeys(plot(_page_picture, draw, name) for name, draw in self.pictures.items()))
         pictures = [Section("Pictures of the test rows and the search", [Row(figures)])] if figures else []
         return document(f"Model card: {self.model}", [*self.blocks(), *pictures])
 

@@ -6,6 +6,7 @@ command again goes on with them: options that they do not say yet are written in
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import shutil
@@ -167,7 +168,13 @@ def _drafted(place: Path) -> Iterator[Path]:
     ):
         (draft := Path(beside) / folder.name).mkdir()
         yield draft
-        draft.replace(folder)
+        try:
+            draft.replace(folder)
+        except OSError as error:  # another process was at it meanwhile
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise BusyError("a folder must be made by one process at a time", where=folder.name,
+                            got="one made meanwhile", remedy="Give the command again") from error  # fmt: skip
 
 
 def make_project(folder: Path, source: Path, target: str, *, actor: str | None) -> str:
@@ -268,7 +275,7 @@ def add_model(project: Project, table: str, target: str, options: Options) -> tu
         name += "_other"
     key = project.definitions.get(Table, table).key
     used = [column for column in columns if column not in {*options.exclude, *key} - {*times, *read}]
-    check_texts(rows.select(used), {*times, *read})
+    check_texts(rows.select(used), {*times, *read}, options.exclude)
     unfit = [column for column in left_out(rows) if column not in {*read, *key, *times, *options.exclude}]
     options = replace(options, exclude=(*dict.fromkeys(options.exclude), *unfit))
     text = path.read_text(encoding="utf-8")

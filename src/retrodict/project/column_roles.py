@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -123,7 +123,7 @@ def left_out(rows: pa.Table) -> dict[str, str]:
     return reasons
 
 
-def check_texts(rows: pa.Table, needed: Collection[str]) -> None:
+def check_texts(rows: pa.Table, needed: Collection[str], excluded: Sequence[str]) -> None:
     """Refuse text that stands for days or numbers in a form that is not read, which would become a category.
 
     Parameters
@@ -132,6 +132,8 @@ def check_texts(rows: pa.Table, needed: Collection[str]) -> None:
         The columns that will be used.
     needed : collection of str
         Those that cannot be left out: the target, and times.
+    excluded : sequence of str
+        Those that are left out already, which the option in the remedy names, too.
 
     Raises
     ------
@@ -144,7 +146,7 @@ def check_texts(rows: pa.Table, needed: Collection[str]) -> None:
         raise InputError("dates must be written year first, like 2024-01-31, or they are read as text",
                          where=_where(dates), got=f"{len(texts[dates[0]]):,} dates in another form",
                          remedy="Convert them, as with pandas.to_datetime(frame[column], format='%d.%m.%Y'), or "
-                         f"{_leave_out(dates, needed)}")  # fmt: skip
+                         f"{_leave_out(dates, needed, excluded)}")  # fmt: skip
     numbers = {name: count for name, values in texts.items() if (count := _foreign(values))}
     if numbers:
         plain = {name: f"{count:,} of {len(texts[name]):,}" for name, count in numbers.items()}
@@ -152,7 +154,7 @@ def check_texts(rows: pa.Table, needed: Collection[str]) -> None:
                          where=_where(list(numbers)), got={"values in another form": plain},
                          remedy="Convert them, as with pandas.read_csv(file, sep=';', decimal=',', thousands='.'), "
                          "frame[column].str.rstrip('%').astype(float) or pandas.to_numeric(frame[column], "
-                         f"errors='coerce'), or {_leave_out(list(numbers), needed)}")  # fmt: skip
+                         f"errors='coerce'), or {_leave_out(list(numbers), needed, excluded)}")  # fmt: skip
 
 
 def _foreign(values: pa.ChunkedArray) -> int:
@@ -195,8 +197,10 @@ def _where(names: list[str]) -> str:
     return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _leave_out(names: list[str], needed: Collection[str]) -> str:
+def _leave_out(names: list[str], needed: Collection[str], excluded: Sequence[str]) -> str:
     apart = [name for name in names if name not in needed]
     if not apart:
         return "name another column"
-    return f"leave the column{'s' if len(apart) > 1 else ''} out: --exclude {shlex.quote(','.join(apart))}"
+    return (
+        f"leave the column{'s' if len(apart) > 1 else ''} out: --exclude {shlex.quote(','.join([*excluded, *apart]))}"
+    )

@@ -104,3 +104,12 @@ def test_finding_a_decision_reads_its_segment_and_not_the_log(tmp_path: Path, mo
         monkeypatch.setattr(workspace.streams, "read", spy)
         assert find_decision(workspace, f"{257:026d}").offset == 257
         assert len(records) <= 6 + 8
+
+
+def test_a_record_that_names_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    """One whose score was cached holds the id of the decision that the score is from."""
+    with write_pieces(tmp_path, []) as workspace:
+        with open_stream(workspace, "decisions/0") as writer:
+            records = [decided(2, cached=f"{1:026d}"), decided(1, cached=f"{2:026d}")]
+            writer.append([encode_record(record) for record in records])
+        assert [find_decision(workspace, f"{n:026d}").offset for n in (1, 2)] == [1, 0]

@@ -399,3 +399,33 @@ def test_a_slow_body_holds_no_place_and_not_for_ever(workspace, monkeypatch):
             await client.close()
 
     assert asyncio.run(run()) == (200, [408, 408, 408])
+
+
+def test_a_request_that_gets_no_decision_is_counted_by_its_kind(workspace, monkeypatch):
+    """Per policy, status and kind of error, each of a batch on its own; no name of a caller, and no success."""
+    wrong = json.dumps({**REQUEST, "context": {"weight": "s3cret"}}).encode()
+    many = json.dumps({"requests": [REQUEST, json.loads(wrong), {"entities": {"made_up": 1}, "context": {}}]}).encode()
+
+    async def run():
+        client = Client(workspace)
+        try:
+            await client.send("POST", DECIDE, BODY)
+            await client.send("POST", DECIDE, wrong)
+            await client.send("POST", DECIDE, b"{")
+            await client.send("POST", "/v1/decisions/made_up", BODY)
+            await client.send("POST", "/v1/features/made_up", BODY)
+            await client.send("POST", DECIDE, b"x" * 5000)
+            await client.send("POST", f"{DECIDE}:batch", many)
+            monkeypatch.setattr(client.app, "_judge", lambda *_: 1 / 0)
+            await client.send("POST", DECIDE, BODY)
+            return client.app.telemetry.named()
+        finally:
+            await client.close()
+
+    counters = {name: n for name, n in asyncio.run(run()).items() if name.startswith("decisions_failed_total")}
+    assert counters == {
+        'decisions_failed_total{policy="promise",status="400",error="InputError"}': 4,
+        'decisions_failed_total{policy="_other",status="404",error="NotFoundError"}': 1,
+        'decisions_failed_total{policy="promise",status="413",error="Refused"}': 1,
+        'decisions_failed_total{policy="promise",status="500",error="ZeroDivisionError"}': 1,
+    }

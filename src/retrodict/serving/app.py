@@ -279,19 +279,23 @@ class DecisionApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         arrived = scope.get(ARRIVED) or perf_counter_ns()
+        parameter, failure = "", ""
         try:
             handler, parameter = _find_route(scope["method"], scope["path"])
             answer = await handler(self, _Request(scope, receive, arrived, parameter))
         except _Refused as refused:
-            answer = refused.answer
+            answer, failure = refused.answer, "Refused"
         except (InputError, RefusedError, RetryableError) as error:
-            status = _status(error)
+            status, failure = _status(error), type(error).__name__
             again = _RETRY if isinstance(error, RetryableError) else ()
             answer = _Answer(_json.encode({"error": str(error)}), status, again)
-        except Exception:  # noqa: BLE001  # the last resort: the server lives on, its log says why
+        except Exception as error:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
+            failure = type(error).__name__
             answer = _Answer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
+        if failure and parameter and scope["path"].startswith("/v1/decisions/"):
+            self._count_failure(parameter, answer.status, failure)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
@@ -363,7 +367,7 @@ class DecisionApp:
             finally:
                 for entry in entries:
                     entry.release()
-        return _Answer(_json.encode({"answers": [self._item(entry) for entry in entries]}))
+        return _Answer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
 
     async def _wait_for(self, entry: BatchItem) -> None:
         try:
@@ -388,13 +392,19 @@ class DecisionApp:
             for record, _ in written:
                 self._observe(record, request.arrived, before)
 
-    def _item(self, entry: BatchItem) -> dict[str, Any]:
+    def _item(self, entry: BatchItem, policy: str) -> dict[str, Any]:
         if entry.error is not None or entry.record is None:
             error = entry.error or InternalError("a request of a batch must have an answer", where="batch", got="none")
+            self._count_failure(policy, _status(error), type(error).__name__)
             return {"status": _status(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
         return {"status": 200, **entry.record.answer(), **({"replayed": True} if entry.replayed else {})}
+
+    def _count_failure(self, policy: str, status: int, error: str) -> None:
+        """Count a request that got no decision, by the kind of its error; no label has a name that a caller made up."""
+        name = policy if policy in self.servants else "_other"
+        self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{error}"')
 
     def _observe(self, record: DecisionRecord, arrived: int, before: int) -> None:
         ended, observe = perf_counter_ns(), self.telemetry.observe

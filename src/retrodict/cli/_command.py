@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -217,6 +218,9 @@ class Parameter:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+_TRAININGS = {"train", "tune", "automl", "pipelines.run"}
+"""Methods whose commands go after a server's work, with as many threads as ``training.threads`` says."""
+
 _PARAMETERS = {
     "table": Parameter("TABLE", _types.tables),
     "model": Parameter("MODEL", _types.model_names),
@@ -276,6 +280,11 @@ def expose(
     positional = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     def run(session: Session, **values: Any) -> Shown | None:
+        if method in _TRAININGS:
+            from retrodict.project import give_way
+
+            file = Path(values.get("source", ""))  # of automl, which makes a project of that name
+            give_way(session.folder or (file.stem if file.is_file() else "."))
         target: Any = function
         if lazy:
             target = getattr(namespace(session), last)

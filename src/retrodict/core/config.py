@@ -107,6 +107,9 @@ SETTINGS: Mapping[str, Setting] = {
     "features.partitions": Setting(
         1, "a whole number from 1 to 64", _whole(1, 64), "Into how many partitions online state is cut"
     ),
+    "training.threads": Setting(
+        0, "a whole number from 0 to 1024", _whole(0, 1024), "Threads of trainings by command; 0: as many as cores"
+    ),
     "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
     "serving.port": Setting(
         8400, "a whole number from 0 (any free port) to 65535", _whole(0, 65535), "Port to listen on"

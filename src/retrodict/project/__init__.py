@@ -11,15 +11,28 @@ from retrodict.core.lazy import lazy_names
 if TYPE_CHECKING:
     from retrodict.core.clock import parse_time
     from retrodict.core.display import Facts, Grid, Shown, text_of, to_json
+    from retrodict.learning.isolation import give_way
     from retrodict.project.project import Project
 
-__all__ = ["NAMESPACES", "Facts", "Grid", "Project", "Shown", "find_namespace", "parse_time", "text_of", "to_json"]
+__all__ = [
+    "NAMESPACES",
+    "Facts",
+    "Grid",
+    "Project",
+    "Shown",
+    "find_namespace",
+    "give_way",
+    "parse_time",
+    "text_of",
+    "to_json",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         ".core.clock": ("parse_time",),
         ".core.display": ("Facts", "Grid", "Shown", "text_of", "to_json"),
+        ".learning.isolation": ("give_way",),
         "project": ("Project",),
     },
 )

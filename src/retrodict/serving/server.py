@@ -35,6 +35,7 @@ from retrodict.serving.consumer import code_of, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
+from retrodict.workspace.servers import announce_server
 
 __all__ = ["ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
 
@@ -98,7 +99,7 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
         _bring_up_to_date(upkeep)
     consumer = _Consumer(workspace) if options.consume else None
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
             if workers == 1:
                 runner.run(_run(workspace, options, listener, upkeep, consumer, ready))
             else:

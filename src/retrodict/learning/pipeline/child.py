@@ -26,6 +26,7 @@ from typing import Any
 from retrodict.core.durations import SECOND, parse_duration
 from retrodict.core.errors import RefusedError, RetrodictError
 from retrodict.core.identity import canonical_json
+from retrodict.learning.isolation import THREADS
 from retrodict.learning.pipeline.definitions import PARTITION, Pipeline, PipelineStep, parse_memory
 from retrodict.learning.pipeline.outputs import read_output, store_output
 from retrodict.stores._durable import make_folder, place_file
@@ -33,7 +34,6 @@ from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["Child", "load_inputs", "serve_step"]
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 _NICE, _LOOK_S = 5, 0.2
 
 
@@ -58,7 +58,7 @@ class Child:
         make_folder(folder)
         self._step, self._result, self.log = step, folder / f"{name}.json", folder / f"{name}.log"
         self._result.unlink(missing_ok=True)
-        threads = {} if step.cpus is None else dict.fromkeys(_THREADS, str(step.cpus))
+        threads = {} if step.cpus is None else dict.fromkeys(THREADS, str(step.cpus))
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **threads}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # the interpreter that runs now

@@ -1,0 +1,45 @@
+"""Whether a server of a project runs on this machine: each holds a lock, which ends with it, also after ``kill -9``.
+
+A lock on a range (of an open file) was chosen over ``flock``: it can be asked about without being taken, so that two
+who look at once do not take each other for a server, and it is enough that they may read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retrodict.stores._durable import closing, make_folder, open_file
+from retrodict.workspace.workspace import Workspace
+
+__all__ = ["announce_server", "is_served"]
+
+_LOCK = struct.Struct("hh4xqqi4x")  # struct flock, on every 64-bit Linux
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.root / "state" / "serving.lock"
+
+
+@contextmanager
+def announce_server(workspace: Workspace) -> Iterator[None]:
+    """Be known as a server of the project for as long as the block, or the process, lasts."""
+    make_folder(_path(workspace).parent)
+    with closing(open_file(_path(workspace), os.O_RDONLY | os.O_CREAT)) as descriptor:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        yield
+
+
+def is_served(workspace: Workspace) -> bool:
+    """Whether a server of the project runs, on this machine or one that shares its folder's locks."""
+    try:
+        with closing(open_file(_path(workspace))) as descriptor:
+            question = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+    except OSError:  # no server has ever run here
+        return False
+    return bool(_LOCK.unpack(answer)[0] != fcntl.F_UNLCK)

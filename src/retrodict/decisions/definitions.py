@@ -84,6 +84,9 @@ class Policy(Definition):
     cache : duration, optional
         How long the score of a row may stand for the same row again; None: the model scores each. Rules, freshness and
         reasons are of each request. For models that take long; needs the extra ``cache``.
+    batch : duration, optional
+        From 1 to 5 ms: how long a server lets single requests wait for others to be scored with them; None: not at all,
+        only what comes while the engine is busy is scored together. For models that take long.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -103,6 +106,7 @@ class Policy(Definition):
     reasons: Mapping[str, str] = field(default_factory=dict)
     require: Mapping[str, str] = field(default_factory=dict, metadata={"identity": "if set"})
     cache: str | None = field(default=None, metadata={"identity": "if set"})
+    batch: str | None = field(default=None, metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -151,6 +155,13 @@ class Policy(Definition):
         parse_duration(self.deadline, where=f"{where}, deadline")
         if self.cache is not None:
             parse_duration(self.cache, where=f"{where}, cache")
+        if self.batch is not None and not 1_000 <= parse_duration(self.batch, where=f"{where}, batch") <= 5_000:
+            raise DefinitionError(
+                "a window for batches must be 1 to 5 ms",
+                where=f"{where}, batch",
+                got=self.batch,
+                remedy="Leave it out: what comes while the engine is busy is scored together anyway",
+            )
         self._check_required()
 
     def _check_condition(self, condition: Expression, decision: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from retrodict.models.estimators import load_engine
 from retrodict.models.inputs import InputSpec
 from retrodict.stores.objects.base import ObjectStore
 
-__all__ = ["ModelArtifact", "ExampleRows", "Score", "Scores"]
+__all__ = ["ModelArtifact", "ExampleRows", "Score", "Scores", "Speed"]
 
 _FORMAT = 1
 _KIND = "retrodict.model"
@@ -107,6 +108,23 @@ class _Rows(threading.local):
         self.row = np.empty(width, dtype=np.float64)
 
 
+class Speed(NamedTuple):
+    """Microseconds of one row alone, and of one among 32 together; None where that gives other bits."""
+
+    alone_us: float
+    together_us: float | None
+
+
+def _least_us(call: Callable[[], Any], *, calls: int = 7, until_s: float = 0.05) -> float:
+    """Least time of a few calls: what else the machine does makes a call longer, never shorter."""
+    times, began = list[int](), time.perf_counter_ns()
+    while len(times) < calls and (len(times) < 2 or time.perf_counter_ns() - began < until_s * 1e9):
+        before = time.perf_counter_ns()
+        call()
+        times.append(time.perf_counter_ns() - before)
+    return min(times) / 1e3
+
+
 @dataclass(frozen=True)
 class ModelArtifact:
     """A model as it is served. Immutable; any number of threads may score with it.
@@ -144,6 +162,7 @@ class ModelArtifact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     examples: ExampleRows | None = field(default=None, compare=False)
     _rows: _Rows = field(init=False, repr=False, compare=False)
+    _together: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -185,7 +204,7 @@ class ModelArtifact:
 
     def score_each(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
         """Score rows as :meth:`score_row` does, bit for bit: together where the engine gives the same bits for that."""
-        if not self.engine.exact_rows or len(rows) < 2:
+        if not self.engine.exact_rows or not self._together or len(rows) < 2:
             return [self.score_row(values) for values in rows]
         matrix = np.empty((len(rows), len(self.inputs)), dtype=np.float64)
         for place, values in enumerate(rows):
@@ -196,6 +215,19 @@ class ModelArtifact:
             self._score(None if several else one, tuple(final) if isinstance(final, list) else final)
             for one, final in zip(raw.tolist(), finals.tolist(), strict=True)
         ]
+
+    def measure(self) -> Speed:
+        """Time the engine, on the example rows where there are any; the least of a few calls.
+
+        From here on :meth:`score_each` goes row by row where together takes longer, as with a forest whose rows have
+        a function of their own.
+        """
+        rows = np.full((32, len(self.inputs)), np.nan) if self.examples is None else self.examples.rows
+        alone, together = _least_us(lambda: self.engine.score_row(rows[0])), None
+        if self.engine.exact_rows:
+            together = _least_us(lambda: self.engine.scores(rows)) / len(rows)
+            object.__setattr__(self, "_together", together < alone)
+        return Speed(alone, together)
 
     def check(self) -> None:
         """Ask what it was asked when it was made, as columns and row by row.

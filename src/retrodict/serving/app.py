@@ -40,6 +40,7 @@ from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
 from retrodict.serving.connection import ARRIVED, COMPLETE
+from retrodict.serving.engine_queue import DroppedError, EngineQueue, EngineQueues
 from retrodict.serving.events import EventInlet
 from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
@@ -113,6 +114,10 @@ class _Request:
     receive: Receive
     arrived: int
     parameter: str
+
+    def has_left(self) -> bool:
+        """Whether the caller has left, as far as the connection knows."""
+        return bool(getattr(getattr(self.receive, "__self__", None), "disconnected", False))
 
     def limit_ns(self) -> int | None:
         """Nanoseconds from the arrival on that the caller waits for the answer; None: as long as it takes."""
@@ -275,6 +280,15 @@ class DecisionApp:
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
         self._in_flight = 0
+        self.engines = EngineQueues(clock, self.telemetry)
+
+    def follow(self, servants: dict[str, Servant]) -> None:
+        """Decide by these servants from here on; requests under way finish with theirs."""
+        self.servants = servants
+        self.engines.follow(servants)
+
+    def _description(self, name: str, servant: Servant) -> dict[str, Any]:
+        return {**servant.describe(), "scoring": self.engines.describe(name, servant)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -285,6 +299,8 @@ class DecisionApp:
             answer = await handler(self, _Request(scope, receive, arrived, parameter))
         except _Refused as refused:
             answer, failure = refused.answer, "Refused"
+        except DroppedError as dropped:
+            answer, failure = _Refused(dropped.status, str(dropped)).answer, "Refused"
         except (InputError, RefusedError, RetryableError) as error:
             status, failure = _status(error), type(error).__name__
             again = _RETRY if isinstance(error, RetryableError) else ()
@@ -310,13 +326,21 @@ class DecisionApp:
             request_id = _header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
-            record = self._judge(request, question, self._moment(request.scope))
+            queue = self.engines.by_policy.get(request.parameter)
+            record = await self._judge_queued(queue, request, question) if queue else self._judge(request, question)
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
             self._observe(record, request.arrived, before)
         return _Answer(_json.encode(record.answer()))
 
-    def _judge(self, request: _Request, question: DecisionRequest, at: int) -> DecisionRecord:
+    async def _judge_queued(self, queue: EngineQueue, request: _Request, question: DecisionRequest) -> DecisionRecord:
+        return await queue.decide(
+            question, new_id=self._new_id, simulated=self._simulated(request.scope), arrived_ns=request.arrived,
+            limit_ns=request.limit_ns(), has_left=request.has_left,
+        )  # fmt: skip
+
+    def _judge(self, request: _Request, question: DecisionRequest) -> DecisionRecord:
+        at = self._moment(request.scope)
         servant = find_servant(self.servants, request.parameter, where="address")
         limit = request.limit_ns()
         return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived, limit_ns=limit)
@@ -334,7 +358,8 @@ class DecisionApp:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
                 return _Answer(_json.encode(record.answer()), headers=_REPLAYED)
-            record = self._judge(request, question, self._moment(request.scope))
+            queue = self.engines.by_policy.get(request.parameter)
+            record = await self._judge_queued(queue, request, question) if queue else self._judge(request, question)
         except BaseException:
             claim.release()
             raise
@@ -462,11 +487,14 @@ class DecisionApp:
 
     @_route("GET", "/v1/policies")
     async def _policies(self, _: _Request) -> _Answer:
-        return _Answer(_json.encode({name: servant.describe() for name, servant in self.servants.items()}))
+        return _Answer(
+            _json.encode({name: self._description(name, servant) for name, servant in self.servants.items()})
+        )
 
     @_route("GET", "/v1/policies/{policy}")
     async def _policy(self, request: _Request) -> _Answer:
-        return _Answer(_json.encode(find_servant(self.servants, request.parameter, where="address").describe()))
+        servant = find_servant(self.servants, request.parameter, where="address")
+        return _Answer(_json.encode(self._description(request.parameter, servant)))
 
     @_route("GET", "/v1/status")
     async def _status(self, _: _Request) -> _Answer:
@@ -486,6 +514,7 @@ class DecisionApp:
         """What this process says of itself, beside what it counts."""
         return {
             "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
+            "scoring": {name: self.engines.describe(name, servant) for name, servant in self.servants.items()},
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
             "problem": self.problem,
             "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),

@@ -276,6 +276,7 @@ async def answer(
         await asyncio.gather(*tasks, return_exceptions=True)
         await recorder.close()
         app.requests.close()
+        app.engines.close()
         inlet.close()
         loading.shutdown()
 
@@ -384,6 +385,7 @@ class _Watcher:
         servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
         for name, servant in servants.items() if servants is not self._app.servants else ():
             if servant is not self._app.servants.get(name):
+                await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
                 servant.warm(self._clock.now())
-        self._app.servants = servants
+        self._app.follow(servants)
         self._app.problem = None

@@ -1,0 +1,250 @@
+"""Single requests that come while an engine is busy are read and scored together when it is free.
+
+An engine that answers in microseconds is called on the event loop, where a thread would cost more than the call. What
+takes longer goes to a thread, and what arrives meanwhile is the next batch: no timer delays anybody, unless the
+policy's ``batch`` says so. Only reading and scoring are shared; each request decides, counts and records for itself,
+on the loop. A queue with a fixed size or a timer by default was rejected: it delays the only caller of a quiet server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+from retrodict.core.clock import Clock
+from retrodict.core.durations import parse_duration
+from retrodict.decisions.records import DecisionRecord
+from retrodict.decisions.requests import DecisionRequest
+from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.serving.telemetry import Telemetry
+
+__all__ = ["THREAD_US", "DroppedError", "EngineQueue", "EngineQueues"]
+
+THREAD_US = 300.0
+"""Microseconds of one row from which on an engine is called in a thread: several times what the hand-over costs."""
+
+_ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class DroppedError(Exception):
+    """Work that nobody waits for any more was dropped before it was computed; ``status`` is the answer's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    question: DecisionRequest
+    simulated: int | None
+    arrived_ns: int
+    limit_ns: int | None
+    has_left: Callable[[], bool]
+    queued_ns: int
+    ready: asyncio.Future[tuple[int, ReadyCase]]
+
+
+class EngineQueue:
+    """What waits for the engine of one servant; for one event loop.
+
+    Promises: one call at a time; rows are scored together only where the engine gives the same bits for that. Who left
+    or whose own deadline has passed costs no work. Rows that fail together are prepared one by one. The queue is
+    bounded by the places of the app, since a request keeps its own while it waits.
+    """
+
+    def __init__(self, servant: Servant, pool: ThreadPoolExecutor, clock: Clock, telemetry: Telemetry) -> None:
+        self.servant, self._pool, self._clock, self._telemetry = servant, pool, clock, telemetry
+        self.rows = _rows_together(servant)
+        window = servant.policy.policy.batch
+        self.window_us = 0 if window is None else parse_duration(window)
+        self._waiting: deque[_Waiting] = deque()
+        self._full = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def decide(
+        self,
+        question: DecisionRequest,
+        *,
+        new_id: Callable[[], str],
+        simulated: int | None,
+        arrived_ns: int,
+        limit_ns: int | None,
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> DecisionRecord:
+        """Decide when the engine was free for this request; as :meth:`Servant.decide`, at the moment of its batch.
+
+        Parameters
+        ----------
+        simulated : int, optional
+            Moment that the caller asks for, instead.
+        has_left : callable
+            Whether the caller has left; looked at before the work begins.
+
+        Raises
+        ------
+        DroppedError
+            If the caller has left, or its own deadline has passed; then nothing was computed.
+        InputError
+            If the request is wrong.
+        """
+        ready = asyncio.get_running_loop().create_future()
+        self._waiting.append(
+            _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready)
+        )  # fmt: skip
+        if len(self._waiting) >= self.rows:
+            self._full.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        at, case = await ready
+        return self.servant.decide(
+            question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
+        )
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            await self._wait_window()
+            batch = self._take()
+            if not batch:
+                continue
+            try:
+                cases = await loop.run_in_executor(self._pool, self._prepare, batch)
+            except Exception as error:  # noqa: BLE001  # handed to every waiting request
+                for one in batch:
+                    _settle(one, error)
+            else:
+                for one, case in zip(batch, cases, strict=True):
+                    _settle(one, case)
+
+    async def _wait_window(self) -> None:
+        """Wait until the oldest request has waited for the window, or a batch is full."""
+        rest = self.window_us / 1e6 - (perf_counter_ns() - self._waiting[0].queued_ns) / 1e9
+        if len(self._waiting) < self.rows and rest > 0:
+            self._full.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._full.wait()
+
+    def _take(self) -> list[_Waiting]:
+        """Next batch; what nobody waits for is dropped, and what is late for the policy left to its fallback."""
+        batch: list[_Waiting] = []
+        moment, now = self._clock.now(), perf_counter_ns()
+        while self._waiting and len(batch) < self.rows:
+            one = self._waiting.popleft()
+            if one.simulated is None:
+                one.simulated = moment
+            if one.ready.done() or one.has_left():
+                self._drop(one, "gone", DroppedError(499, "the caller left before its turn; nothing was decided"))
+            elif one.limit_ns is not None and now - one.arrived_ns >= one.limit_ns:
+                late = "the deadline of the caller has passed before its turn; nothing was decided"
+                self._drop(one, "late", DroppedError(504, late))
+            elif now > self.servant.deadline(one.arrived_ns):
+                _settle(one, (one.simulated, ReadyCase()))
+            else:
+                self._telemetry.observe("queue", (now - one.queued_ns) // 1_000)
+                batch.append(one)
+        if batch:
+            self._count(len(batch))
+        return batch
+
+    def _drop(self, one: _Waiting, why: str, error: DroppedError) -> None:
+        policy = self.servant.policy.policy.name
+        self._telemetry.count("engine_dropped_total", f'policy="{policy}",reason="{why}"')
+        _settle(one, error)
+
+    def _count(self, size: int) -> None:
+        """Count a batch as a histogram of Prometheus: every bound that it is not above."""
+        label = f'policy="{self.servant.policy.policy.name}"'
+        for bound in _SIZES:
+            if size <= bound:
+                self._telemetry.count("engine_batch_rows_bucket", f'{label},le="{bound}"')
+        self._telemetry.count("engine_batch_rows_bucket", f'{label},le="+Inf"')
+        self._telemetry.count("engine_batch_rows_sum", label, size)
+        self._telemetry.count("engine_batch_rows_count", label)
+
+    def _prepare(self, batch: Sequence[_Waiting]) -> list[tuple[int, ReadyCase]]:
+        """Read and score, in a thread; what cannot be prepared fails again when its request decides."""
+        moments = {one.simulated or 0: list[_Waiting]() for one in batch}
+        for one in batch:
+            moments[one.simulated or 0].append(one)
+        cases = {one: case for at, items in moments.items() for one, case in self._prepare_at(at, items)}
+        return [(one.simulated or 0, cases[one]) for one in batch]
+
+    def _prepare_at(self, at: int, items: Sequence[_Waiting]) -> Iterator[tuple[_Waiting, ReadyCase]]:
+        questions = [one.question for one in items]
+        deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
+        cases = self.servant.prepare(questions, at=at, deadline=max(deadlines))
+        if len(items) > 1 and all(case.row is None for case in cases):  # one of them has failed all
+            single = zip(questions, deadlines, strict=True)
+            cases = [self.servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
+        return zip(items, cases, strict=True)
+
+    def describe(self) -> dict[str, Any]:
+        """How rows are scored, in words and numbers."""
+        return {**_row_us(self.servant), "runs": "in a thread", "rows_together": self.rows,
+                "window_ms": self.window_us / 1e3}  # fmt: skip
+
+
+class EngineQueues:
+    """Queues of the servants whose engines take long, by policy; none for the others."""
+
+    def __init__(self, clock: Clock, telemetry: Telemetry) -> None:
+        self._clock, self._telemetry = clock, telemetry
+        self._pool: ThreadPoolExecutor | None = None
+        self.by_policy: dict[str, EngineQueue] = {}
+
+    def follow(self, servants: Mapping[str, Servant]) -> None:
+        """Have a queue for each servant that needs one; requests in that of an earlier servant finish with it."""
+        queues = {}
+        for name, servant in servants.items():
+            if servant.policy.policy.batch is None and (servant.speed is None or servant.speed.alone_us <= THREAD_US):
+                continue
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="retrodict-engine")
+            before = self.by_policy.get(name)
+            queues[name] = (
+                before if before is not None and before.servant is servant
+                else EngineQueue(servant, self._pool, self._clock, self._telemetry)
+            )  # fmt: skip
+        self.by_policy = queues
+
+    def describe(self, policy: str, servant: Servant) -> dict[str, Any]:
+        """Where the engine of a policy is called, and with how many rows."""
+        queue = self.by_policy.get(policy)
+        return {**_row_us(servant), "runs": "on the loop"} if queue is None else queue.describe()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _rows_together(servant: Servant) -> int:
+    """Rows of one call: one where more would cost no less, or give other bits."""
+    speed = servant.speed
+    if speed is None or speed.together_us is None or speed.together_us >= speed.alone_us:
+        return 1
+    room = parse_duration(servant.policy.policy.deadline) / 4 / max(speed.together_us, 0.1)
+    return max(1, min(_ROWS, int(room)))
+
+
+def _row_us(servant: Servant) -> dict[str, Any]:
+    return {"row_us": None if servant.speed is None else round(servant.speed.alone_us, 1)}
+
+
+def _settle(one: _Waiting, result: tuple[int, ReadyCase] | Exception) -> None:
+    if one.ready.done():  # its caller was cancelled
+        return
+    if isinstance(result, Exception):
+        one.ready.set_exception(result)
+    else:
+        one.ready.set_result(result)

@@ -71,6 +71,13 @@ def test_a_time_must_be_near_ours(time, good):
             send(context=context)
 
 
+@pytest.mark.parametrize("value", ["LGA", "JFK", None, 5])
+def test_a_context_does_not_say_who_is_asked_about(value):
+    """It would be read in the place of the entity, while rules and record have the other."""
+    with pytest.raises(InputError, match=r"must be an entity or a value of the context, not both.*\['origin'\]"):
+        send(context={**GOOD["context"], "origin": value})
+
+
 def test_null_is_a_value():
     """A null key part is allowed: its features are null."""
     assert send(entities={"origin": None, "customer": 7})[0]["origin"] is None

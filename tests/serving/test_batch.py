@@ -22,6 +22,7 @@ from retrodict.decisions.replay import replay_decision
 from retrodict.features.online import OnlineFeatures
 from retrodict.models.artifact import ModelArtifact
 from retrodict.serving import Decider
+from retrodict.serving.batch import decode_batch
 from retrodict.serving.client import ask, ask_many
 from retrodict.workspace import Workspace
 
@@ -287,3 +288,60 @@ def test_an_id_that_another_call_holds_is_waited_for(project, monkeypatch):
     index.close()
     assert isinstance(one, RetryableError)
     assert not other.replayed
+
+
+@pytest.mark.parametrize(("body", "fits"), [
+    (b'{"requests":[%a]}', True), (b' {\n"requests" : [%a, %a] }\t', True), (b'{"\\u0072equests":[%a]}', True),
+    (b'{"requests":[%a],"requests":[%a,%a]}', False), (b'{"requests":[%a], "\\u0072equests":[%a]}', False),
+])  # fmt: skip
+def test_requests_must_stand_once(body, fits):
+    """The decoder takes the last of two lists; a name within a request is told of that one alone."""
+    twice = b'{"entities":{"depot":"north","depot":"south"}}'
+    text = body.replace(b"%a", json.dumps(GOOD).encode())
+    if not fits:
+        with pytest.raises(InputError, match="a name must stand once"):
+            decode_batch(text, 10, 10_000)
+        return
+    assert all(entry.question is not None for entry in decode_batch(text, 10, 10_000))
+    (entry,) = decode_batch(b'{"requests":[%s]}' % twice, 10, 10_000)
+    assert "a name must stand once" in str(entry.error)
+
+
+def test_a_request_of_a_batch_may_be_as_large_as_one_alone():
+    large = json.dumps({**GOOD, "key": "x" * 500})
+    least = len(large)
+    for limit, fits in ((least, True), (least - 1, False)):
+        first, second = decode_batch(f'{{"requests":[{large},{json.dumps(GOOD)}]}}'.encode(), 10, limit)
+        assert (first.error is None) is fits
+        assert second.error is None
+
+
+def test_what_is_in_the_log_is_answered_though_a_neighbour_had_no_turn_in_time(project, monkeypatch):
+    """504 for the whole body said that nothing was decided."""
+    from retrodict.serving import idempotency
+
+    monkeypatch.setattr(idempotency, "WAIT_S", 0.05)
+    deadline = [(b"retrodict-deadline", b"200"), (b"retrodict-time", b"2024-02-20T10:00Z")]
+
+    async def run():
+        client, index = Client(project), idempotency.RequestIndex(project, "decisions/9")
+        claim, holding = index.wait("held", ""), client.app.requests.hold
+
+        async def late(*args):
+            await asyncio.sleep(0.25)
+            claim.release()
+            return await holding(*args)
+
+        monkeypatch.setattr(client.app.requests, "hold", late)
+        body = {"requests": [{**GOOD, "request_id": name} for name in ("first", "held")]}
+        status, _, answer = await client.send("POST", BATCH, json.dumps(body).encode(), deadline)
+        index.close()
+        await client.close()
+        return status, json.loads(answer)["answers"]
+
+    status, (first, held) = asyncio.run(run())
+    assert status == 200
+    assert (first["status"], held["status"]) == (200, 504)
+    assert "within the deadline of the caller" in held["error"]
+    ids = [logged.record.request_id for logged in read_decisions(project)]
+    assert [name for name in ids if name in ("first", "held")] == ["first"]

@@ -90,9 +90,10 @@ def decode_body(body: bytes, form: type[Form], *, see: str, unique: bool = True)
         fields = form.__struct_fields__
         needed = [field.name for field in msgspec.structs.fields(form) if field.required]
         others = [name for name in fields if name not in needed]
+        optional = f"; it may have {', '.join(others)}" if others else ""
         raise InputError(
-            f"the body must be an object with {' and '.join(needed)}; it may have {', '.join(others)}, and no other "
-            "field; values must be text, numbers, true, false or null",
+            f"the body must be an object with {' and '.join(needed)}{optional}, and no other field; values must be "
+            "text, numbers, true, false or null",
             where=f"body, field {head!r}" if head in fields else "body",
             **form_fault(str(error).partition(" - at `")[0], fields, see),
         ) from error
@@ -191,6 +192,10 @@ class RequestSchema:
                 got=f"{len(unknown)} of other names",
                 remedy="Put other values into context",
             )
+        if double := request.context.keys() & self.entities.keys():
+            raise InputError("a name must be an entity or a value of the context, not both",
+                             where="body, field 'context'", got=sorted(double),
+                             remedy="Leave it out of the context")  # fmt: skip
         entities = _checked(request.entities, self._readers["entities"], "entities")
         context = dict(request.context)
         for value in context.values():

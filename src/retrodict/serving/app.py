@@ -231,7 +231,17 @@ _STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
 )  # fmt: skip
 
 
+class _LateError(RetryableError):
+    """The caller waits no longer."""
+
+
+_LATE = _LateError("a request of a batch must have its turn within the deadline of the caller", where="batch",
+                   got="one that waited for another call with its id", remedy="Ask again, or wait longer")  # fmt: skip
+
+
 def _status(error: RetrodictError) -> int:
+    if isinstance(error, _LateError):
+        return 504
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
@@ -377,18 +387,24 @@ class DecisionApp:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
             servant = find_servant(self.servants, request.parameter, where="address")
-            entries, simulated = decode_batch(body, self._limits.batch), self._simulated(request.scope)
+            entries, simulated = (
+                decode_batch(body, self._limits.batch, self._limits.body),
+                self._simulated(request.scope),
+            )
             at = self._clock.now() if simulated is None else simulated
             try:
                 if any(entry.request_id is not None for entry in entries):
                     await self.requests.opened()
                     claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
                     await asyncio.get_running_loop().run_in_executor(None, claiming)
-                await self._record_all(servant, entries, at, request)
+                limit = request.limit_ns()
+                await self._record_all(servant, entries, at, request, limit)
                 for entry in entries:
                     if entry.waits:
                         await self._wait_for(entry)
-                        await self._record_all(servant, [entry], at, request)
+                        if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
+                            entry.error = _LATE  # of this one: others are in the log by now
+                        await self._record_all(servant, [entry], at, request, limit)
             finally:
                 for entry in entries:
                     entry.release()
@@ -401,10 +417,12 @@ class DecisionApp:
         except RetryableError as error:
             entry.error, entry.waits = error, False
 
-    async def _record_all(self, servant: Servant, entries: Sequence[BatchItem], at: int, request: _Request) -> None:
+    async def _record_all(
+        self, servant: Servant, entries: Sequence[BatchItem], at: int, request: _Request, limit: int | None
+    ) -> None:
         """Decide what is open, and make it durable in one group."""
         fresh = [entry for entry in entries if entry.open]
-        times: dict[str, Any] = {"at": at, "arrived_ns": request.arrived, "limit_ns": request.limit_ns()}
+        times: dict[str, Any] = {"at": at, "arrived_ns": request.arrived, "limit_ns": limit}
         for _ in judge(servant, fresh, new_id=self._new_id, **times):
             await asyncio.sleep(0)
         written = [(entry.record, entry) for entry in fresh if entry.record is not None]

@@ -6,6 +6,7 @@ for all. A wrong one fails alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -15,12 +16,13 @@ from msgspec import structs
 
 from retrodict.core.errors import InputError, RetrodictError
 from retrodict.decisions.records import DecisionRecord
-from retrodict.decisions.requests import DecisionRequest, decode_body
+from retrodict.decisions.requests import DecisionRequest, check_unique, decode_body
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.serving.idempotency import Claim, RequestIndex, check_request_id, request_hash
 
 __all__ = ["BatchItem", "claim_all", "decode_batch", "judge"]
 
+_SHELL = re.compile(rb"""\s*\{\s*"requests"\s*:\s*(\[.*\])\s*\}\s*""", re.DOTALL)
 _TOGETHER = 100  # read and scored together, before other requests have their turn
 
 
@@ -74,8 +76,8 @@ class BatchItem:
             self.claim.release()
 
 
-def decode_batch(body: bytes, longest: int) -> list[BatchItem]:
-    """Requests of a body, each with its own error.
+def decode_batch(body: bytes, longest: int, largest: int) -> list[BatchItem]:
+    """Requests of a body, each with its own error: also one of more than ``largest`` bytes.
 
     Raises
     ------
@@ -86,7 +88,19 @@ def decode_batch(body: bytes, longest: int) -> list[BatchItem]:
     if not 0 < len(requests) <= longest:
         raise InputError(f"a batch must have 1 to {longest} requests", where="body, field 'requests'",
                          got=f"{len(requests)}", remedy="Send several batches")  # fmt: skip
-    return [_entry(bytes(raw)) for raw in requests]
+    _check_alone(body)
+    large = InputError(f"a request must have at most {largest} bytes", where="body, field 'requests'", got="more",
+                       remedy="Send less, or raise serving.max_body_bytes")  # fmt: skip
+    return [_entry(bytes(raw)) if len(bytes(raw)) <= largest else BatchItem(error=large) for raw in requests]
+
+
+def _check_alone(body: bytes) -> None:
+    """Refuse a body that has 'requests' twice: the decoder has taken the last one."""
+    shell = _SHELL.fullmatch(body)
+    try:
+        msgspec.json.decode(b"" if shell is None else shell[1], type=list[msgspec.Raw])
+    except msgspec.DecodeError:  # a second list follows, or the name is written with escapes
+        check_unique(body)
 
 
 def _entry(raw: bytes) -> BatchItem:

@@ -579,6 +579,10 @@ class Features(Namespace):
                              remedy="Pass --key once per key column, in that order")  # fmt: skip
         else:
             rows, where = pa.table({name: [value] for name, value in zip(entity.keys, key, strict=True)}), "key"
+        for name in entity.keys:
+            check_known(
+                name, rows.column_names, "subjects must have the entity's key columns", where=where, what="column"
+            )
         for view in readers.defined_views(self._workspace):
             table = view.source.table.name
             if view.key_columns == entity.keys and self._workspace.tables.history(table):

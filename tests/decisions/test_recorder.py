@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from retrodict.core.errors import IntegrityError, NotFoundError
+from retrodict.core.errors import IntegrityError, NotFoundError, RetryableError
 from retrodict.decisions.log import decisions_table, find_decision, read_decisions
 from retrodict.decisions.recorder import LogWriter, Recorder
 from retrodict.decisions.records import DecisionRecord, decode_record, encode_record
@@ -126,3 +126,33 @@ def test_decisions_as_a_table(project):
     assert table.column("a__b").to_pylist() == [2.0, 1.5]
     assert table.column("a__d").to_pylist() == [None, "x"]
     assert table.column("entity__origin").to_pylist() == ["JFK", "JFK"]
+
+
+def test_a_failing_index_of_request_ids_fails_only_whoever_has_one(project):
+    """Of a group, the caller with a claim gets the error, and its claim is let go of; the others are written."""
+
+    class Index:
+        def note(self, stream, first, claims):
+            raise RetryableError("the index must have room")
+
+    class Claim:
+        index, released = Index(), 0
+
+        def release(self):
+            self.released += 1
+
+    claim = Claim()
+
+    async def write():
+        recorder = Recorder(project)
+        results = await asyncio.gather(
+            recorder.write(encode_record(record(1))), recorder.write(encode_record(record(2)), claims=[claim]),
+            recorder.write(encode_record(record(3))), return_exceptions=True,
+        )  # fmt: skip
+        await recorder.close()
+        return results
+
+    results = asyncio.run(write())
+    assert [type(result).__name__ for result in results] == ["NoneType", "RetryableError", "NoneType"]
+    assert [item.record.id for item in read_decisions(project)] == [record(1).id, record(3).id]
+    assert claim.released == 1

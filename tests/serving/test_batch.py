@@ -345,3 +345,38 @@ def test_what_is_in_the_log_is_answered_though_a_neighbour_had_no_turn_in_time(p
     assert "within the deadline of the caller" in held["error"]
     ids = [logged.record.request_id for logged in read_decisions(project)]
     assert [name for name in ids if name in ("first", "held")] == ["first"]
+
+
+def test_an_id_of_a_wrong_one_is_free_at_once(project, monkeypatch):
+    """A later one with the same id waits for nobody."""
+    from retrodict.serving import idempotency
+
+    monkeypatch.setattr(idempotency, "WAIT_S", 0.0)  # no wait at all
+    with Decider(project) as decider:
+        values = {**GOOD["entities"], **GOOD["context"]}
+        wrong, one, other = decider.decide_many(
+            "promise", [{**values, "weight": "x"}, values, values], at=NOW, request_ids=["w"] * 3
+        )
+    assert isinstance(wrong, InputError)
+    assert (one.replayed, other.replayed, one.record) == (False, True, other.record)
+
+
+def test_waiting_for_an_id_ends_with_the_deadline(project):
+    """An item whose id another call holds is told so when the caller waits no longer, and not after five seconds."""
+    from retrodict.serving import idempotency
+
+    async def run():
+        client = Client(project)
+        other = idempotency.RequestIndex(project, "decisions/9")
+        claim = other.wait("busy", "")
+        body = json.dumps({"requests": [{**GOOD, "request_id": "busy"}, GOOD]}).encode()
+        sending = client.send("POST", BATCH, body, [(b"retrodict-deadline", b"1000")])
+        answer = await asyncio.wait_for(sending, idempotency.WAIT_S - 1)
+        claim.release()
+        other.close()
+        await client.close()
+        return answer
+
+    status, _, body = asyncio.run(run())
+    assert status == 200
+    assert [item["status"] for item in json.loads(body)["answers"]] == [409, 200]

@@ -1,6 +1,7 @@
 """The same question asked twice: one decision, whoever asks, in whatever process, whatever ends in between."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -334,3 +335,96 @@ def test_a_wrong_id_is_refused_in_process(project):
     """As over HTTP."""
     with Decider(project) as decider, pytest.raises(InputError, match="printable ASCII"):
         decider.decide("promise", VALUES, request_id="ü")
+
+
+def damage(index, how):
+    data = index / "data.mdb"
+    size = data.stat().st_size
+    if how == "cut":
+        os.truncate(data, 1 << 13)
+    elif how == "noise":
+        data.write_bytes(random.Random(1).randbytes(size))
+    elif how == "pages":
+        data.write_bytes(data.read_bytes()[: 1 << 13] + bytes(size - (1 << 13)))
+    else:
+        shutil.rmtree(index)
+        if how == "file":
+            index.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["cut", "noise", "pages", "file"])
+def test_a_damaged_index_is_made_again_from_the_log(root, tmp_path, how, caplog):
+    """At opening, whatever is wrong with it; the log says so, and no id is decided twice."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    with Workspace(folder) as workspace:
+        with Decider(workspace) as decider:
+            records = [decider.decide("promise", VALUES, request_id=f"id-{n}") for n in range(40)]
+        (index,) = workspace.config.path("stores.streams").glob(".requests-*")
+        damage(index, how)
+        for _ in range(2):
+            with Decider(workspace) as decider:
+                answers = [decider.answer("promise", VALUES, request_id=f"id-{n}") for n in range(40)]
+            assert answers == [(record, True) for record in records]
+    assert sum("made again from the log" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "file"])
+def test_an_index_that_is_lost_while_it_is_open_is_made_again_by_whoever_asks_first(root, tmp_path, how):
+    """All processes that have it open share the new one; each has an environment of its own."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    server = Server(folder, "--replay", "--no-consume")
+    with Workspace(folder) as workspace, Decider(workspace) as decider:
+
+        def mine(request_id):
+            return decider.answer("promise", VALUES, key="p1", at=NOW, request_id=request_id)
+
+        first = mine("a").record
+        assert send(server, REQUEST, "a")[2] == first.answer()
+        (index,) = workspace.config.path("stores.streams").glob(".requests-*")
+        damage(index, how)
+        second = send(server, REQUEST, "b")[2]
+        assert mine("b").record.answer() == second
+        assert mine("a") == (first, True)
+        third = mine("c").record
+        assert send(server, REQUEST, "c")[2] == third.answer()
+    server.stop()
+    assert [len(logged(folder, name)) for name in "abc"] == [1, 1, 1]
+
+
+FULL = """
+import resource, signal, sys
+from retrodict.core.errors import RetrodictError
+from retrodict.serving import Decider
+from retrodict.workspace import Workspace
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Workspace(sys.argv[1]) as workspace, Decider(workspace) as decider:
+    values = eval(sys.argv[2])
+    decider.decide("promise", values)
+    if sys.argv[3] == "open":
+        decider.decide("promise", values, request_id="before")
+    size = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, size[1]))
+    try:
+        index = decider._index()
+        index.note("decisions/0", 0, [index.claim(f"n{n}", "") for n in range(200)])
+    except RetrodictError as error:
+        print(type(error).__name__)
+    resource.setrlimit(resource.RLIMIT_FSIZE, size)
+    decider.decide("promise", values, request_id="after")
+    print(decider.answer("promise", values, request_id="after").replayed)
+"""
+
+
+@pytest.mark.parametrize("index", ["open", "new"])
+def test_an_index_without_room_refuses_for_now(root, tmp_path, index):
+    """An id is refused as something to try again, the process lives, and goes on once there is room."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    if index == "new":
+        for made in (folder / "state/streams").glob(".requests-*"):
+            shutil.rmtree(made)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(folder), repr(VALUES), index],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()) == (0, ["RetryableError", "True"]), done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -150,3 +151,77 @@ def test_the_number_of_a_state_changes_with_each_write_of_whichever_process(tmp_
     keys.put_many({b"a": b"1"})
     assert first[0] < second[0] < keys.get_revised([])[0]
     keys.close()
+
+
+REFUSED = """
+import resource, signal, sys
+from pathlib import Path
+from retrodict.core.errors import RetryableError
+from retrodict.stores.keys.lmdb import LmdbKeys
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+opened = LmdbKeys(Path(sys.argv[1]) / "opened")
+opened.put_many({b"a": b"1"})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for write in (
+    lambda: opened.put_many({b"k%d" % n: bytes(1000) for n in range(100)}),
+    lambda: LmdbKeys(Path(sys.argv[1]) / "new"),
+):
+    try:
+        write()
+    except RetryableError as error:
+        print(error.got)
+print(opened.get_many([b"a", b"k1"]))
+"""
+
+
+def test_a_disk_that_takes_no_more_is_told_and_kills_nobody(tmp_path):
+    """A write and an opening are refused as something to try again; what was there is read."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[:3] == ["Error", "OSError", "[b'1', None]"]
+
+
+def test_mapped_pages_are_on_disk(tmp_path):
+    """A hole in the table of readers would kill its process where the disk is full."""
+    keys = LmdbKeys(tmp_path)
+    status = (tmp_path / "lock.mdb").stat()
+    assert status.st_blocks * 512 >= status.st_size >= 1 << 16
+    keys.close()
+
+
+def test_a_store_that_was_cut_off_is_an_error_and_no_death(tmp_path):
+    """What lies beyond the end of the file is damage, where a read of it would kill the process."""
+    items = {b"k%04d" % number: bytes(100) for number in range(1000)}
+    keys = LmdbKeys(tmp_path)
+    keys.put_many(items)
+    keys.check_length()
+    keys.close()
+    os.truncate(tmp_path / "data.mdb", 1 << 14)
+    keys = LmdbKeys(tmp_path)
+    with pytest.raises(IntegrityError, match="as long as its pages"):
+        keys.check_length()
+    with pytest.raises(IntegrityError):
+        keys.get_many(list(items))
+    keys.close()
+
+
+def test_a_store_whose_folder_was_removed_no_longer_stands(tmp_path):
+    """Whoever has it open goes on with what is gone; opened again it is a new one, for both."""
+    folder = tmp_path / "keys"
+    keys = LmdbKeys(folder)
+    keys.put_many({b"a": b"1"})
+    assert keys.stands()
+    shutil.rmtree(folder)
+    assert not keys.stands()
+    again = LmdbKeys(folder)
+    assert (again.stands(), keys.stands()) == (True, False)
+    assert (again.get_many([b"a"]), keys.get_many([b"a"])) == ([None], [b"1"])
+    keys.close()
+    third = LmdbKeys(folder)
+    again.put_many({b"a": b"2"})
+    assert third.get_many([b"a"]) == [b"2"]
+    again.close()
+    third.close()

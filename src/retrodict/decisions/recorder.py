@@ -22,6 +22,7 @@ from retrodict.workspace import Workspace
 __all__ = ["LogWriter", "Recorder", "noting", "open_stream"]
 
 _MAX_WRITERS = 64
+_Group = list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]]  # records and their claims, per caller
 
 
 class LogWriter(Closing):
@@ -70,7 +71,7 @@ class Recorder:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.log = workspace, LogWriter(workspace)
-        self._waiting: list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]] = []
+        self._waiting: _Group = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
         self._task: asyncio.Task[None] | None = None
 
@@ -87,22 +88,25 @@ class Recorder:
         await done
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
-            records = [record for written, _, _ in group for record in written]
-            claims = [claim for written, owners, _ in group for claim in owners or [None] * len(written)] if any(
-                owners for _, owners, _ in group
-            ) else []  # fmt: skip
-            before = noting(self.log.stream, claims)
-            try:
-                await loop.run_in_executor(self._thread, self.log.append, records, before)
-            except Exception as error:  # noqa: BLE001  # handed to every waiting request
-                _settle(group, error)
-            else:
-                _settle(group, None)
-            for claim in filter(None, claims) if before is not None else ():
+            claims = [claim for written, owners, _ in group for claim in owners or [None] * len(written)]
+            error = await self._append(group, claims)
+            if error is not None and any(claims):  # what failed may be their index, which the others do not need
+                _settle([member for member in group if any(member[1])], error)
+                group = [member for member in group if not any(member[1])]
+                error = await self._append(group, ()) if group else None
+            _settle(group, error)
+            for claim in filter(None, claims):
                 claim.release()
+
+    async def _append(self, group: _Group, claims: Sequence[Any]) -> Exception | None:
+        records, before = [record for written, _, _ in group for record in written], noting(self.log.stream, claims)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.log.append, records, before)
+        except Exception as error:  # noqa: BLE001  # handed to every waiting request
+            return error
+        return None
 
     async def close(self) -> None:
         """Finish what waits, close the segment and seal it, release the stream."""
@@ -118,7 +122,7 @@ def noting(stream: str, claims: Sequence[Any]) -> Callable[[int], None] | None:
     return None if index is None else lambda first: index.note(stream, first, claims)
 
 
-def _settle(group: list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]], error: Exception | None) -> None:
+def _settle(group: _Group, error: Exception | None) -> None:
     for _, _, done in group:
         if done.cancelled():
             continue

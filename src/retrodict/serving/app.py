@@ -42,7 +42,7 @@ from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
 from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.engine_queue import DroppedError, EngineQueue, EngineQueues
 from retrodict.serving.events import EventInlet
-from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, check_request_id, request_hash
+from retrodict.serving.idempotency import WAIT_S, RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
 
@@ -401,7 +401,7 @@ class DecisionApp:
                 await self._record_all(servant, entries, at, request, limit)
                 for entry in entries:
                     if entry.waits:
-                        await self._wait_for(entry)
+                        await self._wait_for(entry, request.arrived, limit)
                         if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
                             entry.error = _LATE  # of this one: others are in the log by now
                         await self._record_all(servant, [entry], at, request, limit)
@@ -410,9 +410,10 @@ class DecisionApp:
                     entry.release()
         return _Answer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
 
-    async def _wait_for(self, entry: BatchItem) -> None:
+    async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
+        left_s = WAIT_S if limit is None else max(0.0, (limit + arrived - perf_counter_ns()) / 1e9)
         try:
-            claim = await self.requests.hold(entry.request_id or "", entry.content)
+            claim = await self.requests.hold(entry.request_id or "", entry.content, left_s)
             await asyncio.get_running_loop().run_in_executor(None, entry.take, claim)
         except RetryableError as error:
             entry.error, entry.waits = error, False

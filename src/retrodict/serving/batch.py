@@ -158,6 +158,7 @@ def judge(
                 )  # fmt: skip
             except InputError as error:
                 entry.error = error
+                entry.release()  # a later one with its id need not wait for the end of the batch
                 continue
             if entry.request_id is not None:
                 record = structs.replace(record, request_id=entry.request_id, request_hash=entry.content)

@@ -12,18 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from threading import Lock
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, ConfigurationError, InputError, RefusedError, RetryableError
+from retrodict.core.errors import (
+    BusyError,
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    RefusedError,
+    RetryableError,
+)
 from retrodict.core.identity import canonical_json, digest, ulid_number
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.records import DecisionRecord, Value, decode_record
@@ -40,6 +49,7 @@ __all__ = ["Claim", "RequestIndex", "RequestUnderWayError", "check_request_id", 
 WAIT_S = 5.0
 """Seconds that a call waits for another one with its id."""
 
+_log = logging.getLogger(__name__)
 _TAIL_S = 2.0  # in which whoever opens a stream has cut off what its last writer left half written
 _LONGEST = 200
 _BUILD_S = 600.0
@@ -131,23 +141,81 @@ class RequestIndex(Closing):
         self._kept = parse_duration(workspace.config["serving.request_ids_kept"])
         self._root = workspace.config.path("stores.streams")
         self._mutex, self._held = Lock(), set[int]()
+        self._opening, self._replaced = Lock(), list[LmdbKeys]()
         self._keys: LmdbKeys | None = None
         self._descriptor, self._unswept = -1, 0
 
     def open(self) -> LmdbKeys:
-        """Open the index; after a loss of power it is made again from the log, about 0.3 s per 100,000 decisions."""
-        with self._mutex:
-            if self._keys is None:
-                name = f".requests-{(this_boot() or bytes(16)).hex()}"
-                make_folder(self._root)
-                keys = LmdbKeys(self._root / name, synced=False)
-                if keys.get_many([_READY]) == [None]:
-                    with FileLock(self._root / ".requests.made", where="index of request ids", timeout_s=_BUILD_S):
-                        if keys.get_many([_READY]) == [None]:
-                            self._make(keys, name)
-                self._descriptor = os.open(self._root / ".requests.lock", os.O_RDWR | os.O_CREAT, 0o644)
-                self._keys = keys
-        return self._keys
+        """Open the index, or take the one that it is now.
+
+        It is made from the log, about 0.3 s per 100,000 decisions, after a loss of power, and where its folder was
+        removed or cannot be read.
+
+        Raises
+        ------
+        RetryableError
+            If the disk has no room for it.
+        """
+        with self._opening:
+            if self._keys is not None and self._keys.stands():
+                return self._keys
+            try:
+                keys = self._ready()
+                if self._descriptor < 0:
+                    self._descriptor = os.open(self._root / ".requests.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            except BusyError:
+                raise
+            except (OSError, ConfigurationError) as error:
+                raise _unusable(type(error).__name__) from error
+            if self._keys is not None:
+                self._replaced.append(self._keys)  # other threads may be inside of it
+            self._keys = keys
+        return keys
+
+    def _ready(self) -> LmdbKeys:
+        """Index of this boot, made if there is none that can be read."""
+        path = self._root / f".requests-{(this_boot() or bytes(16)).hex()}"
+        make_folder(self._root)
+        with self._making():
+            try:
+                return self._read(path)
+            except (IntegrityError, FileExistsError, NotADirectoryError) as error:
+                self._put_aside(path, error)
+            return self._read(path)
+
+    def _read(self, path: Path) -> LmdbKeys:
+        keys = LmdbKeys(path, synced=False)
+        try:
+            keys.check_length()
+            if keys.get_many([_READY]) == [None]:
+                self._make(keys, path.name)
+        except BaseException:
+            keys.close()
+            raise
+        return keys
+
+    def _making(self) -> FileLock:
+        return FileLock(self._root / ".requests.made", where="index of request ids", timeout_s=_BUILD_S)
+
+    def _put_aside(self, path: Path, error: Exception) -> None:
+        _log.error("the index of request ids cannot be read, so it is made again from the log: %s", error)
+        aside = self._root / ".requests.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.unlink(missing_ok=True)
+        path.rename(aside)
+
+    @contextmanager
+    def _using(self, keys: LmdbKeys) -> Iterator[None]:
+        """Put an index aside that turns out to be damaged; whoever comes next makes it again."""
+        try:
+            yield
+        except IntegrityError as error:
+            with self._making():
+                if keys.stands():
+                    self._put_aside(keys.path, error)
+            raise _unusable("a damaged index", "Send the same request again") from error
+        except ConfigurationError as error:  # its map is full
+            raise _unusable("a full index", "Keep ids for a shorter time") from error
 
     def _make(self, keys: LmdbKeys, name: str) -> None:
         for folder in self._root.glob(".requests-*"):
@@ -181,7 +249,9 @@ class RequestIndex(Closing):
 
     def claim(self, request_id: str, content: str) -> Claim | None:
         """Hold an id, if no other call holds it; ``content`` is the :func:`request_hash`."""
-        keys, name = self._keys or self.open(), _name(request_id)
+        name = _name(request_id)
+        if self._descriptor < 0:
+            self.open()
         slot = int.from_bytes(name[:8], "big") >> 2  # two ids of one slot wait for each other, and that is all
         with self._mutex:
             if slot in self._held:
@@ -194,32 +264,48 @@ class RequestIndex(Closing):
                 self._held.discard(slot)
             return None
         claim = Claim(self, request_id, content, slot)
-        value = keys.get_many([b"i" + name])[0]
-        if value is not None:
-            moment, offset = _PLACE.unpack_from(value)
-            if moment >= self._clock.now() - self._kept:
-                claim.place = (value[_PLACE.size :].decode(), offset)
+        try:
+            claim.place = self._place(name)
+        except BaseException:
+            claim.release()
+            raise
         return claim
+
+    def _place(self, name: bytes) -> tuple[str, int] | None:
+        keys = self._standing() or self.open()  # which may be another one since the id is held
+        with self._using(keys):
+            value = keys.get_many([b"i" + name])[0]
+        if value is None:
+            return None
+        moment, offset = _PLACE.unpack_from(value)
+        return (value[_PLACE.size :].decode(), offset) if moment >= self._clock.now() - self._kept else None
+
+    def _standing(self) -> LmdbKeys | None:
+        """The open index, unless its folder was removed or replaced."""
+        keys = self._keys
+        return keys if keys is not None and keys.stands() else None
 
     async def opened(self) -> None:
         """Open the index beside the event loop; RequestUnderWayError if that takes longer than ``WAIT_S``."""
-        if self._keys is None:
+        if self._standing() is None:
             opening = asyncio.get_running_loop().run_in_executor(None, self.open)
             try:
                 await asyncio.wait_for(asyncio.shield(opening), WAIT_S)
             except TimeoutError:
                 raise _under_way("an index that is made again") from None
 
-    async def hold(self, request_id: str, content: str) -> Claim:
+    async def hold(self, request_id: str, content: str, limit_s: float | None = None) -> Claim:
         """Hold an id as soon as no other call does.
+
+        ``limit_s`` is how long the caller waits, if that is shorter than ``WAIT_S``.
 
         Raises
         ------
         RequestUnderWayError
-            If another still holds it after ``WAIT_S``.
+            If another still holds it after that.
         """
         await self.opened()
-        end, pause = time.monotonic() + WAIT_S, 0.001
+        end, pause = time.monotonic() + (WAIT_S if limit_s is None else min(WAIT_S, limit_s)), 0.001
         while (claim := self.claim(request_id, content)) is None:
             if time.monotonic() > end:
                 raise _under_way()
@@ -251,21 +337,16 @@ class RequestIndex(Closing):
 
     def note(self, stream: str, first: int, claims: Sequence[Claim | None]) -> None:
         """Note where the records of claims are about to be written: from an offset on, in this order."""
-        keys, now, items = self._keys or self.open(), self._clock.now(), dict[bytes, bytes | None]()
+        keys, now, items = self._standing() or self.open(), self._clock.now(), dict[bytes, bytes | None]()
         for offset, claim in enumerate(claims, first):
             if claim is not None:
                 items |= _entry(claim.request_id, now, stream, offset)
         self._unswept += len(items) // 2
-        if self._unswept >= _SWEEP:
-            items = {**self._over(keys, now - self._kept, 2 * self._unswept), **items}
-            self._unswept = 0
-        try:
+        with self._using(keys):
+            if self._unswept >= _SWEEP:
+                items = {**self._over(keys, now - self._kept, 2 * self._unswept), **items}
+                self._unswept = 0
             keys.put_many(items, durable=False)
-        except ConfigurationError as error:
-            raise RetryableError(
-                "the index of request ids must have room", where="serving.request_ids_kept", got="a full index",
-                remedy="Keep ids for a shorter time",
-            ) from error  # fmt: skip
 
     def _over(self, keys: LmdbKeys, oldest: int, limit: int) -> dict[bytes, bytes | None]:
         """Oldest entries whose time is over, to be removed."""
@@ -298,11 +379,13 @@ class RequestIndex(Closing):
 
     def close(self) -> None:
         """Let go of everything; a second call does nothing."""
-        with self._mutex:
-            if self._keys is not None:
-                self._keys.close()
+        with self._opening:
+            for keys in [*self._replaced, *([] if self._keys is None else [self._keys])]:
+                keys.close()
+            self._replaced.clear()
+            if self._descriptor >= 0:
                 os.close(self._descriptor)
-                self._keys, self._descriptor = None, -1
+            self._keys, self._descriptor = None, -1
 
 
 def _name(request_id: str) -> bytes:
@@ -320,3 +403,7 @@ def _under_way(got: str = "a call under way") -> RequestUnderWayError:
         "the call that came first with this request id must have its answer", where="request id",
         got=got, remedy="Send the same request again in a second",
     )  # fmt: skip
+
+
+def _unusable(got: str, remedy: str = "Make room on the disk, and send the same request again") -> RetryableError:
+    return RetryableError("the index of request ids must take new ids", where="request id", got=got, remedy=remedy)

@@ -32,13 +32,14 @@ from retrodict.core.errors import (
     RetrodictError,
     RetryableError,
 )
-from retrodict.stores._durable import make_folder
+from retrodict.stores._durable import closing, make_folder
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys.base import KeyStore, SnapshotReads, check_keys
 
 __all__ = ["LmdbKeys"]
 
 _READERS = 1022
+_READER_TABLE = 1 << 16  # bytes of the lock file for so many readers
 _SPARE = 32
 _PAGE_HEAD, _NODE_HEAD = 16, 8  # bytes before the places of a page's items, and before each key
 _FEW = 3  # items of a page that is filled whole
@@ -54,6 +55,7 @@ class _Shared:
         make_folder(path)
         self.path, self.users = path, 0
         self.deciding: set[int] = set()  # threads inside a write, to refuse a nested one instead of hanging
+        _reserve(path, path / "lock.mdb", _READER_TABLE)
         try:
             self.env = lmdb.open(
                 str(path), map_size=map_size, metasync=False, sync=synced, max_readers=_READERS, max_spare_txns=_SPARE
@@ -61,7 +63,38 @@ class _Shared:
         except lmdb.Error as error:
             raise _translated(error, path) from error
         self.page: int = self.env.stat()["psize"]
+        data = path / "data.mdb"
+        self.file = _file(data)
+        needed = (self.env.info()["last_pgno"] + 1) * self.page
+        self.short = data.stat().st_size < needed
+        try:
+            _reserve(path, data, needed)
+        except RetrodictError:
+            self.env.close()
+            raise
         self.env.reader_check()  # slots of readers that died would keep old pages alive
+        self._data = str(data)
+
+    def stands(self) -> bool:
+        return _file(self._data) == self.file
+
+
+def _reserve(path: Path, file: Path, size: int) -> None:
+    """Have the bytes of a mapped file on disk: a process that touches one that is not, or beyond the end, is killed."""
+    try:
+        with closing(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)) as descriptor:
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _file(file: Path | str) -> tuple[int, int] | None:
+    """What a name stands for; None for nothing."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _OPEN: dict[Path, _Shared] = {}
@@ -81,6 +114,13 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _refused(path: Path, error: Exception) -> RetryableError:
+    return RetryableError(
+        "the disk must take the pages of the key store; nothing of this write was stored",
+        where=f"key store {path.name}", got=type(error).__name__, remedy="Make room on the disk, and try again",
+    )  # fmt: skip
 
 
 def _translated(error: lmdb.Error, path: Path) -> RetrodictError:
@@ -107,13 +147,16 @@ def _translated(error: lmdb.Error, path: Path) -> RetrodictError:
             remedy="Try again, or end long scans",
             got="one more",
         )
-    if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError | lmdb.VersionMismatchError):
+    if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError | lmdb.VersionMismatchError
+                  | lmdb.PanicError):  # fmt: skip
         return IntegrityError(
             f"the file must be an intact key store ({error})",
             where=where,
             remedy="Restore or rebuild it",
             got="a damaged one",
         )
+    if isinstance(error, lmdb.DiskError) or (type(error) is lmdb.Error and getattr(error, "code", 0) > 0):
+        return _refused(path, error)  # LMDB's own codes are negative, the system's are not
     return InternalError(
         "LMDB must take the call", where=where, got=type(error).__name__, remedy="Report it with the version of lmdb"
     )
@@ -141,6 +184,8 @@ class LmdbKeys(KeyStore, SnapshotReads):
     ------
     IntegrityError
         If the folder holds something that is no key store.
+    RetryableError
+        If the disk has no room for the pages that are mapped.
 
     Examples
     --------
@@ -159,13 +204,31 @@ class LmdbKeys(KeyStore, SnapshotReads):
             if any(shared.path == self._path for shared in _INHERITED):
                 _across_fork(self._path)
             shared = _OPEN.get(self._path)
-            if shared is None:
+            if shared is None or not shared.stands():
                 shared = _OPEN[self._path] = _Shared(self._path, map_size, synced)
             shared.users += 1
         self._shared = shared
         # Reads call this with no check before it: a closed or inherited store gets a function that raises.
         self._begin: Callable[..., lmdb.Transaction[Any]] = shared.env.begin
         _STORES.add(self)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the store."""
+        return self._path
+
+    def check_length(self) -> None:
+        """IntegrityError if its file was cut off before it was opened.
+
+        Or its last pages were free and never written: only for a store that can be made again.
+        """
+        if self._shared.short:
+            raise IntegrityError("the file must be as long as its pages", where=f"key store {self._path.name}",
+                                 got="a shorter one", remedy="Rebuild it")  # fmt: skip
+
+    def stands(self) -> bool:
+        """Whether its folder still holds the file that is open; about a microsecond."""
+        return self._shared.stands()
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return self.get_revised(keys)[1]
@@ -242,7 +305,8 @@ class LmdbKeys(KeyStore, SnapshotReads):
         with _OPEN_LOCK:
             self._shared.users -= 1
             if self._shared.users == 0:
-                del _OPEN[self._path]
+                if _OPEN.get(self._path) is self._shared:
+                    del _OPEN[self._path]
                 self._shared.env.sync(True)
                 self._shared.env.close()
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -259,6 +259,28 @@ def test_a_crash_loop_is_reported_and_ends_the_server_when_nobody_answers(start)
     output, _ = server.process.communicate(timeout=40)
     assert server.process.returncode == 1
     assert "5 times within 60 s, and no other answers" in json.loads(output)["error"]["message"]
+
+
+def test_a_worker_that_is_being_started_keeps_the_server(start):
+    """The fifth death of one while the other is not back yet: within seconds it is, and the server stays."""
+    server = start()
+    first, second = (worker["pid"] for worker in workers_of(server))
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: second not in children(server.process.pid))
+    kill_again_and_again(server, {first}, 3)
+    second = wait_for(lambda: [w["pid"] for w in workers_of(server) if w["up"] and w["restarts"] == 4])[0]
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: set(children(server.process.pid)) - {first, second})  # the next one starts, for a second or more
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: second not in children(server.process.pid))
+
+    def back():
+        assert server.process.poll() is None
+        with suppress(OSError, HTTPException):
+            return server.decide()[0] == 200
+
+    wait_for(back)
+    assert [worker["up"] for worker in workers_of(server)] == [True, False]
 
 
 def test_a_worker_that_cannot_begin_ends_the_server_with_its_message(start, root):

@@ -2,8 +2,8 @@
 
 The supervisor answers nothing. It holds the listening socket, the memory in which workers publish, and what there is
 once per server: the feature consumer and the health of features. A worker that dies is replaced at once. One that dies
-again and again is tried every half a minute, which logs, status and readiness say, as long as another one answers; when
-none does, the server ends with an error rather than stay as a port behind which nobody is.
+again and again is tried every half a minute, which logs, status and readiness say, as long as another one answers or
+starts; when none does, the server ends with an error rather than stay as a port behind which nobody is.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class _Place:
     slot: int
     process: Process | None = None
     up: bool = False
+    paused: bool = False
     restarts: int = 0
     deaths: list[float] = field(default_factory=list)
     problem: str | None = None
@@ -137,9 +138,11 @@ class Supervisor:
             _log.error("worker %d (process %d) %s%s: %s", place.slot, pid, how, often, again)
             self.publish()
             if failing:
+                place.paused = True
                 self._check_others(how)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _PAUSE_S)
+                place.paused = False
 
     async def _live(self, place: _Place) -> tuple[int, int]:
         """Start a worker and wait until it ended; its process id and exit code, negative for a signal."""
@@ -180,7 +183,7 @@ class Supervisor:
         self.publish()
 
     def _check_others(self, how: str) -> None:
-        if not any(place.up for place in self._places):
+        if all(place.paused for place in self._places):  # one that is being started may answer within seconds
             raise RetryableError(
                 f"a worker must not die {_MOST_DEATHS} times within {_WITHIN_S:.0f} s, and no other answers",
                 where=f"{len(self._places)} workers",

@@ -16,13 +16,7 @@ from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.project.arguments import Time, instant
-from retrodict.project.feature_frames import (
-    FeatureNames,
-    FrameOptions,
-    FrameRequest,
-    frames_in_order,
-    named_features,
-)
+from retrodict.project.feature_frames import FeatureNames, FrameOptions, FrameRequest, frames_in_order, named_features
 from retrodict.project.feature_reports import (
     DerivedDetails,
     FeatureChanges,
@@ -580,9 +574,7 @@ class Features(Namespace):
         else:
             rows, where = pa.table({name: [value] for name, value in zip(entity.keys, key, strict=True)}), "key"
         for name in entity.keys:
-            check_known(
-                name, rows.column_names, "subjects must have the entity's key columns", where=where, what="column"
-            )
+            check_known(name, rows.column_names, "subjects must have the entity's keys", where=where, what="column")
         for view in readers.defined_views(self._workspace):
             table = view.source.table.name
             if view.key_columns == entity.keys and self._workspace.tables.history(table):

@@ -591,6 +591,20 @@ def project_runs(project: Project, kind: str | None):
     return list_runs(project.workspace, kinds=(kind,) if kind else LISTED)
 
 
+@pytest.mark.parametrize("auto", [False, True])
+def test_estimators_are_compared_beside_a_recipe_that_searches(tmp_path, auto):
+    """Each as it comes, without the search and its budget, which none of them has."""
+    make(tmp_path).close()
+    if auto:
+        written = 'Recipe("logistic", RandomSplit(), tune=Tune(trials=5, folds=2))'
+        text = (tmp_path / "definitions.py").read_text().replace(written, 'Recipe("auto", RandomSplit(), budget="10s")')
+        (tmp_path / "definitions.py").write_text(text)
+    with Project(tmp_path) as project:
+        assert (project.definitions.get(Model, "loan").recipe.estimator == "auto") is auto
+        compared = project.models.compare("loan", estimators=["logistic", "decision_tree"], folds=3)
+        assert [len(trial.folds) for trial in compared.trials] == [3, 3], [trial.error for trial in compared.trials]
+
+
 def test_what_is_said_at_the_call_holds_over_the_recipe_and_is_replayed(tmp_path):
     with make(tmp_path) as project:
         run = project.tune("loan", trials=3, metric="auc")

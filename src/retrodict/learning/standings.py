@@ -32,6 +32,8 @@ from retrodict.workspace import Workspace
 
 __all__ = ["EstimatorComparison", "Leaderboard", "Standing", "Trial", "compare_estimators", "leaderboard"]
 
+# Of the model's recipe an estimator is compared without: what belongs to the recipe's own, and a search.
+_ALONE: dict[str, Any] = {"params": {}, "threshold": None, "start_from": None, "tune": None, "budget": None}
 _USUAL = (
     "logistic",
     "linear",
@@ -262,11 +264,7 @@ def compare_estimators(
         began = perf_counter()
         try:
             complete = hasattr(estimator, "estimator") and hasattr(estimator, "calibrate")
-            entry = (
-                estimator
-                if complete
-                else replace(recipe, estimator=estimator, params={}, threshold=None, start_from=None)
-            )
+            entry = estimator if complete else replace(recipe, estimator=estimator, **_ALONE)
             rows, (outputs,) = out_of_fold([(label, entry)], problem, training, lambda *_: None, pairs)
             values = tuple(_by_fold(problem.train, rows, outputs, pairs, metric))
             trials.append(Trial(label, *_mean(values), values, perf_counter() - began))

@@ -133,8 +133,8 @@ SETTINGS: Mapping[str, Setting] = {
         256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),
     "serving.max_wait": Setting(
-        "25ms",
-        "a duration such as '25ms'",
+        "250ms",  # a pause of the disk or of a batch is no overload
+        "a duration such as '250ms'",
         _is_duration,
         "How long a request may wait for its turn; those that waited longer are answered 429",
     ),

@@ -40,7 +40,7 @@ from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
 from retrodict.serving.connection import ARRIVED, COMPLETE
-from retrodict.serving.engine_queue import DroppedError, EngineQueue, EngineQueues
+from retrodict.serving.engine_queue import DroppedError, EngineQueues
 from retrodict.serving.events import EventInlet
 from retrodict.serving.idempotency import WAIT_S, RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.services import ServedFeatures
@@ -85,7 +85,7 @@ class Limits:
 
     body: int
     in_flight: int
-    wait: int = 25_000
+    wait: int = 250_000
     events_body: int = 4 << 20
     batch: int = 1_000
     batch_body: int = 4 << 20
@@ -226,22 +226,19 @@ def _find_route(method: str, path: str) -> tuple[_Handler, str]:
     return methods[method], parameter
 
 
-_STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
-    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (RetryableError, 503),
-)  # fmt: skip
-
-
 class _LateError(RetryableError):
     """The caller waits no longer."""
 
 
+_STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
+    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (_LateError, 504),
+    (RetryableError, 503),
+)  # fmt: skip
 _LATE = _LateError("a request of a batch must have its turn within the deadline of the caller", where="batch",
                    got="one that waited for another call with its id", remedy="Ask again, or wait longer")  # fmt: skip
 
 
 def _status(error: RetrodictError) -> int:
-    if isinstance(error, _LateError):
-        return 504
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
@@ -336,20 +333,19 @@ class DecisionApp:
             request_id = _header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
-            queue = self.engines.by_policy.get(request.parameter)
-            record = await self._judge_queued(queue, request, question) if queue else self._judge(request, question)
+            record = await self._judge(request, question)
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
             self._observe(record, request.arrived, before)
         return _Answer(_json.encode(record.answer()))
 
-    async def _judge_queued(self, queue: EngineQueue, request: _Request, question: DecisionRequest) -> DecisionRecord:
-        return await queue.decide(
-            question, new_id=self._new_id, simulated=self._simulated(request.scope), arrived_ns=request.arrived,
-            limit_ns=request.limit_ns(), has_left=request.has_left,
-        )  # fmt: skip
-
-    def _judge(self, request: _Request, question: DecisionRequest) -> DecisionRecord:
+    async def _judge(self, request: _Request, question: DecisionRequest) -> DecisionRecord:
+        queue = self.engines.by_policy.get(request.parameter)
+        if queue is not None:
+            return await queue.decide(
+                question, new_id=self._new_id, simulated=self._simulated(request.scope), arrived_ns=request.arrived,
+                limit_ns=request.limit_ns(), has_left=request.has_left,
+            )  # fmt: skip
         at = self._moment(request.scope)
         servant = find_servant(self.servants, request.parameter, where="address")
         limit = request.limit_ns()
@@ -368,8 +364,7 @@ class DecisionApp:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
                 return _Answer(_json.encode(record.answer()), headers=_REPLAYED)
-            queue = self.engines.by_policy.get(request.parameter)
-            record = await self._judge_queued(queue, request, question) if queue else self._judge(request, question)
+            record = await self._judge(request, question)
         except BaseException:
             claim.release()
             raise
@@ -387,10 +382,8 @@ class DecisionApp:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
             servant = find_servant(self.servants, request.parameter, where="address")
-            entries, simulated = (
-                decode_batch(body, self._limits.batch, self._limits.body),
-                self._simulated(request.scope),
-            )
+            entries = decode_batch(body, self._limits.batch, self._limits.body)
+            simulated = self._simulated(request.scope)
             at = self._clock.now() if simulated is None else simulated
             try:
                 if any(entry.request_id is not None for entry in entries):

@@ -91,7 +91,7 @@ def decode_batch(body: bytes, longest: int, largest: int) -> list[BatchItem]:
     _check_alone(body)
     large = InputError(f"a request must have at most {largest} bytes", where="body, field 'requests'", got="more",
                        remedy="Send less, or raise serving.max_body_bytes")  # fmt: skip
-    return [_entry(bytes(raw)) if len(bytes(raw)) <= largest else BatchItem(error=large) for raw in requests]
+    return [_entry(raw) if len(raw) <= largest else BatchItem(error=large) for raw in map(bytes, requests)]
 
 
 def _check_alone(body: bytes) -> None:

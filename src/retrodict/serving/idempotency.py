@@ -38,7 +38,7 @@ from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.records import DecisionRecord, Value, decode_record
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.stores._durable import make_folder
-from retrodict.stores._locks import FileLock
+from retrodict.stores._locks import FileLock, lock_range
 from retrodict.stores._ownership import Closing
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams._layout import this_boot
@@ -56,7 +56,6 @@ _BUILD_S = 600.0
 _SWEEP = 256  # ids between two looks for those whose time is over
 _READY = b"ready"
 _NEEDLE = b"request_id"
-_LOCK = struct.Struct("hh4xqqi4x")  # struct flock, on every 64-bit Linux
 _PLACE = struct.Struct(">qq")  # time and offset; the name of the stream follows
 
 
@@ -331,7 +330,7 @@ class RequestIndex(Closing):
             self._held.discard(slot)
 
     def _lock(self, kind: int, slot: int) -> None:
-        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, slot, 1, 0))
+        lock_range(self._descriptor, fcntl.F_OFD_SETLK, kind, slot, 1)
 
     # noting and finding ----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import time
 import weakref
 from contextlib import suppress
@@ -19,6 +20,7 @@ from retrodict.core.errors import BusyError
 from retrodict.stores._durable import make_folder
 from retrodict.stores._ownership import Closing
 
+_RANGE = struct.Struct("hh4xqqi4x")  # struct flock, on every 64-bit Linux
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
@@ -89,3 +91,23 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def lock_range(descriptor: int, command: int, kind: int, start: int = 0, length: int = 0) -> int:
+    """Lock bytes of an open file, let go of them, or ask who holds them; the kind of lock that stands in the way.
+
+    The lock is the open file's, and ends with its last descriptor, also after ``kill -9``. BlockingIOError where
+    another open file holds some of them.
+
+    Parameters
+    ----------
+    descriptor : int
+    command : int
+        ``fcntl.F_OFD_SETLK`` or ``F_OFD_GETLK``.
+    kind : int
+        ``fcntl.F_RDLCK``, ``F_WRLCK`` or ``F_UNLCK``.
+    start, length : int, default 0
+        A length of 0 is up to the end, wherever that is.
+    """
+    answer = fcntl.fcntl(descriptor, command, _RANGE.pack(kind, os.SEEK_SET, start, length, 0))
+    return int(_RANGE.unpack(answer)[0])

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from retrodict.stores._durable import closing, make_folder, open_file
+from retrodict.stores._locks import lock_range
 from retrodict.workspace.workspace import Workspace
 
 __all__ = ["announce_server", "is_served"]
-
-_LOCK = struct.Struct("hh4xqqi4x")  # struct flock, on every 64-bit Linux
 
 
 def _path(workspace: Workspace) -> Path:
@@ -30,7 +28,7 @@ def announce_server(workspace: Workspace) -> Iterator[None]:
     """Be known as a server of the project for as long as the block, or the process, lasts."""
     make_folder(_path(workspace).parent)
     with closing(open_file(_path(workspace), os.O_RDONLY | os.O_CREAT)) as descriptor:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        lock_range(descriptor, fcntl.F_OFD_SETLK, fcntl.F_RDLCK)
         yield
 
 
@@ -38,8 +36,6 @@ def is_served(workspace: Workspace) -> bool:
     """Whether a server of the project runs, on this machine or one that shares its folder's locks."""
     try:
         with closing(open_file(_path(workspace))) as descriptor:
-            question = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+            return lock_range(descriptor, fcntl.F_OFD_GETLK, fcntl.F_WRLCK) != fcntl.F_UNLCK
     except OSError:  # no server has ever run here
         return False
-    return bool(_LOCK.unpack(answer)[0] != fcntl.F_UNLCK)

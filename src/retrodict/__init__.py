@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from retrodict.core.breakers import breaker
+    from retrodict.core.retries import retry
     from retrodict.data.definitions import Check, Table
     from retrodict.data.sources import Source
     from retrodict.decisions.definitions import Policy, Rule
@@ -70,15 +72,19 @@ __all__ = [
     "Window",
     "__version__",
     "agg",
+    "breaker",
     "columns",
     "derived",
     "latest",
+    "retry",
     "step",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "core.breakers": ("breaker",),
+        "core.retries": ("retry",),
         "data.definitions": ("Check", "Table"),
         "data.sources": ("Source",),
         "features.definitions": ("Entity", "FeatureService", "FeatureView", "Window", "agg", "columns", "latest"),

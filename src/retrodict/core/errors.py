@@ -10,7 +10,9 @@
     │   └── MissingExtraError (ImportError)  install the extra that the message names        exit 2
     ├── RefusedError                       a check, gate or approval said no                 exit 1
     ├── RetryableError                     nothing is wrong with the call: try again later   exit 1
-    │   └── BusyError (BlockingIOError)    another holds it; the message says who, if known   exit 1
+    │   ├── BusyError (BlockingIOError)    another holds it; the message says who, if known   exit 1
+    │   ├── AttemptsError                  it failed every time; the last error is with it   exit 1
+    │   └── OpenBreakerError               it failed so often that it is not called now      exit 1
     ├── IntegrityError                     stored bytes are not what was written             exit 1
     └── InternalError (RuntimeError)       a promise of ours is broken: please report        exit 1
 
@@ -25,6 +27,7 @@ from collections.abc import Collection, Iterable
 from typing import ClassVar
 
 __all__ = [
+    "AttemptsError",
     "BusyError",
     "ConfigurationError",
     "DefinitionError",
@@ -33,6 +36,7 @@ __all__ = [
     "InternalError",
     "MissingExtraError",
     "NotFoundError",
+    "OpenBreakerError",
     "RefusedError",
     "RetrodictError",
     "RetryableError",
@@ -136,6 +140,25 @@ class RetryableError(RetrodictError):
 
 class BusyError(RetryableError, BlockingIOError):
     """Another process or writer holds what this call needs; the message names it where the store can tell."""
+
+
+class AttemptsError(RetryableError):
+    """A call failed as often as it was to be tried, or nobody waits for another try.
+
+    Attributes
+    ----------
+    last : BaseException, optional
+        What it failed with in the end; the cause of this one as well. None where this came from another process.
+    attempts : int
+        How often it was made.
+    """
+
+    last: BaseException | None = None
+    attempts: int = 0
+
+
+class OpenBreakerError(RetryableError):
+    """What a circuit breaker guards failed so often that it is not called until some time has passed."""
 
 
 class IntegrityError(RetrodictError):

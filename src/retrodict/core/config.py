@@ -83,6 +83,26 @@ SETTINGS: Mapping[str, Setting] = {
     "stores.events": Setting(
         "state/streams", "a folder or a URL", _is_text, "Events in (segment files, or NATS or Kafka by URL)"
     ),
+    "servers.read_timeout": Setting(
+        "1s", "a duration such as '1s'", _is_duration, "How long a read of keys waits for a server"
+    ),
+    "servers.retries": Setting(
+        2, "a whole number from 0 to 10", _whole(0, 10), "How often a read of keys that found no server is tried again"
+    ),
+    "servers.retry_strategy": Setting(
+        "exponential_jitter",
+        "exponential_jitter, exponential, linear or fixed",
+        lambda value: value in ("exponential_jitter", "exponential", "linear", "fixed"),
+        "How the pauses before retries grow",
+    ),
+    "servers.retry_base": Setting("20ms", "a duration such as '20ms'", _is_duration, "First pause before a retry"),
+    "servers.retry_cap": Setting("1s", "a duration such as '1s'", _is_duration, "Longest pause before a retry"),
+    "servers.breaker_failures": Setting(
+        5, "a whole number, 1 or more", _whole(1), "Failures in a row after which a server is not called for a while"
+    ),
+    "servers.breaker_recovery": Setting(
+        "5s", "a duration such as '5s'", _is_duration, "How long it is not called, before one call looks again"
+    ),
     "ledger.checkpoints": Setting(
         "checkpoints", "a folder, best outside the machine's own disk", _is_text, "Where signed checkpoints are written"
     ),

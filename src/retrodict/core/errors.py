@@ -12,7 +12,8 @@
     ├── RetryableError                     nothing is wrong with the call: try again later   exit 1
     │   ├── BusyError (BlockingIOError)    another holds it; the message says who, if known   exit 1
     │   ├── AttemptsError                  it failed every time; the last error is with it   exit 1
-    │   └── OpenBreakerError               it failed so often that it is not called now      exit 1
+    │   ├── OpenBreakerError               it failed so often that it is not called now      exit 1
+    │   └── ServerAwayError                a server cannot be reached, or does not answer    exit 1
     ├── IntegrityError                     stored bytes are not what was written             exit 1
     └── InternalError (RuntimeError)       a promise of ours is broken: please report        exit 1
 
@@ -40,6 +41,7 @@ __all__ = [
     "RefusedError",
     "RetrodictError",
     "RetryableError",
+    "ServerAwayError",
     "check_known",
     "check_reason",
     "check_text",
@@ -159,6 +161,10 @@ class AttemptsError(RetryableError):
 
 class OpenBreakerError(RetryableError):
     """What a circuit breaker guards failed so often that it is not called until some time has passed."""
+
+
+class ServerAwayError(RetryableError):
+    """A server cannot be reached, or does not answer in time; the message says what became of a write."""
 
 
 class IntegrityError(RetrodictError):

@@ -34,13 +34,23 @@ from urllib.parse import parse_qsl, urlsplit
 from retrodict.core.errors import ConfigurationError, near
 
 if TYPE_CHECKING:
+    from retrodict.stores._guard import ServerGuard
     from retrodict.stores.keys.base import KeyStore
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
     from retrodict.stores.streams.base import EventStreams, StreamStore
     from retrodict.stores.tables.base import TableStore, VersionGuard
 
-__all__ = ["open_bucket", "open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
+__all__ = [
+    "is_guarded",
+    "open_bucket",
+    "open_keys",
+    "open_log",
+    "open_objects",
+    "open_records",
+    "open_streams",
+    "open_tables",
+]
 
 # Two letters at least: one letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -55,6 +65,11 @@ _NATS = ("nats", "tls")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 _TWINS = {"tables": ("s3",), "records": _POSTGRES, "keys": _REDIS, "streams": (*_NATS, "kafka")}
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
+
+
+def is_guarded(url: str) -> bool:
+    """Whether a URL names a server that a breaker stands before: not Kafka, whose client tries by itself."""
+    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES)
 
 
 def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> TableStore:
@@ -98,8 +113,10 @@ def open_bucket(url: str, where: str) -> tuple[Any, Callable[[], AbstractContext
     return objects_of(bucket, prefix, options.get("endpoint"), options.get("region")), mapped
 
 
-def open_records(url: str, root: Path) -> RecordStore:
+def open_records(url: str, root: Path, *, guard: ServerGuard | None = None) -> RecordStore:
     """Record store of a URL: SQLite in a file, or PostgreSQL. Parameters and errors are those of :func:`open_tables`.
+
+    ``guard`` stands between the callers and a server.
 
     Raises
     ------
@@ -111,14 +128,14 @@ def open_records(url: str, root: Path) -> RecordStore:
     if url.partition(":")[0].lower() in _POSTGRES:
         from retrodict.stores.records.postgres import PostgresRecords
 
-        return PostgresRecords(url)
+        return PostgresRecords(url, guard=guard)
     path = _path(url, root, "records", extra="sqlite")
     from retrodict.stores.records.sqlite import SqliteRecords
 
     return SqliteRecords(path)
 
 
-def open_keys(url: str, root: Path) -> KeyStore:
+def open_keys(url: str, root: Path, *, guard: ServerGuard | None = None) -> KeyStore:
     """Key store of a URL: LMDB in a folder, or Redis. Parameters and errors are those of :func:`open_tables`.
 
     Raises
@@ -132,7 +149,7 @@ def open_keys(url: str, root: Path) -> KeyStore:
     if match and match[1].lower() in _REDIS:
         from retrodict.stores.keys.redis import RedisKeys
 
-        return RedisKeys(url)
+        return RedisKeys(url, guard=guard)
     path = _path(url, root, "keys", extra="lmdb")
     from retrodict.stores.keys.lmdb import LmdbKeys
 
@@ -147,7 +164,7 @@ def open_objects(url: str, root: Path) -> ObjectStore:
     return FolderObjects(path)
 
 
-def open_streams(url: str, root: Path) -> EventStreams:
+def open_streams(url: str, root: Path, *, guard: ServerGuard | None = None) -> EventStreams:
     """Event streams of a URL: segment files in a folder, NATS JetStream or Kafka.
 
     Parameters and errors are those of :func:`open_tables`. The decision log needs more: :func:`open_log`.
@@ -165,7 +182,8 @@ def open_streams(url: str, root: Path) -> EventStreams:
                 got=len(replicas),
                 remedy="Leave it out for 1",
             )
-        return JetStreams([f"{scheme}://{server}" for server in servers], replicas=int(replicas), **options)
+        return JetStreams([f"{scheme}://{server}" for server in servers], replicas=int(replicas), guard=guard,
+                          **options)  # fmt: skip
     if scheme == "kafka":
         from retrodict.stores.streams.kafka import KafkaStreams
 

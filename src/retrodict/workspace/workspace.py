@@ -14,14 +14,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from retrodict.core.breakers import Breaker
 from retrodict.core.clock import Clock, SystemClock
 from retrodict.core.config import Config, find_config, read_config
-from retrodict.core.errors import ConfigurationError, InputError, check_text
+from retrodict.core.durations import SECOND, parse_duration
+from retrodict.core.errors import ConfigurationError, InputError, ServerAwayError, check_text
 from retrodict.core.identity import UlidFactory
+from retrodict.core.retries import Retry
 from retrodict.workspace.definitions import Definitions, load_definitions
 
 if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
     from retrodict.ledger.ledger import Ledger
+    from retrodict.stores._guard import ServerGuard
     from retrodict.stores._locks import FileLock
     from retrodict.stores.keys.base import KeyStore
     from retrodict.stores.objects.base import ObjectStore
@@ -32,6 +36,15 @@ if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
 __all__ = ["Workspace"]
 
 _LONGEST_ACTOR = 100
+_SERVERS = (
+    "read_timeout",
+    "retries",
+    "retry_strategy",
+    "retry_base",
+    "retry_cap",
+    "breaker_failures",
+    "breaker_recovery",
+)
 _TOGETHER = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}
 """Scripts that one name may mix."""
 
@@ -60,6 +73,8 @@ class Workspace:
     config : Config
     clock : Clock
     actor : str
+    breakers : dict of str to Breaker
+        By store on a server that was opened (``keys``, ``records``, ``events``): whether it is called at the moment.
 
     Examples
     --------
@@ -74,6 +89,7 @@ class Workspace:
         self.clock: Clock = clock or SystemClock()
         self.actor = _actor(actor)
         self.new_id = UlidFactory(self.clock)
+        self.breakers: dict[str, Breaker] = {}
         self._endings: dict[str, Callable[[], None]] = {}
 
     @property
@@ -107,14 +123,14 @@ class Workspace:
         """Ledger, runs, registry, deployments."""
         from retrodict.stores.urls import open_records
 
-        return self._open("stores.records", open_records)
+        return self._open("stores.records", partial(open_records, guard=self._guard("records")))
 
     @cached_property
     def keys(self) -> KeyStore:
         """Online feature state."""
         from retrodict.stores.urls import open_keys
 
-        return self._open("stores.keys", open_keys)
+        return self._open("stores.keys", partial(open_keys, guard=self._guard("keys")))
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -136,7 +152,7 @@ class Workspace:
         """Events in."""
         from retrodict.stores.urls import open_streams
 
-        return self._open("stores.events", open_streams)
+        return self._open("stores.events", partial(open_streams, guard=self._guard("events")))
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -171,6 +187,21 @@ class Workspace:
         from retrodict.stores._locks import FileLock
 
         return FileLock(self.root / "state" / "locks" / what, where=what, timeout_s=timeout_s)
+
+    def _guard(self, store: str) -> ServerGuard:
+        """What stands before a store that is on a server, by the settings; one for as long as this object lives."""
+        from retrodict.stores._guard import ServerGuard
+        from retrodict.stores.urls import is_guarded
+
+        setting = {name: self.config[f"servers.{name}"] for name in _SERVERS}
+        breaker = self.breakers.get(store) or Breaker(
+            store, ServerAwayError, failures=setting["breaker_failures"], recovery=setting["breaker_recovery"]
+        )  # fmt: skip
+        if is_guarded(self.config[f"stores.{store}"]):
+            self.breakers[store] = breaker
+        pauses = {"strategy": setting["retry_strategy"], "base": setting["retry_base"], "cap": setting["retry_cap"]}
+        retry = Retry((ServerAwayError,), setting["retries"], **pauses) if setting["retries"] else None
+        return ServerGuard(breaker, retry, parse_duration(setting["read_timeout"]) / SECOND)
 
     def _open(self, key: str, opener: Callable[[str, Path], S]) -> S:
         try:

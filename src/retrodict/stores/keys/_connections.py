@@ -22,7 +22,9 @@ from retrodict.core.errors import (
     InternalError,
     RetrodictError,
     RetryableError,
+    ServerAwayError,
 )
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys._address import Address
 
@@ -34,11 +36,12 @@ WHERE = "key store in Redis"
 class Connections:
     """As many connections as calls run at once; never across fork.
 
-    Connecting, and each answer, is waited for up to ``timeout_s`` seconds.
+    An answer is waited for up to ``timeout_s`` seconds; connecting, and one to a read, as long as the guard says.
     """
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
-        self._trusting = address.trusting
+    def __init__(self, address: Address, timeout_s: float, guard: ServerGuard) -> None:
+        self._trusting, self._guard, self._timeout_s = address.trusting, guard, timeout_s
+        self._read_s = min(timeout_s, guard.read_timeout_s)
         self._owner, self._closed = os.getpid(), False
         # What durable writes rest on, as judged by the newest connection.
         self.durability: Durability = "server"
@@ -47,21 +50,33 @@ class Connections:
             max_connections=2**31,
             protocol=2,
             socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            socket_connect_timeout=self._read_s,
             redis_connect_func=self._greet,
         )
-        self.ask()  # a server that cannot be used is reported at opening
+        self._ask((), self._read_s)  # a server that cannot be used is reported at opening
+
+    def read(self, *command: object) -> Any:
+        """Answer to a command that changes nothing, and may be sent again."""
+        self.check_usable()
+        return self._guard.read(lambda: self._guarded((command,), self._read_s)[0], WHERE)
 
     def ask(self, *commands: Sequence[object], writes: bool = False) -> list[Any]:
         """Answers to commands that are sent in one go; an answer that is an error is raised."""
         self.check_usable()
+        return self._guarded(commands, self._timeout_s, writes=writes)
+
+    def _guarded(self, commands: Sequence[Sequence[object]], wait_s: float, *, writes: bool = False) -> list[Any]:
+        with self._guard.breaker.attempt():
+            return self._ask(commands, wait_s, writes=writes)
+
+    def _ask(self, commands: Sequence[Sequence[object]], wait_s: float, *, writes: bool = False) -> list[Any]:
         with _translating(writes=False):
             connection: Any = self._pool.get_connection()
         try:
             with _translating(writes=writes):
                 for command in commands:
                     connection.send_packed_command(connection.pack_command(*command))
-                answers = [_answer(connection) for _ in commands]
+                answers = [_answer(connection, wait_s) for _ in commands]
                 for answer in answers:
                     if isinstance(answer, redis.ResponseError):
                         raise answer  # noqa: TRY301 - all answers are read before one is raised
@@ -88,8 +103,10 @@ class Connections:
     def _greet(self, connection: Any) -> None:
         """Log in on a new connection and judge the server, which may be another than before."""
         try:
+            connection.update_current_socket_timeout(self._read_s)
             connection.on_connect()
-            self.durability = _judged(connection, trusting=self._trusting)
+            self.durability = _judged(connection, self._read_s, trusting=self._trusting)
+            connection.update_current_socket_timeout(-1)  # what it was
         except BaseException:
             connection.disconnect()
             raise
@@ -104,19 +121,19 @@ def _translating(*, writes: bool) -> Iterator[None]:
         raise _translated(error, writes=writes) from None
 
 
-def _answer(connection: Any) -> Any:
+def _answer(connection: Any, wait_s: float) -> Any:
     try:
-        return connection.read_response()
+        return connection.read_response(timeout=wait_s)
     except redis.ResponseError as error:
         return error
 
 
-def _judged(connection: Any, *, trusting: bool) -> Durability:
+def _judged(connection: Any, wait_s: float, *, trusting: bool) -> Durability:
     """What durable writes can rest on at this server; refuses one that forgets."""
 
     def ask(*command: object) -> Any:
         connection.send_command(*command)
-        return _answer(connection)
+        return _answer(connection, wait_s)
 
     # A server may keep its settings to itself; an answer that is an error tells nothing.
     settings: dict[bytes, bytes] = {}
@@ -163,7 +180,7 @@ def _translated(error: Exception, *, writes: bool) -> RetrodictError:
         )
     slow = isinstance(error, redis.TimeoutError)
     doubt = ", and whether the write was stored is not known" if writes else ""
-    return RetryableError(
+    return ServerAwayError(
         ("the server must answer in time" if slow else "there must be a connection to the server") + doubt,
         where=WHERE,
         got="no answer" if slow else "no connection",
@@ -172,13 +189,13 @@ def _translated(error: Exception, *, writes: bool) -> RetrodictError:
 
 
 _REFUSALS: dict[str, tuple[type[RetrodictError], str, str]] = {
-    "LOADING": (RetryableError, "the server must have read its files", "Try again"),
+    "LOADING": (ServerAwayError, "the server must have read its files", "Try again"),
     "READONLY": (RetryableError, "the server must be a primary, not a replica, which only reads", "Try again"),
     "MISCONF": (RetryableError, "the server must be able to write to its disk", "Free its disk and try again"),
     "NOREPLICAS": (RetryableError, "the server must have its replicas", "Try again"),
     "BUSY": (RetryableError, "the server must not be busy with a script", "Try again"),
-    "MASTERDOWN": (RetryableError, "the replica must have its primary", "Try again"),
-    "CLUSTERDOWN": (RetryableError, "the cluster must be up", "Try again"),
+    "MASTERDOWN": (ServerAwayError, "the replica must have its primary", "Try again"),
+    "CLUSTERDOWN": (ServerAwayError, "the cluster must be up", "Try again"),
     "ASK": (RetryableError, "the cluster must not be moving the keys", "Try again"),
     "TRYAGAIN": (RetryableError, "the cluster must not be moving the keys", "Try again"),
     "AUTH": (ConfigurationError, "the server must accept the user and the password", "Check both in the URL"),

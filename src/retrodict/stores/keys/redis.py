@@ -20,6 +20,7 @@ from itertools import chain
 from urllib.parse import quote
 
 from retrodict.core.errors import IntegrityError, RetryableError
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores.keys._address import read_address
 from retrodict.stores.keys._connections import WHERE, Connections, Durability
 from retrodict.stores.keys.base import KeyStore, check_keys
@@ -93,8 +94,10 @@ class RedisKeys(KeyStore):
         environment. Options: ``prefix`` (namespace within the database, by default ``retrodict``) and ``durability``
         (``strict``, the default, refuses a server that cannot promise it; ``server`` takes the server as it is).
     timeout_s : float, default 5
-        How long one answer of the server is waited for, and how long an ``update`` is tried while others change what
-        it reads, in seconds.
+        How long the answer to a write or a scan is waited for, and how long an ``update`` is tried while others change
+        what it reads, in seconds.
+    guard : ServerGuard, optional
+        Breaker, retries of ``get_many``, and how long the answer to it is waited for.
 
     Raises
     ------
@@ -111,13 +114,13 @@ class RedisKeys(KeyStore):
     [b'2', None]
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, guard: ServerGuard | None = None) -> None:
         address = read_address(url)
         # Whatever the prefix is, its quoted form has no brace, so no two stores share a name.
         self._index = b"{%s}" % quote(address.prefix, safe="").encode()
         self._prefix = self._index + b":"
         self._timeout_s = timeout_s
-        self._server = Connections(address, timeout_s)
+        self._server = Connections(address, timeout_s, guard or ServerGuard())
 
     @property
     def durability(self) -> Durability:
@@ -133,8 +136,7 @@ class RedisKeys(KeyStore):
             self._server.check_usable()
             return []
         prefix = self._prefix
-        values: list[bytes | None]
-        (values,) = self._server.ask([b"MGET", *[prefix + key for key in keys]])
+        values: list[bytes | None] = self._server.read(b"MGET", *[prefix + key for key in keys])
         if None in values:
             check_keys(keys)  # nothing is stored under a wrong key, so a hit needs no check
         return values

@@ -12,7 +12,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
@@ -79,14 +79,17 @@ class SqlRecords(RecordStore):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         self._check_usable()
-        with self._turn(), self._translating(), self._write_engine.begin() as connection:
+        with self._turn(), self._translating(), self._transaction(self._write_engine) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         self._check_usable()
-        with self._translating(), self._read_engine.begin() as connection:
+        with self._translating(), self._transaction(self._read_engine) as connection:
             yield connection
+
+    def _transaction(self, engine: Engine) -> AbstractContextManager[Connection]:
+        return engine.begin()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

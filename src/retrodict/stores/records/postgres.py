@@ -14,6 +14,9 @@ import hashlib
 import os
 import re
 import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -26,10 +29,11 @@ from retrodict.core.errors import (
     IntegrityError,
     MissingExtraError,
     RetrodictError,
-    RetryableError,
+    ServerAwayError,
     near,
 )
 from retrodict.stores._environment import with_variables
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores.records._transactions import SqlRecords
 
 try:
@@ -42,7 +46,8 @@ __all__ = ["PostgresRecords"]
 
 _OPTIONS = ("host", "schema", "sslcert", "sslkey", "sslmode", "sslrootcert")
 _FORM = "Write 'postgresql://user:${PASSWORD}@host:5432/database?schema=shop'"
-_CONNECT_S = 10
+_CONNECT_S = 5
+_BEGIN_S, _SILENT_S = 5.0, 60.0  # without a byte from the server: before a block has begun, and within one
 
 _CHANGES = "retrodict_changes"
 
@@ -69,8 +74,9 @@ class PostgresRecords(SqlRecords):
     """Server twin of :class:`~retrodict.stores.records.base.RecordStore` on PostgreSQL 13 or newer.
 
     One object may be shared by the threads of a process; it holds as many connections as blocks ran at once, and
-    connects anew where the server was restarted in between. A block whose connection is lost is a RetryableError:
-    nothing of it is stored, unless it was lost at the commit, which its text says.
+    connects anew where the server was restarted in between. A block whose connection is lost is a ServerAwayError, and
+    so is one to which the server says nothing for a minute, or for five seconds at its beginning: nothing of it is
+    stored, unless it was lost at the commit, which its text says.
 
     Parameters
     ----------
@@ -80,12 +86,14 @@ class PostgresRecords(SqlRecords):
         those of TLS: ``sslmode``, ``sslrootcert``, ``sslcert``, ``sslkey``.
     timeout_s : float, default 30
         How long a writer waits for the one before it, in seconds.
+    guard : ServerGuard, optional
+        Its breaker refuses blocks while the server is away, counting those that cannot begin.
 
     Raises
     ------
     ConfigurationError
         If the URL cannot be read, the server refuses the user, or does not sync what it commits.
-    RetryableError
+    ServerAwayError
         If the server cannot be reached.
 
     Examples
@@ -98,8 +106,9 @@ class PostgresRecords(SqlRecords):
     )
     _INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()"
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, guard: ServerGuard | None = None) -> None:
         self._parameters, self._schema = _read_url(url)
+        self._guard = guard or ServerGuard()
         super().__init__(f"records on PostgreSQL, schema {self._schema}", timeout_s)
         self._lock = int.from_bytes(hashlib.sha256(self._schema.encode()).digest()[:8], signed=True)
         self._watching = threading.Lock()
@@ -115,7 +124,7 @@ class PostgresRecords(SqlRecords):
 
     def change_counter(self) -> int:
         self._check_usable()
-        with self._watching, self._translating():
+        with self._watching, self._guard.breaker.attempt(), self._translating():
             try:
                 row = self._watch.execute(f"SELECT counter FROM {_CHANGES}").fetchone()
             except psycopg.OperationalError:  # the server was restarted
@@ -145,6 +154,15 @@ class PostgresRecords(SqlRecords):
                 self._watch.close()
 
     # below --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with ExitStack() as stack:
+            # Whether the server is there shows at the beginning. What goes on within a block is not counted: it may
+            # hold other blocks, which the only call of a half-open breaker must not wait for.
+            with self._guard.breaker.attempt(), self._translating():
+                connection = stack.enter_context(engine.begin())
+            yield connection
 
     def _form(self, metadata: MetaData) -> MetaData:
         form = MetaData()
@@ -179,8 +197,8 @@ class PostgresRecords(SqlRecords):
     def _connect(self, *, autocommit: bool = False) -> psycopg.Connection[Any]:
         wait = max(1, int(self._timeout_s * 1000))
         options = f"-c search_path={self._schema} -c lock_timeout={wait} -c synchronous_commit=on"
-        return psycopg.connect(**self._parameters, options=options, autocommit=autocommit, connect_timeout=_CONNECT_S,
-                               client_encoding="utf-8", application_name="retrodict")  # fmt: skip
+        return _Patient.connect(**self._parameters, options=options, autocommit=autocommit, connect_timeout=_CONNECT_S,
+                                client_encoding="utf-8", application_name="retrodict")  # fmt: skip
 
     def _engine(self, begin: str, *, pool_size: int, read_only: bool = False) -> Engine:
         engine = sa.create_engine(
@@ -193,12 +211,20 @@ class PostgresRecords(SqlRecords):
             if read_only:
                 connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
 
+        @sa.event.listens_for(engine, "checkin")
+        def _given_back(connection: Any, _: object) -> None:
+            if connection is not None:  # one that is broken is gone by now
+                connection.patience_s = _BEGIN_S  # for the look whether it still is one
+
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
+            assert isinstance(driver, _Patient)
             self._committing.now = False
+            if not read_only:  # a writer waits for the one before it
+                driver.patience_s = _SILENT_S
             driver.execute(begin.encode())
+            driver.patience_s = _SILENT_S
 
         @sa.event.listens_for(engine, "commit")
         def _commit(_: Connection) -> None:
@@ -229,7 +255,7 @@ class PostgresRecords(SqlRecords):
             )
         if state[:2] in _AWAY or (not state and isinstance(error, psycopg.OperationalError)):
             stored = "may be stored or not" if getattr(self._committing, "now", False) else "is not stored"
-            return RetryableError(
+            return ServerAwayError(
                 f"the server of the records must answer; what was being changed {stored}",
                 where=self._where,
                 got=f"SQLSTATE {state}" if state else "no answer",
@@ -241,6 +267,40 @@ class PostgresRecords(SqlRecords):
         return IntegrityError(
             "the schema must be an intact record store", where=self._where, remedy="Restore it from a copy", got=got
         )
+
+
+class _Patient(psycopg.Connection[Any]):
+    """A connection that is given up when the server says nothing for a time: libpq waits for ever."""
+
+    patience_s = _BEGIN_S
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **values: Any) -> Any:
+        """Result of what talks to the server."""
+        try:
+            return super().wait(_impatient(gen, self.patience_s), *args, **values)
+        except _SilenceError as error:
+            self.pgconn.finish()  # an answer that still came would be taken for that of the next statement
+            raise psycopg.OperationalError("no answer") from error
+
+
+class _SilenceError(Exception):
+    pass
+
+
+def _impatient(talk: Generator[Any, Any, Any], patience_s: float) -> Generator[Any, Any, Any]:
+    """What talks to the server, ended when nothing happens for so many seconds; it is told so ten times a second."""
+    last, ready = time.monotonic(), None
+    try:
+        while True:
+            ready = yield talk.send(ready)
+            now = time.monotonic()
+            if ready:
+                last = now
+            elif now - last > patience_s:
+                talk.close()
+                raise _SilenceError
+    except StopIteration as end:
+        return end.value
 
 
 def _fault_of_index(connection: Connection, name: str, oid: int) -> list[str]:

@@ -22,7 +22,9 @@ from retrodict.core.errors import (
     MissingExtraError,
     RetrodictError,
     RetryableError,
+    ServerAwayError,
 )
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores._ownership import check_usable
 
 T = TypeVar("T")
@@ -58,10 +60,10 @@ class Connection:
     Threads may share it. A forked child may not: the thread stays with the parent.
     """
 
-    def __init__(self, servers: Sequence[str], timeout_s: float) -> None:
+    def __init__(self, servers: Sequence[str], timeout_s: float, guard: ServerGuard) -> None:
         if find_spec("nats") is None:
             raise MissingExtraError("nats-py", "nats", needed_for="event streams on NATS JetStream")
-        self._servers, self._timeout_s = list(servers), timeout_s
+        self._servers, self._timeout_s, self._guard = list(servers), timeout_s, guard
         self._pid, self._mutex = os.getpid(), threading.Lock()
         self._thread: _LoopThread | None = None
         self._stop: weakref.finalize[..., Connection] | None = None
@@ -81,7 +83,8 @@ class Connection:
                 self._thread = _LoopThread()
                 self._stop = weakref.finalize(self, self._thread.stop)
             thread = self._thread
-        return thread.run(self._attempts(thread, action, where))
+        with self._guard.breaker.attempt():
+            return thread.run(self._attempts(thread, action, where))
 
     def forget(self, action: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         """Tidy up on the server if it is still connected; nobody waits for it."""
@@ -121,7 +124,7 @@ class Connection:
                     ) from None
                 reason = type(error).__name__  # its text names addresses
             if asyncio.get_running_loop().time() + _PAUSE_S >= deadline:
-                raise RetryableError(
+                raise ServerAwayError(
                     f"the server must answer within {self._timeout_s:g} s",
                     where=where,
                     got=reason,

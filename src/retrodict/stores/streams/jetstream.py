@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from retrodict.core.errors import ConfigurationError
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores.streams._nats import ApiError, Connection, ask
 from retrodict.stores.streams._nats_reader import NO_STREAM, Puller, find_bounds, missing
 from retrodict.stores.streams._nats_writer import JetStreamWriter
@@ -42,6 +43,8 @@ class JetStreams(ServerStreams):
     timeout_s : float, default 10
         How long one call tries to get its answer, in seconds. An append of many records may take that long for each
         piece of a thousand.
+    guard : ServerGuard, optional
+        Its breaker refuses calls while the server is away.
 
     Examples
     --------
@@ -56,10 +59,16 @@ class JetStreams(ServerStreams):
     divider, longest = "=", 255
 
     def __init__(
-        self, servers: Sequence[str], *, prefix: str = "retrodict", replicas: int = 1, timeout_s: float = 10.0
+        self,
+        servers: Sequence[str],
+        *,
+        prefix: str = "retrodict",
+        replicas: int = 1,
+        timeout_s: float = 10.0,
+        guard: ServerGuard | None = None,
     ) -> None:
         super().__init__(prefix)
-        self._replicas, self._connection = replicas, Connection(servers, timeout_s)
+        self._replicas, self._connection = replicas, Connection(servers, timeout_s, guard or ServerGuard())
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> JetStreamWriter:
         del timeout_s  # writers do not wait for one another

@@ -1,0 +1,212 @@
+"""Stores on servers that are away: what is tried again, when nobody is called any more, and how it comes back."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+from tests.stores.nats_server import running
+from tests.stores.postgres_server import PASSWORD, PostgresServer
+from tests.stores.redis_server import Between, RedisServer
+from tests.stores.silent_relay import SilentRelay
+
+from retrodict.core.breakers import Breaker
+from retrodict.core.errors import AttemptsError, OpenBreakerError, RetrodictError, ServerAwayError
+from retrodict.core.retries import Retry, waited_for
+from retrodict.stores._guard import ServerGuard
+from retrodict.stores.keys.redis import RedisKeys
+from retrodict.stores.records import postgres as postgres_module
+from retrodict.stores.records.postgres import PostgresRecords
+from retrodict.stores.streams.jetstream import JetStreams
+
+META = sa.MetaData()
+NOTES = sa.Table("notes", META, sa.Column("text", sa.String, primary_key=True))
+
+
+def guard(failures=3, retries=0, read_timeout_s=0.2):
+    breaker = Breaker("store", ServerAwayError, failures=failures, recovery="200ms")
+    retry = Retry((ServerAwayError,), retries, base="1ms") if retries else None
+    return ServerGuard(breaker, retry, read_timeout_s)
+
+
+def until_it_works(call):
+    """Result of a call that a breaker may refuse for a moment."""
+    for _ in range(200):
+        with contextlib.suppress(OpenBreakerError):
+            return call()
+        time.sleep(0.05)
+    raise AssertionError("the breaker does not close")
+
+
+@pytest.fixture
+def redis():
+    with contextlib.closing(RedisServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(monkeypatch):
+    monkeypatch.setenv("PG_TEST_PASSWORD", PASSWORD)
+    monkeypatch.setattr(postgres_module, "_BEGIN_S", 0.3)
+    monkeypatch.setattr(postgres_module._Patient, "patience_s", 0.3)
+    monkeypatch.setattr(postgres_module, "_CONNECT_S", 2)  # the least that libpq takes
+    with contextlib.closing(PostgresServer()) as server:
+        yield server
+
+
+def test_a_dead_redis_is_not_called_after_a_few_failures_and_is_found_again(redis):
+    care = guard()
+    with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:
+        keys.put_many({b"a": b"1"})
+        redis.kill()
+        for _ in range(3):
+            with pytest.raises(ServerAwayError, match="no connection"):
+                keys.get_many([b"a"])
+        with pytest.raises(OpenBreakerError):
+            keys.put_many({b"a": b"2"})
+        redis.start()
+        assert until_it_works(lambda: keys.get_many([b"a"])) == [b"1"]
+        assert care.breaker.state == "closed"
+
+
+def test_reads_are_tried_again_and_the_end_says_how_often(redis):
+    care = guard(failures=9, retries=2)
+    with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:
+        redis.kill()
+        with pytest.raises(AttemptsError, match=r"key store in Redis: .* got 'ServerAwayError in 3 attempts'") as got:
+            keys.get_many([b"a"])
+        assert isinstance(got.value.last, ServerAwayError)
+        assert care.breaker.counts == {"failures": 3, "opened": 0, "refused": 0, "retried": 2}
+
+
+def test_a_read_that_nobody_waits_for_is_not_tried_again(redis):
+    care = guard(failures=9, retries=9)
+    with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:
+        redis.kill()
+        with waited_for(time.perf_counter_ns()), pytest.raises(AttemptsError, match="in 1 attempt'"):
+            keys.get_many([b"a"])
+
+
+def test_a_write_whose_answer_was_lost_is_sent_once(redis):
+    """The first EVAL reaches the server, and its answer nobody: a second one could undo what came in between."""
+    care = guard(failures=9, retries=9)
+    with Between(redis.port) as between, contextlib.closing(RedisKeys(between.url(), guard=care)) as keys:
+        between.cut = b"EVAL"
+        with pytest.raises(ServerAwayError, match="whether the write was stored is not known"):
+            keys.put_many({b"a": b"1"})
+        with pytest.raises(ServerAwayError):
+            keys.update([b"a"], lambda _: {b"a": b"2"})
+        with redis.client() as client:
+            assert client.info("commandstats")["cmdstat_eval"]["calls"] == 2
+        assert care.breaker.counts["retried"] == 0
+
+
+def test_a_redis_that_is_cut_off_is_waited_for_no_longer_than_told(redis):
+    relay, care = SilentRelay(redis.port), guard(failures=2)
+    with contextlib.closing(relay):
+        url = redis.url().replace(str(redis.port), str(relay.port))
+        with contextlib.closing(RedisKeys(url, guard=care, timeout_s=60)) as keys:
+            keys.put_many({b"a": b"1"})
+            relay.silent = True
+            for _ in range(2):  # on an open connection, then on a new one that is accepted and hears nothing
+                with pytest.raises(ServerAwayError, match="in time"):
+                    keys.get_many([b"a"])
+            with pytest.raises(OpenBreakerError):
+                keys.get_many([b"a"])
+            relay.silent = False
+            assert until_it_works(lambda: keys.get_many([b"a"])) == [b"1"]
+
+
+def test_a_wrong_value_says_nothing_of_the_server(redis):
+    care = guard(failures=1)
+    with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:
+        with pytest.raises(ValueError, match="1 to 511 bytes"):
+            keys.put_many({b"": b"1"})
+        with redis.client() as client:
+            client.set("{test}", "in the place of the index")
+        with pytest.raises(Exception, match="nothing but this store"):
+            keys.put_many({b"a": b"1"})
+        assert care.breaker.state == "closed"
+
+
+@pytest.mark.parametrize("cut", ["stopped", "silent"])
+def test_a_postgres_that_says_nothing_is_given_up_and_found_again(postgres, cut):
+    relay, care = SilentRelay(postgres.port), guard(failures=2)
+    with contextlib.closing(relay):
+        url = postgres.url(postgres.database()).replace(str(postgres.port), str(relay.port))
+        with contextlib.closing(PostgresRecords(url, guard=care)) as records:
+            records.ensure(META)
+            with records.write() as connection:
+                connection.execute(NOTES.insert().values(text="before"))
+            before = records.change_counter()
+            stopped = _processes(postgres) if cut == "stopped" else []
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            relay.silent = cut == "silent"
+            try:
+                with pytest.raises(ServerAwayError, match="must answer"):
+                    records.change_counter()
+                with pytest.raises(ServerAwayError, match="must answer"), records.read():
+                    pass
+                with pytest.raises(OpenBreakerError), records.write():
+                    pass
+            finally:
+                relay.silent = False
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+            assert until_it_works(records.change_counter) == before
+            with records.read() as connection:
+                assert connection.execute(sa.select(NOTES.c.text)).scalars().all() == ["before"]
+
+
+def _processes(postgres):
+    parent = postgres._process.pid
+    with open(f"/proc/{parent}/task/{parent}/children") as file:
+        return [parent, *map(int, file.read().split())]
+
+
+def test_a_writer_that_waits_for_another_is_not_taken_for_silence(postgres):
+    """Longer than a silent server is waited for at the beginning of a block that reads."""
+    url = postgres.url(postgres.database())
+    with contextlib.closing(PostgresRecords(url)) as one, contextlib.closing(PostgresRecords(url)) as other:
+        one.ensure(META)
+        begun, failed = threading.Event(), []
+
+        def write():
+            begun.set()
+            try:
+                with other.write() as connection:
+                    connection.execute(NOTES.insert().values(text="second"))
+            except RetrodictError as error:
+                failed.append(error)
+
+        with one.write() as connection:
+            connection.execute(NOTES.insert().values(text="first"))
+            thread = threading.Thread(target=write)
+            thread.start()
+            begun.wait(30)
+            time.sleep(1)
+        thread.join(60)
+        assert failed == []
+        with one.read() as connection:
+            assert connection.execute(sa.select(sa.func.count()).select_from(NOTES)).scalar() == 2
+
+
+def test_a_dead_nats_is_not_called_after_a_few_failures_and_is_found_again(tmp_path):
+    care = guard(failures=2)
+    with running(tmp_path) as server, JetStreams([server.address], prefix="t", timeout_s=0.3, guard=care) as streams:
+        with streams.open_writer("s") as writer:
+            assert writer.append([b"one"]) == 0
+            server.kill()
+            for _ in range(2):
+                with pytest.raises(ServerAwayError, match="must answer within"):
+                    writer.append([b"two"])
+            with pytest.raises(OpenBreakerError):
+                writer.append([b"two"])
+            server.start()
+            assert until_it_works(lambda: writer.append([b"two"])) == 1
+        assert [record for _, record in streams.read("s")] == [b"one", b"two"]
+        assert care.breaker.state == "closed"

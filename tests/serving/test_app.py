@@ -13,9 +13,10 @@ from tests.serving.project import AT, REQUEST
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.recorder import Recorder
-from retrodict.serving import app as app_module
-from retrodict.serving.app import ROUTES, DecisionApp, Limits
+from retrodict.serving import http_request
+from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.events import EventInlet
+from retrodict.serving.routes import ROUTES
 from retrodict.workspace import Workspace
 
 BODY = json.dumps(REQUEST).encode()
@@ -373,7 +374,7 @@ def test_nothing_deployed_is_not_ready(workspace):
 
 def test_a_slow_body_holds_no_place_and_not_for_ever(workspace, monkeypatch):
     """Half-sent bodies neither shut others out nor stay: the others are answered, the slow one gets 408."""
-    monkeypatch.setattr(app_module, "_BODY_S", 0.2)
+    monkeypatch.setattr(http_request, "_BODY_S", 0.2)
 
     async def run():
         client = Client(workspace, in_flight=1)

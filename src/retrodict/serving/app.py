@@ -1,36 +1,25 @@
 """The HTTP face of deciding and of feature services, as a bare ASGI application.
 
-A web framework was rejected for this one path: its routing alone would cost more than rules and record together, where
-ten addresses are a look-up in a dictionary. Nothing on the way to an answer waits for the control plane: the watcher
-swaps servants beside it.
+A web framework was rejected for this one path: its routing alone would cost more than rules and record together.
+Nothing on the way to an answer waits for the control plane: the watcher swaps servants beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import structs
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import (
-    InputError,
-    InternalError,
-    NotFoundError,
-    RefusedError,
-    RetrodictError,
-    RetryableError,
-    check_known,
-    near,
-)
+from retrodict.core.errors import InputError, InternalError, RefusedError, RetryableError, check_known
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -42,28 +31,21 @@ from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
 from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.engine_queue import DroppedError, EngineQueues
 from retrodict.serving.events import EventInlet
-from retrodict.serving.idempotency import WAIT_S, RequestIndex, RequestUnderWayError, check_request_id, request_hash
+from retrodict.serving.http_answer import LATE, RETRY, HttpAnswer, RefusedRequestError, status_of
+from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
+from retrodict.serving.idempotency import WAIT_S, RequestIndex, check_request_id, request_hash
+from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from retrodict.serving.worker import Colleagues
 
-__all__ = ["ROUTES", "DecisionApp", "Limits"]
+__all__ = ["DecisionApp", "Limits"]
 
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-TIME_HEADER, ID_HEADER = b"retrodict-time", b"idempotency-key"
-DEADLINE_HEADER, PRIORITY_HEADER = b"retrodict-deadline", b"retrodict-priority"
-
-_RETRY = ((b"retry-after", b"1"),)
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 _log = logging.getLogger(__name__)
-_MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII).fullmatch
-_BODY_S = 10.0  # a caller that takes longer to send a body is told so
 _json = msgspec.json.Encoder()
 
 
@@ -89,157 +71,6 @@ class Limits:
     events_body: int = 4 << 20
     batch: int = 1_000
     batch_body: int = 4 << 20
-
-
-class _Answer(NamedTuple):
-    body: bytes
-    status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    kind: bytes = b"application/json"
-
-
-class _Refused(Exception):
-    """An answer that is not a decision: status, text, extra headers."""
-
-    def __init__(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        super().__init__(text)
-        self.answer = _Answer(_json.encode({"error": text}), status, headers)
-
-
-@dataclass(slots=True)
-class _Request:
-    """One request, and the part of its path that a route's pattern has in braces."""
-
-    scope: Scope
-    receive: Receive
-    arrived: int
-    parameter: str
-
-    def has_left(self) -> bool:
-        """Whether the caller has left, as far as the connection knows."""
-        return bool(getattr(getattr(self.receive, "__self__", None), "disconnected", False))
-
-    def limit_ns(self) -> int | None:
-        """Nanoseconds from the arrival on that the caller waits for the answer; None: as long as it takes."""
-        text = _header(self.scope, DEADLINE_HEADER, "Retrodict-Deadline")
-        if text is None:
-            return None
-        if not _MILLISECONDS(text):
-            raise InputError("a deadline must be the milliseconds that the caller will still wait",
-                             where="header Retrodict-Deadline", got="something else",
-                             remedy="Send a number such as 250 or 12.5")  # fmt: skip
-        limit = int(float(text) * 1e6)
-        if perf_counter_ns() - self.arrived >= limit:
-            raise _Refused(504, "the deadline of the caller has passed before its turn; nothing was decided")
-        return limit
-
-    def is_batch(self) -> bool:
-        """Whether others go first."""
-        priority = _header(self.scope, PRIORITY_HEADER, "Retrodict-Priority")
-        if priority not in (None, "normal", "batch"):
-            raise InputError("a priority must be normal or batch", where="header Retrodict-Priority",
-                             got="something else", remedy="Send one of the two, or leave it out")  # fmt: skip
-        return priority == "batch"
-
-    async def read_body(self, limit: int) -> bytes:
-        """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
-        cycle = getattr(self.receive, "__self__", None)
-        if getattr(cycle, "more_body", True) is False:  # all of it came with the head, as is usual: nothing to wait for
-            return await self._read_body(limit)
-        try:
-            async with asyncio.timeout(_BODY_S):
-                return await self._read_body(limit)
-        except TimeoutError:
-            raise _Refused(408, f"a body must arrive within {_BODY_S:.0f} s", ((b"connection", b"close"),)) from None
-
-    async def _read_body(self, limit: int) -> bytes:
-        length = next((value for key, value in self.scope["headers"] if key == b"content-length"), b"0")
-        if length.isdigit() and int(length) > limit:
-            raise _too_long(limit)
-        chunks, size = [], 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise _Refused(499, "the caller left before the body was complete")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _too_long(limit)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _too_long(limit: int) -> _Refused:
-    return _Refused(413, f"a body must be at most {limit} bytes", ((b"connection", b"close"),))
-
-
-def _header(scope: Scope, name: bytes, written: str) -> str | None:
-    """Value of a header; None where it is not sent."""
-    values = [value for key, value in scope["headers"] if key == name]
-    if len(values) > 1:
-        raise InputError("a header must stand once", where=f"header {written}", got=len(values),
-                         remedy="Send one of them")  # fmt: skip
-    return values[0].decode("latin-1") if values else None
-
-
-_Handler = Callable[["DecisionApp", _Request], Awaitable[_Answer]]
-
-# The only list of addresses, filled by the handlers below: dispatch, 404, 405 and HEAD follow from it, and a test holds
-# docs/serving.md to it. A pattern has its parameter at its end, before an
-# action (``:batch``) if it has one, or none.
-ROUTES: list[tuple[str, str]] = []
-_FIXED: dict[str, dict[str, _Handler]] = {}
-_PARAMETRIC: dict[str, dict[str, _Handler]] = {}
-
-
-def _route(method: str, pattern: str) -> Callable[[_Handler], _Handler]:
-    """Register a handler for a method and a pattern; what answers GET answers HEAD, too."""
-
-    def register(handler: _Handler) -> _Handler:
-        ROUTES.append((method, pattern))
-        head, brace, rest = pattern.strip("/").partition("/{")
-        methods = (_PARAMETRIC if brace else _FIXED).setdefault(head + rest.partition("}")[2], {})
-        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), handler))
-        return handler
-
-    return register
-
-
-def _find_route(method: str, path: str) -> tuple[_Handler, str]:
-    path = path.strip("/")
-    parameter = ""
-    methods = _FIXED.get(path)
-    if methods is None:
-        head, _, parameter = path.rpartition("/")
-        parameter, colon, action = parameter.partition(":")
-        methods = _PARAMETRIC.get(head + colon + action)
-    if methods is None:
-        patterns = [pattern for _, pattern in ROUTES]
-        raise NotFoundError(
-            "the address must exist", where="address", got=f"{path.count('/') + 1} parts",
-            remedy=near(f"/{path}", patterns, what="address"),
-        )  # fmt: skip
-    if method not in methods:
-        allowed = ", ".join(sorted(methods))
-        raise _Refused(405, f"this address takes {allowed}", ((b"allow", allowed.encode()),))
-    return methods[method], parameter
-
-
-class _LateError(RetryableError):
-    """The caller waits no longer."""
-
-
-_STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
-    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (_LateError, 504),
-    (RetryableError, 503),
-)  # fmt: skip
-_LATE = _LateError("a request of a batch must have its turn within the deadline of the caller", where="batch",
-                   got="one that waited for another call with its id", remedy="Ask again, or wait longer")  # fmt: skip
-
-
-def _status(error: RetrodictError) -> int:
-    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
 class DecisionApp:
@@ -302,20 +133,20 @@ class DecisionApp:
         arrived = scope.get(ARRIVED) or perf_counter_ns()
         parameter, failure = "", ""
         try:
-            handler, parameter = _find_route(scope["method"], scope["path"])
-            answer = await handler(self, _Request(scope, receive, arrived, parameter))
-        except _Refused as refused:
+            handler, parameter = find_route(scope["method"], scope["path"])
+            answer = await handler(self, HttpRequest(scope, receive, arrived, parameter))
+        except RefusedRequestError as refused:
             answer, failure = refused.answer, "Refused"
         except DroppedError as dropped:
-            answer, failure = _Refused(dropped.status, str(dropped)).answer, "Refused"
+            answer, failure = RefusedRequestError(dropped.status, str(dropped)).answer, "Refused"
         except (InputError, RefusedError, RetryableError) as error:
-            status, failure = _status(error), type(error).__name__
-            again = _RETRY if isinstance(error, RetryableError) else ()
-            answer = _Answer(_json.encode({"error": str(error)}), status, again)
+            status, failure = status_of(error), type(error).__name__
+            again = RETRY if isinstance(error, RetryableError) else ()
+            answer = HttpAnswer(_json.encode({"error": str(error)}), status, again)
         except Exception as error:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
             failure = type(error).__name__
-            answer = _Answer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
+            answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
         if failure and parameter and scope["path"].startswith("/v1/decisions/"):
             self._count_failure(parameter, answer.status, failure)
@@ -324,22 +155,22 @@ class DecisionApp:
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
-    @_route("POST", "/v1/decisions/{policy}")
-    async def _decide(self, request: _Request) -> _Answer:
+    @route("POST", "/v1/decisions/{policy}")
+    async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self._limits.body)
         with self._place(request):
             question = decode_request(body)
-            request_id = _header(request.scope, ID_HEADER, "Idempotency-Key")
+            request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
             self._observe(record, request.arrived, before)
-        return _Answer(_json.encode(record.answer()))
+        return HttpAnswer(_json.encode(record.answer()))
 
-    async def _judge(self, request: _Request, question: DecisionRequest) -> DecisionRecord:
+    async def _judge(self, request: HttpRequest, question: DecisionRequest) -> DecisionRecord:
         queue = self.engines.by_policy.get(request.parameter)
         if queue is not None:
             return await queue.decide(
@@ -351,7 +182,7 @@ class DecisionApp:
         limit = request.limit_ns()
         return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived, limit_ns=limit)
 
-    async def _decide_once(self, request: _Request, question: DecisionRequest, request_id: str) -> _Answer:
+    async def _decide_once(self, request: HttpRequest, question: DecisionRequest, request_id: str) -> HttpAnswer:
         """Decide by a request id, or answer again what it was answered before."""
         request_id = check_request_id(request_id, where="header Idempotency-Key")
         content = request_hash(request.parameter, question, self._simulated(request.scope))
@@ -363,7 +194,7 @@ class DecisionApp:
             if record is not None:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
-                return _Answer(_json.encode(record.answer()), headers=_REPLAYED)
+                return HttpAnswer(_json.encode(record.answer()), headers=_REPLAYED)
             record = await self._judge(request, question)
         except BaseException:
             claim.release()
@@ -372,13 +203,13 @@ class DecisionApp:
         before = perf_counter_ns()
         await self._recorder.write(encode_record(record), claims=[claim])  # which lets go of the claim
         self._observe(record, request.arrived, before)
-        return _Answer(_json.encode(record.answer()))
+        return HttpAnswer(_json.encode(record.answer()))
 
-    @_route("POST", "/v1/decisions/{policy}:batch")
-    async def _decide_many(self, request: _Request) -> _Answer:
+    @route("POST", "/v1/decisions/{policy}:batch")
+    async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.batch_body)
         with self._place(request):
-            if _header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
+            if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
             servant = find_servant(self.servants, request.parameter, where="address")
@@ -396,12 +227,12 @@ class DecisionApp:
                     if entry.waits:
                         await self._wait_for(entry, request.arrived, limit)
                         if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
-                            entry.error = _LATE  # of this one: others are in the log by now
+                            entry.error = LATE  # of this one: others are in the log by now
                         await self._record_all(servant, [entry], at, request, limit)
             finally:
                 for entry in entries:
                     entry.release()
-        return _Answer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
+        return HttpAnswer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
 
     async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
         left_s = WAIT_S if limit is None else max(0.0, (limit + arrived - perf_counter_ns()) / 1e9)
@@ -412,7 +243,7 @@ class DecisionApp:
             entry.error, entry.waits = error, False
 
     async def _record_all(
-        self, servant: Servant, entries: Sequence[BatchItem], at: int, request: _Request, limit: int | None
+        self, servant: Servant, entries: Sequence[BatchItem], at: int, request: HttpRequest, limit: int | None
     ) -> None:
         """Decide what is open, and make it durable in one group."""
         fresh = [entry for entry in entries if entry.open]
@@ -432,8 +263,8 @@ class DecisionApp:
     def _item(self, entry: BatchItem, policy: str) -> dict[str, Any]:
         if entry.error is not None or entry.record is None:
             error = entry.error or InternalError("a request of a batch must have an answer", where="batch", got="none")
-            self._count_failure(policy, _status(error), type(error).__name__)
-            return {"status": _status(error), "error": str(error)}
+            self._count_failure(policy, status_of(error), type(error).__name__)
+            return {"status": status_of(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
         return {"status": 200, **entry.record.answer(), **({"replayed": True} if entry.replayed else {})}
@@ -460,56 +291,56 @@ class DecisionApp:
         observe("total", (ended - arrived) // 1_000)
 
     @contextmanager
-    def _place(self, request: _Request) -> Iterator[None]:
+    def _place(self, request: HttpRequest) -> Iterator[None]:
         """Hold a place among the requests that are worked on; 429 if all are taken, or its turn has come too late."""
         waited = perf_counter_ns() - request.scope.get(COMPLETE, request.arrived)
         places, wait = self._limits.in_flight, self._limits.wait * 1_000
         if request.is_batch():
             places, wait = places // 2, wait // 4
         if self._in_flight >= places or waited > wait:
-            raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
+            raise RefusedRequestError(429, "the server is at its limit of requests; try again", RETRY)
         self._in_flight += 1
         try:
             yield
         finally:
             self._in_flight -= 1
 
-    @_route("POST", "/v1/features/{service}")
-    async def _features(self, request: _Request) -> _Answer:
+    @route("POST", "/v1/features/{service}")
+    async def _features(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.body)
         name, rule = request.parameter, "the feature service must be defined"
         if name not in self.services and self.services_problem is not None:
-            raise _Refused(503, self.services_problem)
+            raise RefusedRequestError(503, self.services_problem)
         check_known(name, self.services, rule, where="address", what="service")
         with self._place(request):
             request.limit_ns()
             answer = await self.services[name].answer(body, self._moment(request.scope))
         self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
-        return _Answer(_json.encode(answer))
+        return HttpAnswer(_json.encode(answer))
 
-    @_route("GET", "/v1/features")
-    async def _services(self, _: _Request) -> _Answer:
-        return _Answer(_json.encode({name: service.describe() for name, service in self.services.items()}))
+    @route("GET", "/v1/features")
+    async def _services(self, _: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(_json.encode({name: service.describe() for name, service in self.services.items()}))
 
-    @_route("POST", "/v1/events/{table}")
-    async def _push_events(self, request: _Request) -> _Answer:
+    @route("POST", "/v1/events/{table}")
+    async def _push_events(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.events_body)
         with self._place(request):
-            return _Answer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
+            return HttpAnswer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
 
-    @_route("GET", "/v1/policies")
-    async def _policies(self, _: _Request) -> _Answer:
-        return _Answer(
+    @route("GET", "/v1/policies")
+    async def _policies(self, _: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(
             _json.encode({name: self._description(name, servant) for name, servant in self.servants.items()})
         )
 
-    @_route("GET", "/v1/policies/{policy}")
-    async def _policy(self, request: _Request) -> _Answer:
+    @route("GET", "/v1/policies/{policy}")
+    async def _policy(self, request: HttpRequest) -> HttpAnswer:
         servant = find_servant(self.servants, request.parameter, where="address")
-        return _Answer(_json.encode(self._description(request.parameter, servant)))
+        return HttpAnswer(_json.encode(self._description(request.parameter, servant)))
 
-    @_route("GET", "/v1/status")
-    async def _status(self, _: _Request) -> _Answer:
+    @route("GET", "/v1/status")
+    async def _status(self, _: HttpRequest) -> HttpAnswer:
         status = {
             **self.facts(),
             "services": sorted(self.services),
@@ -520,7 +351,7 @@ class DecisionApp:
         }
         if self.colleagues is not None:
             status |= self.colleagues.status()
-        return _Answer(_json.encode(status))
+        return HttpAnswer(_json.encode(status))
 
     def facts(self) -> dict[str, Any]:
         """What this process says of itself, beside what it counts."""
@@ -535,44 +366,46 @@ class DecisionApp:
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
         }
 
-    @_route("GET", "/metrics")
-    async def _metrics(self, _: _Request) -> _Answer:
+    @route("GET", "/metrics")
+    async def _metrics(self, _: HttpRequest) -> HttpAnswer:
         now = self._clock.now()
         if self.colleagues is not None:
             text = self.colleagues.exposition(now)
         else:
             text = self.telemetry.exposition() + self.health.exposition(now)
-        return _Answer(text.encode(), kind=b"text/plain; version=0.0.4")
+        return HttpAnswer(text.encode(), kind=b"text/plain; version=0.0.4")
 
-    @_route("GET", "/healthz")
-    async def _alive(self, _: _Request) -> _Answer:
-        return _Answer(b'{"status":"alive"}')
+    @route("GET", "/healthz")
+    async def _alive(self, _: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(b'{"status":"alive"}')
 
-    @_route("GET", "/readyz")
-    async def _ready(self, _: _Request) -> _Answer:
+    @route("GET", "/readyz")
+    async def _ready(self, _: HttpRequest) -> HttpAnswer:
         lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
         unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
         if self.problem is not None:
-            raise _Refused(503, self.problem)
+            raise RefusedRequestError(503, self.problem)
         if not self.servants and not self.services:
             nothing = (
                 "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
             )
-            raise _Refused(503, self.services_problem or nothing)
+            raise RefusedRequestError(503, self.services_problem or nothing)
         if unbuilt:
-            raise _Refused(503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build")
+            raise RefusedRequestError(
+                503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build"
+            )
         behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
                   if flow.version in self.health.behind}  # fmt: skip
         missing = self.colleagues.missing() if self.colleagues is not None else []
         notes = {"behind": behind, "workers": missing}
-        return _Answer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
+        return HttpAnswer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
     def _moment(self, scope: Scope) -> int:
         simulated = self._simulated(scope)
         return self._clock.now() if simulated is None else simulated
 
     def _simulated(self, scope: Scope) -> int | None:
-        value = _header(scope, TIME_HEADER, "Retrodict-Time")
+        value = read_header(scope, TIME_HEADER, "Retrodict-Time")
         if value is None:
             return None
         if not self._simulated_time:

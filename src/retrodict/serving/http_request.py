@@ -1,0 +1,104 @@
+"""A request as ASGI brings it: its headers, how long its caller waits, and its body within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+from retrodict.core.errors import InputError
+from retrodict.serving.http_answer import RefusedRequestError
+
+__all__ = ["ID_HEADER", "TIME_HEADER", "HttpRequest", "Receive", "Scope", "Send", "read_header"]
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+TIME_HEADER, ID_HEADER = b"retrodict-time", b"idempotency-key"
+DEADLINE_HEADER, PRIORITY_HEADER = b"retrodict-deadline", b"retrodict-priority"
+
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII).fullmatch
+_BODY_S = 10.0  # a caller that takes longer to send a body is told so
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, and the part of its path that a route's pattern has in braces."""
+
+    scope: Scope
+    receive: Receive
+    arrived: int
+    parameter: str
+
+    def has_left(self) -> bool:
+        """Whether the caller has left, as far as the connection knows."""
+        return bool(getattr(getattr(self.receive, "__self__", None), "disconnected", False))
+
+    def limit_ns(self) -> int | None:
+        """Nanoseconds from the arrival on that the caller waits for the answer; None: as long as it takes."""
+        text = read_header(self.scope, DEADLINE_HEADER, "Retrodict-Deadline")
+        if text is None:
+            return None
+        if not _MILLISECONDS(text):
+            raise InputError("a deadline must be the milliseconds that the caller will still wait",
+                             where="header Retrodict-Deadline", got="something else",
+                             remedy="Send a number such as 250 or 12.5")  # fmt: skip
+        limit = int(float(text) * 1e6)
+        if perf_counter_ns() - self.arrived >= limit:
+            raise RefusedRequestError(504, "the deadline of the caller has passed before its turn; nothing was decided")
+        return limit
+
+    def is_batch(self) -> bool:
+        """Whether others go first."""
+        priority = read_header(self.scope, PRIORITY_HEADER, "Retrodict-Priority")
+        if priority not in (None, "normal", "batch"):
+            raise InputError("a priority must be normal or batch", where="header Retrodict-Priority",
+                             got="something else", remedy="Send one of the two, or leave it out")  # fmt: skip
+        return priority == "batch"
+
+    async def read_body(self, limit: int) -> bytes:
+        """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
+        cycle = getattr(self.receive, "__self__", None)
+        if getattr(cycle, "more_body", True) is False:  # all of it came with the head, as is usual: nothing to wait for
+            return await self._read_body(limit)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await self._read_body(limit)
+        except TimeoutError:
+            raise RefusedRequestError(
+                408, f"a body must arrive within {_BODY_S:.0f} s", ((b"connection", b"close"),)
+            ) from None
+
+    async def _read_body(self, limit: int) -> bytes:
+        length = next((value for key, value in self.scope["headers"] if key == b"content-length"), b"0")
+        if length.isdigit() and int(length) > limit:
+            raise _too_long(limit)
+        chunks, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedRequestError(499, "the caller left before the body was complete")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_long(limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_long(limit: int) -> RefusedRequestError:
+    return RefusedRequestError(413, f"a body must be at most {limit} bytes", ((b"connection", b"close"),))
+
+
+def read_header(scope: Scope, name: bytes, written: str) -> str | None:
+    """Value of a header; None where it is not sent."""
+    values = [value for key, value in scope["headers"] if key == name]
+    if len(values) > 1:
+        raise InputError("a header must stand once", where=f"header {written}", got=len(values),
+                         remedy="Send one of them")  # fmt: skip
+    return values[0].decode("latin-1") if values else None

@@ -97,6 +97,40 @@ def load(port: int, requests: Path, connections: int, seconds: float, process: i
     return answer | {"refused": refused, "cpu_us": (cpu_s(process) - before) / answer["requests"] * 1e6}
 
 
+def paced(port: int, requests: Path, connections: int, seconds: float, rate: float) -> dict[str, Any]:
+    """Ask at a rate, and give what answers took by status."""
+    command = ["taskset", "-c", LOAD_CORE, sys.executable, PARTS / "serving_load.py", port, requests, connections,
+               seconds, rate]  # fmt: skip
+    answer: dict[str, Any] = json.loads(subprocess.check_output(list(map(str, command))))
+    return answer
+
+
+def memory_mb(process: int) -> float:
+    """Resident memory of a process without the pages of files that it maps."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
+def stress(world: Path, seconds: float, soak_s: float) -> dict[str, Any]:
+    """Ours alone: what it can at most, at 70 % of that for long, and asked three times as much as it can."""
+    requests, port = write_requests(world)["ours"], free_port()
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", world, "--replay", "--port", port]
+    with running(command, {}, port, "/readyz") as process:
+        load(port, requests, 64, 2.0, process)
+        most = load(port, requests, 64, seconds, process)
+        memory = [memory_mb(process)]
+        unloaded = paced(port, requests, 64, seconds, most["rate"] * 0.7)
+        soaked = []
+        for _ in range(max(int(soak_s / 60), 1)):
+            soaked.append(paced(port, requests, 64, min(soak_s, 60.0), most["rate"] * 0.7)["answers"])
+            memory.append(memory_mb(process))
+        overload = paced(port, requests, 1000, seconds, most["rate"] * 3)
+        memory.append(memory_mb(process))
+        after = paced(port, requests, 64, seconds, most["rate"] * 0.7)
+    return {"most": most, "at 70 %": unloaded, "soak": soaked, "memory_mb": memory, "at 300 %": overload,
+            "at 70 % after": after}  # fmt: skip
+
+
 def write_requests(world: Path) -> dict[str, Path]:
     """Write what is asked of ours and of the others, a request a line."""
     asked = json.loads((world / "requests.json").read_text())
@@ -189,6 +223,8 @@ def main() -> None:
     parser.add_argument("--world", type=Path, help="folder of an earlier run's project; made if it is not there")
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
     parser.add_argument("--cases", nargs="+", default=["ours", "bare", "fastapi"])
+    parser.add_argument("--stress", action="store_true", help="ours alone, at 70 %% for long and at 300 %%")
+    parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
     given = parser.parse_args()
     load_before = os.getloadavg()[0]
     with TemporaryDirectory() as temporary:
@@ -196,6 +232,9 @@ def main() -> None:
         if not (world / "rows.json").exists():
             make = [sys.executable, str(PARTS / "serving_world.py"), str(world)]
             subprocess.run(make, check=True, env={**os.environ, **_QUIET})
+        if given.stress:
+            print(json.dumps(stress(world, given.seconds, given.soak)))
+            return
         measured = measure(world, given.peers, given.turns, given.seconds, given.cases)
     print(f"  {'case':<16}{'rate/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'CPU us':>9}")
     for name, run in measured["runs"].items():

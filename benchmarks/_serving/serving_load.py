@@ -5,6 +5,7 @@ An HTTP library, and asyncio too, would cost more for each request than the serv
 
 from __future__ import annotations
 
+import itertools
 import json
 import select
 import socket
@@ -71,7 +72,44 @@ def run(port: int, requests: list[bytes], connections: int, seconds: float) -> d
     }
 
 
+def run_paced(port: int, requests: list[bytes], connections: int, seconds: float, rate: float) -> dict[str, object]:
+    """Ask so many times a second, whether or not answers come; a latency counts from when its request was due."""
+    poll, sockets, due, buffers = select.epoll(), {}, {}, {}
+    latencies: dict[str, list[float]] = {}
+    for _ in range(connections):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
+        sockets[connection.fileno()], buffers[connection.fileno()] = connection, b""
+        poll.register(connection.fileno(), select.EPOLLIN)
+    idle, asked, clock = list(sockets), itertools.cycle(requests), time.perf_counter
+    start, sent, late = clock(), 0, 0
+    while (now := clock()) < start + seconds or due:
+        while idle and now < start + seconds and start + sent / rate <= now:
+            number = idle.pop()
+            due[number] = start + sent / rate
+            sockets[number].send(next(asked))
+            sent += 1
+        late = max(late, int((now - start) * rate) - sent if now < start + seconds else 0)
+        for number, _ in poll.poll(0.0005):
+            data = buffers[number] + sockets[number].recv(65_536)
+            head = data.find(b"\r\n\r\n")
+            at = data.lower().find(b"content-length: ", 0, max(head, 0)) if head >= 0 else -1
+            if at < 0 or len(data) < head + 4 + int(data[at + 16 : data.index(b"\r", at)]):
+                if not data:
+                    raise ConnectionError("the server closed a connection")
+                buffers[number] = data
+                continue
+            buffers[number] = b""
+            latencies.setdefault(data[9:12].decode(), []).append((clock() - due.pop(number)) * 1e3)
+            idle.append(number)
+    answers = {status: {"count": len(ms), "p50_ms": ms[len(ms) // 2], "p99_ms": ms[len(ms) * 99 // 100],
+                        "max_ms": ms[-1]} for status, ms in ((s, sorted(m)) for s, m in latencies.items())}  # fmt: skip
+    return {"offered": rate, "requests": sent, "most_unsent": late, "answers": answers}
+
+
 if __name__ == "__main__":
     port, path, connections, seconds = sys.argv[1:5]
     asked = [bytes.fromhex(line) for line in Path(path).read_text().split()]
-    print(json.dumps(run(int(port), asked, int(connections), float(seconds))))
+    how = int(port), asked, int(connections), float(seconds)
+    print(json.dumps(run_paced(*how, float(sys.argv[5])) if sys.argv[5:] else run(*how)))

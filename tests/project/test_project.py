@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import types
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_an_unknown_policy_has_near_names(p: Project) -> None:
     """A typo is told."""
     with pytest.raises(NotFoundError, match="'promise'"):
         p.decide("promis", **PARCEL)
+
+
+def test_a_library_that_was_loaded_meanwhile_does_not_make_it_another_training(p: Project) -> None:
+    """Of one that the recipe does not use: libraries import all others, to look at them."""
+    first = p.train("late_parcel", again=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+        second = p.train("late_parcel")
+    assert (second.ref, second.reused) == (first.ref, True)
 
 
 def test_a_training_has_metrics_pictures_and_a_version(p: Project) -> None:

@@ -41,13 +41,15 @@ _NUMERIC = {
     "scipy": "scipy",
     "duckdb": "duckdb",
 }
-# Those of extras are asked where a run uses them.
-_OPTIONAL = {"torch": "torch", "xgboost-cpu": "xgboost", "catboost": "catboost", "imbalanced-learn": "imblearn"}
-_EXTRAS = {"deep": "torch", "xgboost": "xgboost", "catboost": "catboost"}
+# Those of extras, asked where a training uses them. What else happens to be loaded is no part of a training's identity:
+# the same one would differ from itself after another, or after a library that imports all others.
+_EXTRAS = {"deep": ("torch", "torch"), "xgboost": ("xgboost-cpu", "xgboost"), "catboost": ("catboost", "catboost"),
+           "balance": ("imbalanced-learn", "imblearn")}  # fmt: skip
+_OPTIONAL = [package for package, _ in _EXTRAS.values()]
 
 
 def describe_environment(
-    *, project: Path | None = None, load: bool = True, extras: Iterable[str] = ()
+    *, project: Path | None = None, load: bool = True, extras: Iterable[str] | None = None
 ) -> dict[str, Any]:
     """Plain description, equal on two machines exactly where results may be expected to be equal bit for bit.
 
@@ -58,8 +60,9 @@ def describe_environment(
     load : bool, default True
         Whether libraries that numbers depend on are imported, to see which they are; False describes those that are
         loaded, which takes seconds less.
-    extras : iterable of str
-        Extras whose libraries the work will use: they are imported too, where they are installed.
+    extras : iterable of str, optional
+        Extras whose libraries the work will use: they are imported too, where they are installed, and no others are
+        described. None: those whose libraries are loaded.
 
     Returns
     -------
@@ -68,7 +71,8 @@ def describe_environment(
         was imported, its own version, and the package it belongs to (None: another one lies earlier on the path).
         ``modules``: file and SHA-256 of each loaded module that belongs to no installed package.
     """
-    for module in (_EXTRAS[name] for name in extras if name in _EXTRAS):
+    optional = dict(_EXTRAS[name] for name in (_EXTRAS if extras is None else extras) if name in _EXTRAS)
+    for module in optional.values() if extras is not None else ():
         with contextlib.suppress(ImportError):  # the work itself says what is missing
             importlib.import_module(module)
     packages: dict[str, str] = {}
@@ -89,16 +93,16 @@ def describe_environment(
         "packages": dict(sorted(packages.items())),
         "imported": {
             name: _imported(module, name, folders.get(name))
-            for name, module in {**_NUMERIC, **_OPTIONAL}.items()
+            for name, module in {**_NUMERIC, **optional}.items()
             if (load and name in _NUMERIC) or module in sys.modules
         },
         "modules": dict(sorted(_loose_modules(project))),
         "retrodict": _package_hash(),
-        "accelerators": _accelerators(),
+        "accelerators": _accelerators() if "torch" in optional else [],
     }
 
 
-def environment_bytes(*, project: Path | None = None, load: bool = True, extras: Iterable[str] = ()) -> bytes:
+def environment_bytes(*, project: Path | None = None, load: bool = True, extras: Iterable[str] | None = None) -> bytes:
     """Canonical JSON of :func:`describe_environment`."""
     return canonical_json(describe_environment(project=project, load=load, extras=extras))
 
@@ -143,7 +147,7 @@ def _version(environment: dict[str, Any], package: str) -> Any:
 def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In words, what of two environments differs that results may depend on; the most likely reasons first."""
     differences = []
-    for name in _NUMERIC | _OPTIONAL:
+    for name in (*_NUMERIC, *_OPTIONAL):
         before, after = (environment.get("imported", {}).get(name, {}) for environment in (then, now))
         shadowed = bool(before) and bool(after) and before["package"] != after["package"]
         if shadowed or _version(then, name) != _version(now, name):

@@ -173,6 +173,7 @@ def train(
     check_names(workspace, definition)
     used = definition.recipe.split
     extras = {estimator.extra for estimator in definition.recipe.estimators}
+    extras |= {"balance"} if definition.recipe.balance is not None else set()
     for estimator in definition.recipe.estimators:  # the environment names every module that the fit uses
         with contextlib.suppress(ImportError):
             importlib.import_module(estimator.fit.partition(":")[0])

@@ -16,7 +16,7 @@ from retrodict.core.errors import RetrodictError, check_known
 # Parameters on which reproduction and serving rest. num_threads is not here: it does not change them.
 FIXED: Mapping[str, Any] = {
     "objective": "binary",
-    "metric": "auc",
+    "metric": "None",
     "deterministic": True,
     "force_row_wise": True,
     "verbosity": -1,

@@ -309,8 +309,8 @@ def fit_lightgbm(
     Returns
     -------
     Fitted
-        The engine up to the best iteration, all parameters with ``best_iteration``, and the metrics ``log_loss`` and
-        ``auc`` of every iteration that was grown.
+        The engine up to the best iteration, all parameters with ``best_iteration``, and the loss on the validation
+        rows after each iteration that was grown. The area under the curve after each took a twelfth of the fit.
 
     Raises
     ------
@@ -383,10 +383,10 @@ def _objective(target: Target, settings: Mapping[str, Any]) -> dict[str, Any]:
         case "quantile":
             more = {"alpha": target.quantiles[0]}
         case "count" if "tweedie_variance_power" in settings:
-            return {"objective": "tweedie", "metric": "None"}
+            return {"objective": "tweedie"}
         case _:
             more = {}
-    return {"objective": OBJECTIVES[target.task][0], "metric": "None", **more}
+    return {"objective": OBJECTIVES[target.task][0], **more}
 
 
 def _columns(rows: Examples) -> dict[str, Any]:
@@ -466,7 +466,7 @@ class _Watch:
             self._progress(iteration, self._most, metrics)
         if not metrics:
             return
-        name = "log_loss" if "log_loss" in metrics else next(iter(metrics))  # LightGBM adds metrics of its own
+        name = next(iter(metrics))
         loss = self.loss = metrics[name]
         self._seen.note(self.history, name, iteration, lambda: self._outputs(env.model))
         if loss < self._best_loss:

@@ -45,13 +45,17 @@ ENDS = {"train": 91.0, "validate": 121.0, "test": 250.0}
 
 
 def loans(count=COUNT, seed=5):
-    """Events, heard of up to twenty days later, and sold loans; some events at the decision, and some before it."""
+    """Events, heard of up to twenty days later, and sold loans; some events at the decision, and some before it.
+
+    Of one event before its decision, and of one before its loan was sold, nobody hears until day 100.
+    """
     rng = np.random.default_rng(seed)
     asked, x = np.sort(rng.uniform(0, 151, count)), rng.normal(size=count)
     defaulted = asked + rng.exponential(40 * np.exp(-x))
-    defaulted[:3], defaulted[3:5] = asked[:3], asked[3:5] - 1
+    defaulted[:3], defaulted[3:6], defaulted[6] = asked[:3], asked[3:6] - 1, asked[6] + 10
     heard = defaulted + np.where(rng.random(count) < 0.5, 0, rng.uniform(0, 20, count))
     sold = np.where(rng.random(count) < 0.2, asked + rng.uniform(0, 60, count), np.inf)
+    heard[5:7], sold[5:7] = 100, (np.inf, asked[6] + 30)
     return asked, defaulted, heard, sold, x
 
 
@@ -85,7 +89,7 @@ def test_each_part_knows_what_happened_and_was_heard_of_before_its_end(frame):
         happened = built.at + np.rint(np.where(built.labels > 0, built.labels, 0) * DAY).astype(np.int64)
         constant = replace(built, known_at=np.where(built.labels > 0, happened + 9 * DAY, built.known_at))
         assert parts_of(constant, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)[0].delays[name] == 9.0
-        odd = [at for at in rows if defaulted[at] < asked[at]]
+        odd = [at for at in rows if defaulted[at] < asked[at] and heard[at] < end + 1e-9]
         heard_by = (defaulted <= sold) & (defaulted >= asked) & (heard < min(end + 1e-9, 250))
         delay = np.quantile((heard - defaulted)[heard_by], 0.99, method="higher")
         before += len(odd)
@@ -96,11 +100,38 @@ def test_each_part_knows_what_happened_and_was_heard_of_before_its_end(frame):
             if defaulted[at] < last and heard[at] < end + 1e-9:
                 assert censored.labels[at] == pytest.approx(max(defaulted[at] - asked[at], 1e-12), abs=1e-9)
             else:
-                sure = last if heard[at] < end or defaulted[at] > sold[at] else max(end - delay, asked[at])
-                assert censored.labels[at] == pytest.approx(-(sure - asked[at]), abs=1e-9)
+                assert censored.labels[at] == pytest.approx(-(last - asked[at]), abs=1e-9)
     assert (censored.labels[:3] == 1 / DAY).all()
     assert before == 2
-    assert count_left_out(built, MODEL, now=to_micros(BEGIN) + 1_000 * DAY) == {"before_decision": 2}
+    assert censored.labels[6] == pytest.approx(-30)
+    assert count_left_out(censored, MODEL, now=to_micros(BEGIN) + 1_000 * DAY) == {"before_decision": 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_heard_of_after_a_part_teaches_it_nothing(frame, seed, tmp_path):
+    """Another world from day 91 on, with what had happened but nobody had heard of by then: the same training rows."""
+    built, days = frame
+    asked, defaulted, heard, sold, x = (part.copy() for part in days)
+    rng, late = np.random.default_rng(seed), heard >= 91
+    moved = rng.uniform(-100, 100, late.sum())
+    defaulted[late], heard[late] = (defaulted[late] + moved).clip(-50), np.maximum(heard[late] + moved, 91)
+    sold[sold >= 91] = 91 + rng.exponential(20, (sold >= 91).sum())
+    with Project(tmp_path, definitions=[TABLE, MODEL], actor="ana",
+                 clock=SimulatedClock(to_micros(BEGIN) + 1_000 * DAY)) as p:  # fmt: skip
+        p.data.ingest("loans", table(asked, defaulted, heard, sold, x))
+        other = build_frame(p.workspace.tables, MODEL, {"loans": 0})
+    here, there = (parts_of(one, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY) for one in (built, other))
+    rows = here[1]["train"]
+    assert rows.tolist() == there[1]["train"].tolist()
+    np.testing.assert_array_equal(here[0].labels[rows], there[0].labels[rows])
+    assert (here[0].labels != there[0].labels).sum() > 100
+    for fit, judge in folds(SPLIT, here[0], rows, 4):
+        spec = InputSpec.learn(built.columns(rows))
+        labels = [
+            fold_problem(Problem(spec, Examples(spec.encode_columns(one.columns(rows)), one.labels[rows], one.target)),
+                         TrainingRows(SPLIT, one, rows), fit, judge).train.labels for one in (here[0], there[0])
+        ]  # fmt: skip
+        np.testing.assert_array_equal(*labels)
 
 
 def test_an_earlier_now_gives_less(frame):

@@ -154,6 +154,41 @@ def test_outcomes_come_on_their_own_and_an_event_before_the_decision_is_void(row
         np.testing.assert_array_equal(facts.label, [4.5, 1 / DAY, -3.0, np.nan])
 
 
+def test_a_lost_row_is_lost_until_its_event_is_heard_of(rows, tmp_path):
+    """Decided on day 400, an event on day 420 that is heard of on day 450, and lost on day 440: at each moment."""
+    label = 'horizons=["30d", "90d"], known_at="heard", until="moved"'
+    write(tmp_path, definitions=DEFINITIONS.replace('horizons=["30d", "90d"]', label).replace(
+        '"cancelled_at": "time"}', '"cancelled_at": "time", "heard": "time", "moved": "time"}'))  # fmt: skip
+    begin, time = to_micros(BEGIN), pa.timestamp("us", "UTC")
+    none = pa.array([None] * rows.num_rows, time)
+    table = rows.append_column("heard", rows.column("cancelled_at")).append_column("moved", none)
+    extra = [[value] for value in ("late", *(BEGIN + timedelta(days=day) for day in (400, 420, 450, 440)))]
+    names = ["id", "started", "cancelled_at", "heard", "moved"]
+    one = pa.table([pa.array(extra[0]), *(pa.array(day, time) for day in extra[1:])], names=names)
+    one = one.append_column("tickets", pa.array([0.0])).append_column("plan", pa.array(["year"]))
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(begin + 480 * DAY)) as p:
+        p.data.ingest("subscriptions", pa.concat_tables([table, one.select(table.column_names)]))
+        p.train("churn")
+    with Project(tmp_path, actor="ben", clock=SimulatedClock(begin + 480 * DAY)) as p:
+        p.models.approve("churn@1", reason="test")
+        p.deploy("keep", reason="test")
+        p.decide("keep", key="late", tickets=0.0, plan="year", at=from_micros(begin + 400 * DAY).isoformat())
+        for day, days, status in ((430, -30, "pending"), (445, -40, "void"), (460, 20, "known")):
+            facts = outcomes(p.workspace, "keep", now=begin + day * DAY)
+            assert facts.status.tolist() == [status]
+            assert facts.label[0] == pytest.approx(days, abs=0.5)
+
+
+def test_a_search_over_every_estimator_ends(rows, tmp_path):
+    """ "auto" tries those of the task: a name without its own first try stopped it."""
+    write(tmp_path, '"auto"', DEFINITIONS.replace('baseline_group="plan"', 'budget="8s"'))
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(to_micros(BEGIN) + 480 * DAY)) as p:
+        p.data.ingest("subscriptions", rows)
+        run = p.train("churn")
+        assert run.metrics["c_index"] > 0.65
+        assert run.record.params["choice"]["estimator"] in {"cox", "aft"}
+
+
 def test_a_history_does_not_compare_other_horizons(rows, tmp_path):
     """An integrated score over three horizons is no number of one over two; a gap has its reason."""
     write(tmp_path, definitions=DEFINITIONS.replace('["30d", "90d"]', '["30d", "90d", "180d"]'))

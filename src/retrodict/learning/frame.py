@@ -83,6 +83,8 @@ class Frame:
         or hashed, but a key among them may tie rows together.
     delays : mapping of str to float
         Of a time to an event, and by part: days from an event until it is heard of (:func:`reporting_delay`).
+    until_days : ndarray of float64, shape (n,), optional
+        Of a time to an event: days until a row was not followed any more, infinite where it is. None: all are.
     """
 
     table: pa.Table
@@ -94,6 +96,7 @@ class Frame:
     timed: bool = True
     others: pa.Table | None = None
     delays: Mapping[str, float] = field(default_factory=dict)
+    until_days: NDArray[np.float64] | None = None
 
     @cached_property
     def seen_until(self) -> int:
@@ -144,18 +147,21 @@ def parts_of(frame: Frame, split: Splitter, *, now: int) -> tuple[Frame, dict[st
 
     A time to an event is censored at the end of the row's own part, so that no training row tells what happened while
     others were validated on. An event counts where it happened, and was known, before that end. That of the test rows
-    is the newest moment that the rows hold: a table that was not written since does not say that nothing happened.
+    is the newest moment that the rows hold: a table that was not written since does not say that nothing happened. So
+    a row whose event came before its decision is left out of a part only if that was known before the part's end.
     """
-    parts = split.assign(frame, now=now)
     if frame.target.task != "survival" or not frame.timed:
-        return frame, parts
+        return frame, split.assign(frame, now=now)
+    early = np.isnan(frame.labels) & (True if frame.until_days is None else frame.until_days > 0)
+    undropped = replace(frame, labels=np.where(early, SHORTEST, frame.labels))
+    parts, delays, labels = split.assign(undropped, now=now), {}, frame.labels.copy()
     end = min(now, frame.seen_until)
     spans = split.spans(end) if isinstance(split, TimeSplit) else {}
-    labels, delays = frame.labels.copy(), {}
-    for name, rows in parts.items():
+    for name, places in parts.items():
         limit = spans[name][2] if name in spans else end
+        parts[name] = rows = places[~early[places] | (frame.known_at[places] >= limit)]
         delays[name] = reporting_delay(frame, limit) / DAY
-        labels[rows] = known_days(labels[rows], frame, rows, limit)
+        labels[rows] = known_days(undropped.labels[rows], frame, rows, limit)
     return replace(frame, labels=labels, delays=delays), parts
 
 
@@ -168,8 +174,9 @@ def known_days(
     or the earliest of them, less :func:`reporting_delay`. A row decided after that is followed for no time.
     """
     unseen = (frame.known_at[rows] >= end) & (labels > 0)
+    until_days = np.inf if frame.until_days is None else np.maximum(frame.until_days[rows], SHORTEST)
     limits = (end - frame.at[rows] - reporting_delay(frame, int(np.min(end, initial=NEVER)))) / DAY
-    return censor(np.where(unseen, -np.inf, labels), np.maximum(limits, SHORTEST))
+    return censor(np.where(unseen, -until_days, labels), np.maximum(limits, SHORTEST))
 
 
 def reporting_delay(frame: Frame, end: int) -> int:
@@ -387,14 +394,17 @@ def build_frame(
     known_at = np.zeros_like(at)
     if _KNOWN in table.column_names:
         known_at = _moments(table, _KNOWN, model)
+    until_days = None
     if model.known_target is not None and model.known_target.task == "survival":
-        target, labels = model.known_target, _days(table, model, at)
+        target, (labels, until_days) = model.known_target, _days(table, model, at)
     else:
         # An outcome without a time at which it became known is no outcome yet.
         target, labels = encode_labels(model, table.column(_LABEL), is_known=known_at != NEVER)
     hidden = {*table.column_names, *_label_columns(model)}
     others = [f.name for f in rows.schema if kind_of(f.type) in ("int", "text") and f.name not in hidden]
-    return Frame(table, features.columns, at, labels, known_at, target, model.timed, rows.select(others))
+    return Frame(
+        table, features.columns, at, labels, known_at, target, model.timed, rows.select(others), until_days=until_days
+    )  # fmt: skip
 
 
 def _moments(table: pa.Table, name: str, model: Model) -> NDArray[np.int64]:
@@ -409,19 +419,23 @@ def _moments(table: pa.Table, name: str, model: Model) -> NDArray[np.int64]:
     return np.asarray(column.cast(pa.int64()).fill_null(NEVER).to_numpy())
 
 
-def _days(table: pa.Table, model: Model, at: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Signed days of each row, as far as they will ever be seen."""
+def _days(
+    table: pa.Table, model: Model, at: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Signed days of each row, as far as they will ever be seen, and days until it was not followed any more."""
     if model.timed:
         happened = _moments(table, _LABEL, model)
-        until = _moments(table, f"{_MORE}until", model) if f"{_MORE}until" in table.column_names else NEVER
-        return survival_labels(at, happened, np.broadcast_to(until, at.shape))
+        if f"{_MORE}until" not in table.column_names:
+            return survival_labels(at, happened, np.full_like(at, NEVER)), None
+        until = _moments(table, f"{_MORE}until", model)
+        return survival_labels(at, happened, until), np.where(until == NEVER, np.inf, (until - at) / DAY)
     where, event = f"model {model.name}, label {model.label.name!r}", table.column(f"{_MORE}event")
     if event.null_count:
         raise InputError("every row must say whether its event came", where=f"{where}, event",
                          got=f"{event.null_count} rows that do not",
                          remedy="Write an expression like 'coalesce(died, false)'")  # fmt: skip
     days = plain_labels(table.column(_LABEL)).to_numpy()
-    return encode_days(np.asarray(days, np.float64), plain_labels(event).to_numpy() != 0, where=where)
+    return encode_days(np.asarray(days, np.float64), plain_labels(event).to_numpy() != 0, where=where), None
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:

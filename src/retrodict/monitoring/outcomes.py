@@ -289,17 +289,17 @@ def _label_facts(
     read = (label.parsed, clock, *label.more.values())
     columns = sorted({*label.table.key, *(name for one in read if one is not None for name in one.columns)})
     rows = workspace.tables.read(name, pinned, columns=columns)
-    key, value = join_key_sql(label.table, rows.schema), label.parsed.to_sql()
+    key, value, source = join_key_sql(label.table, rows.schema), label.parsed.to_sql(), "rows"
     if clock is not None:
         known_at = clock.to_sql()
     if clock is not None and label.horizons:
-        value, known_at = _event_sql(label, value, known_at)
+        value, known_at, source = _event_sql(label, value, known_at)
     elif label.horizons:
         value = f"CASE WHEN {label.more['event'].to_sql()} THEN {value} ELSE -({value}) END"
     if clock is None:
         written = next(past.time for past in workspace.tables.history(name) if past.version == pinned)
         known_at = f"CASE WHEN ({value}) IS NULL THEN NULL ELSE make_timestamptz({written}) END"
-    facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
+    facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM {source}", rows=rows)
     kind = facts.schema.field("known_at").type
     if not (pa.types.is_timestamp(kind) or pa.types.is_null(kind)):
         raise DefinitionError(
@@ -311,14 +311,23 @@ def _label_facts(
     return _facts(model, target, facts), [(f"dataset:{name}@{pinned}", "labels")]
 
 
-def _event_sql(label: Label, event: str, known_at: str) -> tuple[str, str]:
-    """Moment of the event, or less the end of follow-up, in microseconds; and when that was known."""
+def _event_sql(label: Label, event: str, known_at: str) -> tuple[str, str, str]:
+    """Moment of the event, or less the end of follow-up, in microseconds; when that was known; and of what rows.
+
+    Until an event is heard of, all that is known of a row is that it was lost: one that is heard of after the end of
+    follow-up gives both.
+    """
+    value = f"CAST(greatest(epoch_us({event}), 0) AS DOUBLE)"
     if "until" not in label.more:
-        return f"CAST(greatest(epoch_us({event}), 0) AS DOUBLE)", f"CASE WHEN ({event}) IS NOT NULL THEN {known_at} END"
+        return value, f"CASE WHEN ({event}) IS NOT NULL THEN {known_at} END", "rows"
     until = label.more["until"].to_sql()
     seen = f"({event}) IS NOT NULL AND (({until}) IS NULL OR ({event}) <= ({until}))"
-    value = f"CASE WHEN {seen} THEN greatest(epoch_us({event}), 0) ELSE -epoch_us({until}) END"
-    return f"CAST({value} AS DOUBLE)", f"CASE WHEN {seen} THEN {known_at} ELSE {until} END"
+    late = f"{seen} AND ({until}) IS NOT NULL AND (({known_at}) IS NULL OR ({known_at}) > ({until}))"
+    return (
+        f"CASE WHEN _seen THEN {value} ELSE -CAST(epoch_us({until}) AS DOUBLE) END",
+        f"CASE WHEN _seen THEN {known_at} ELSE {until} END",
+        f"(SELECT *, coalesce({seen}, false) AS _seen FROM rows UNION ALL SELECT *, false FROM rows WHERE {late})",
+    )
 
 
 def _outcome_facts(

@@ -53,7 +53,7 @@ _MEMBERS, _RUNG_ROWS = 6, 50_000
 # Of a budget: for a candidate, for a fold of the second one (of the first as long as it takes), and for all of them.
 _TRIAL_SHARE, _SECOND_SHARE, _FIRSTS_SHARE = 0.12, 0.3, 0.4
 # As candidates of "auto" come they learn in small steps; a first trial in larger ones says as much in half the time.
-_FASTER = {"lightgbm": 0.1, "xgboost": 0.1, "catboost": 0.1, "histogram_boosting": 0.1}
+_FASTER = {"lightgbm": 0.1, "xgboost": 0.1, "aft": 0.1, "catboost": 0.1, "histogram_boosting": 0.1}
 _FEW, _TIME, _TICK = 5, "time was over", 0.1
 # A candidate of "auto" is given up after a fold that it does worse on than the best, by this share of the best's loss.
 _BEHIND, _CHEAP_SHARE = 0.2, 0.03

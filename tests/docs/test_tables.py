@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from retrodict import Policy, Project
+from retrodict.learning.frame import build_frame, parts_of
 
 OUTPUTS = {
     "lend": ["score"],
@@ -105,7 +106,7 @@ def test_subscriptions_go_from_file_to_a_decision_by_horizons(tmp_path, monkeypa
     from retrodict.cli.main import run
 
     folder = shutil.copytree(ROOT / "examples" / "subscriptions", tmp_path / "subscriptions")
-    assert re.findall(r"```python\n(.*?)```", EVENTS, flags=re.DOTALL) == [(folder / "definitions.py").read_text()]
+    assert re.findall(r"```python\n(.*?)```", EVENTS, flags=re.DOTALL)[0] == (folder / "definitions.py").read_text()
     monkeypatch.chdir(folder)
     script, *lines = re.findall(r"^\$ (?:retrodict|python) (.*)$", EVENTS, flags=re.MULTILINE)
     runpy.run_path(str(folder / script))
@@ -130,3 +131,27 @@ def test_subscriptions_go_from_file_to_a_decision_by_horizons(tmp_path, monkeypa
             assert value == pytest.approx(1 - np.exp(-hazard * days), abs=0.1)
         assert decision.reasons[0] == 'tickets = 6 raises event_by["90d"]'
         assert decision.replay().exact
+
+
+def test_heart_transplants_are_judged_for_what_they_are(tmp_path, monkeypatch, capsys):
+    """The snippet on real days runs, its hazard ratio is that of statsmodels, and its sentences are what is printed."""
+    from statsmodels.duration.hazard_regression import PHReg
+
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", EVENTS, flags=re.DOTALL)[1], names)  # the page itself
+    printed = " ".join(capsys.readouterr().out.split())
+    run, heart = names["run"], names["heart"]
+    assert run.record.data["rows"] == {"train": 41, "test": 14, "validate": 14}
+    with names["project"] as p:
+        frame = build_frame(p.workspace.tables, names["model"], {"patients": 0})
+        part = heart.iloc[parts_of(frame, names["recipe"].split, now=run.record.data["now"])[1]["train"]]
+    (row,) = run.record.summary["notes"]["hazard_ratios"]
+    days = part.survival.astype(int).clip(lower=1)
+    oracle = PHReg(days, part[["age"]], status=part.censors, ties="efron").fit(tol=1e-12)
+    assert row["hazard_ratio"] == pytest.approx(np.exp(oracle.params[0]), rel=1e-4)
+    assert row["standard_error"] == pytest.approx(oracle.bse[0], rel=1e-3)
+    assert f"factor {row['hazard_ratio']:.3f}" in EVENTS
+    assert "brier_365d" not in {name for name, value in run.metrics.items() if value is not None}
+    for text in ("Only 14 rows judge the model", "(4 of 14 rows were followed for 365d", "Prefer a constant"):
+        assert text in printed, printed

@@ -297,7 +297,12 @@ def test_a_gate_of_another_task_is_a_definition_error_that_names_those_there_are
         check_gate('recall["d"] >= 0.7', TARGETS["multiclass"])
     with pytest.raises(DefinitionError, match="a gate must be one that a model can pass"):
         check_gate("r2 >= 1.5", "regression")
-    for gate in ('recall["b"] >= 0.5', "dp_ratio(sex) >= 0.8", "leaks = 0", "better_than_champion", "macro_f1 > 0.5"):
+    for task in ("multiclass", "survival"):
+        with pytest.raises(DefinitionError, match=rf"task '{task}' must read metrics that it has; got 'dp_ratio"):
+            check_gate("dp_ratio(sex) >= 0.8", TARGETS[task])
+    with pytest.raises(DefinitionError, match="got 'span_coverage'"):
+        check_gate("span_coverage >= 0.8", TARGETS["survival"])
+    for gate in ('recall["b"] >= 0.5', "span_coverage >= 0.8", "leaks = 0", "better_than_champion", "macro_f1 > 0.5"):
         check_gate(gate, TARGETS["multiclass"])
     check_gate("coverage_q10 >= 0.05 and size_kb < 500", TARGETS["quantile"])
     check_gate("mae < 3")

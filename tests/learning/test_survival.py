@@ -12,6 +12,8 @@ from retrodict import (
     Encode,
     Label,
     Model,
+    Monitor,
+    Policy,
     Project,
     RandomSplit,
     Recipe,
@@ -19,6 +21,7 @@ from retrodict import (
     Table,
     Threshold,
     TimeSplit,
+    Trigger,
     Tune,
     Vote,
     columns,
@@ -202,6 +205,7 @@ REFUSED = [
     ({"task": "regression"}, "must have a label with horizons"),
     ({"gates": ["brier_7d < 0.2"]}, "must read metrics that it has; got 'brier_7d'"),
     ({"gates": ["auc > 0.7"]}, "must read metrics that it has; got 'auc'"),
+    ({"gates": ["dp_ratio(x) > 0.8"]}, "must read metrics that it has; got 'dp_ratio"),
     ({"decide_at": "", "split": RandomSplit()}, "must be of rows with a moment of decision"),
     ({"label": Label("d", TABLE, "x", event="id > 3", horizons=["5d"])}, "must be of rows that have no moment"),
 ]  # fmt: skip
@@ -212,6 +216,28 @@ def test_what_has_no_meaning_is_refused_where_it_is_written(changes, message):
     """With what to do instead, before anything is read or fitted."""
     with pytest.raises(DefinitionError, match=message):
         model(**changes).check()
+
+
+def test_a_search_says_which_horizon_its_folds_cannot_judge(tmp_path):
+    """Folds of three weeks say nothing of 40 days: the reason is counted."""
+    definition = model(tune=Tune(trials=1, folds=4, metric="brier_40d"))
+    with Project(tmp_path, definitions=[TABLE, definition], actor="ana",
+                 clock=SimulatedClock(to_micros(BEGIN) + 1_000 * DAY)) as p:  # fmt: skip
+        p.data.ingest("loans", table(*loans()))
+        with pytest.raises(InputError, match=r"the brier_40d of its outputs is not a number: \d+ of \d+ rows were"):
+            p.train("m")
+
+
+@pytest.mark.parametrize("on", ["auc < 0.6", "auc_drop > 0.1", "label_rate > 0.5", "calibration_ratio > 2"])
+def test_a_trigger_reads_what_the_task_has(on):
+    """Of a yes or no alone: here each would be without a value for ever."""
+    policy = Policy("keep", MODEL, decide={"call": 'event_by["40d"] >= 0.3', "wait": "otherwise"})
+    for trigger, refused in ((on, True), ("psi > 0.25 and labels > 100", False)):
+        monitor = Monitor(policy, triggers=[Trigger.retrain(on=trigger)])
+        faults = [use.fault({}) for use in monitor.uses() if use.what == "number"]
+        assert any(faults) == refused, faults
+        if refused:
+            assert "numbers that are measured; got" in str(next(filter(None, faults)))
 
 
 @pytest.mark.parametrize(

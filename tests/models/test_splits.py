@@ -401,3 +401,11 @@ def test_a_retraining_moves_splits_in_time_and_says_why_it_cannot_move_others():
     for split in (RandomSplit(), GroupSplit(by="id")):
         with pytest.raises(DefinitionError, match="judged on rows that the version before it learned from"):
             split.moved_to_end(instant)
+
+
+def test_a_small_table_of_times_to_an_event_is_split_by_default():
+    """Sixty rows, both with their event and without it in every part: no more strata than a number has."""
+    labels = np.where(np.arange(60) % 3, 1.0, -1.0) * (1.0 + np.arange(60))
+    parts = RandomSplit().assign(Rows(labels, target=Target("survival", horizons=("9d",))), now=NOW)
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 36, "validate": 12, "test": 12}
+    assert all({*np.sign(labels[rows])} == {-1.0, 1.0} for rows in parts.values())

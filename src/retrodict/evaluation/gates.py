@@ -57,6 +57,7 @@ _ALWAYS: dict[str, Span] = {
     **dict.fromkeys(("latency_us", "size_kb", "leaks", "span_width"), _LEVEL),
     "span_coverage": _SHARE,
 }
+_WITHOUT_SPAN = ("binary", "ranking", "survival")
 _TRUTHS = ("beats_ladder", "better_than_champion")
 _COMPARED = "a gate must compare numbers, and name truth values alone"
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
@@ -101,7 +102,8 @@ def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ())
         Whose metrics of one class, level or column are among the names, where the task has them.
     """
     task = target.task if isinstance(target, Target) else target
-    spans: dict[str, Span] = dict(_ALWAYS)
+    spans: dict[str, Span] = {name: span for name, span in _ALWAYS.items()
+                              if task not in _WITHOUT_SPAN or not name.startswith("span_")}  # fmt: skip
     for one, metrics in GATE_METRICS.items():
         for name, (low, high) in metrics.items() if task in (one, None) else ():
             lowest, highest = spans.get(name, (low, high))
@@ -109,7 +111,7 @@ def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ())
     from retrodict.core.expressions import parse
 
     for name in {name for gate in gates for name in parse(gate_text(gate), where=f"gate {gate!r}").columns}:
-        if _BOUND.fullmatch(name):
+        if task in ("binary", None) and _BOUND.fullmatch(name):
             spans[name] = _SHARE
         for part, (pattern, span) in _PARTS.items():
             match = pattern.fullmatch(name)

@@ -120,7 +120,8 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Coefficients": coefficient_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
         "Ladder": _ladder(run),
-        "Calibration": Facts(dict(run.summary.get("calibration") or {})),
+        "Calibration": Facts({name: value for name, value in (run.summary.get("calibration") or {}).items()
+                              if value or "target" not in run.params}),
         "Fairness": _metrics(run, True),
         "Gates": _rows(version.gates, ("gate", "status", "value", "reason")),
         "Leaks": _rows(run.summary.get("leaks"), ("kind", "feature", "figure", "severity", "sentence")),

@@ -50,7 +50,7 @@ def settled(rows: SplitRows) -> Ints:
     return rows.at if rows.target.task == "survival" else rows.known_at
 
 
-def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where: str) -> Ints:
+def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where: str, bins: int = _BINS) -> Ints:
     """Class of each label; of numbers one of ten bins of equal counts, fewer where bins would hold under three rows.
 
     Raises
@@ -58,14 +58,14 @@ def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where:
     InputError
         If a class has fewer rows than ``least``.
     """
-    if target.task == "survival":  # whether the event was seen, and then when
+    if target.task == "survival":  # whether the event was seen, and then when: as many in all as of a number
         events, plain = labels > 0, Target("regression")
         codes = np.zeros(len(labels), dtype=np.int64)
         for rows in (events, ~events):
-            codes[rows] = 2 * strata_of(labels[rows], plain, least=0, where=where) + events[rows]
+            codes[rows] = 2 * strata_of(labels[rows], plain, least=0, where=where, bins=bins // 2) + events[rows]
         return np.unique(codes, return_inverse=True)[1].astype(np.int64)
     if not target.probabilistic:
-        bins = min(_BINS, max(len(labels) // _LEAST, 1))
+        bins = min(bins, max(len(labels) // _LEAST, 1))
         ranks = np.empty(len(labels), dtype=np.int64)
         ranks[np.argsort(labels, kind="stable")] = np.arange(len(labels))
         return ranks * bins // max(len(labels), 1)

@@ -12,7 +12,9 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import check_reach, parse
 from retrodict.core.names import NameUse
+from retrodict.core.tasks import Task
 from retrodict.decisions.definitions import Policy
+from retrodict.evaluation.gates import GATE_METRICS
 from retrodict.features.plan import FeatureSet
 
 __all__ = ["NUMBERS", "Monitor", "Trigger"]
@@ -28,6 +30,15 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "psi": (0.0, math.inf),
 }
 """What a trigger can read, with the range of its values."""
+
+
+def _numbers_of(task: Task | None) -> dict[str, tuple[float, float]]:
+    """What a trigger can read of a model of a task; None: of any."""
+    if task is None:
+        return NUMBERS
+    names = {"decisions", "labels", "psi", *GATE_METRICS[task]}
+    names |= set() if task in ("multiclass", "survival") else {"label_rate"}
+    return {name: span for name, span in NUMBERS.items() if name.removesuffix("_drop") in names}
 
 
 @dataclass(frozen=True)
@@ -132,13 +143,15 @@ class Monitor(Definition):
 
     def uses(self) -> Iterator[NameUse]:
         """Numbers that its triggers read, and features it groups by; a context value may have any other name."""
+        target = self.policy.model.known_target
+        names = _numbers_of(None if target is None else target.task)
         for trigger in self.triggers:
             where, rule = (
                 f"monitor {self.name}, trigger {trigger.on!r}",
                 "a trigger must read numbers that are measured",
             )
             for name in parse(trigger.on, where=where).columns:
-                yield NameUse("number", name, rule, where, names=NUMBERS)
+                yield NameUse("number", name, rule, where, names=names)
         columns, rule = FeatureSet(self.policy.model.features).columns, "a group must be a feature of the model"
         for name in self.by:
             if "__" in name:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrodict.core.display import Block, Listing, Shown, when
+from retrodict.core.errors import check_known
 from retrodict.core.files import write_text
 from retrodict.core.lazy import lazy_modules
+from retrodict.core.tasks import TASKS
 from retrodict.project.arguments import instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -92,6 +94,8 @@ class Models(Namespace):
         """
         from retrodict.models.estimators import list_estimators
 
+        if task is not None:
+            check_known(task, TASKS, "a task must be one that there is", where="models estimators", what="task")
         entries = [entry for entry in list_estimators() if task is None or task in entry.tasks]
 
         def row(entry: Estimator) -> tuple[object, ...]:

@@ -170,7 +170,7 @@ class _Search:
         self.ranking: list[StudyTrial] = []  # finished ones, the best first; of equal ones the earlier
         self.cut_off: list[StudyTrial] = []  # by time, after some of their folds
         self.outputs: dict[int, list[Outputs]] = {}
-        self.stopped = "all trials were made"
+        self.stopped, self.why_not = "all trials were made", ""
         self.spent = 0.0 if self.budget is None else spent
         self.began = perf_counter() - self.spent
 
@@ -287,14 +287,16 @@ class _Search:
         try:
             if self.metric is None:
                 return float(row_losses(train.labels[judge], outputs, train.target, groups=groups).mean())
-            measured = evaluate(train.labels[judge], outputs, train.target, groups=groups).values()
+            metrics = evaluate(train.labels[judge], outputs, train.target, groups=groups).metrics
+            measured = {metric.name: metric for metric in metrics}
         except InputError:
             return math.nan
         if self.metric not in measured:
             raise DefinitionError("the metric of a search must be one that the task measures", where="Tune, metric",
                                   got=self.metric, remedy=f"Choose one of {', '.join(sorted(measured))}")  # fmt: skip
         value = measured[self.metric]
-        return math.nan if value is None else value
+        self.why_not = "" if value.reason is None else f": {value.reason}"
+        return math.nan if value.value is None else value.value
 
     def better(self, value: float, than: float) -> bool:
         """Whether a value is better than another."""
@@ -427,7 +429,9 @@ class _Search:
         one.seconds += fit.seconds
         value = math.nan if fit.outputs is None else self.value(fit.outputs, len(one.values))
         if fit.outputs is None or not math.isfinite(value):
-            self._end(one, phase, "failed", fit.error or f"the {self._word} of its outputs is not a number")
+            self._end(
+                one, phase, "failed", fit.error or f"the {self._word} of its outputs is not a number{self.why_not}"
+            )
             return False
         one.values.append(value)
         one.outputs.append(fit.outputs)

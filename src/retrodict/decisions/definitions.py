@@ -20,6 +20,7 @@ from retrodict.models.words import check_words
 __all__ = ["Policy", "Rule"]
 
 OTHERWISE, NEVER = "otherwise", "never"
+_SAMPLE = re.compile(r"sample ([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 _OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|(?:p|set|event_by)\[\".+\"\]")
 
 
@@ -87,6 +88,10 @@ class Policy(Definition):
     batch : duration, optional
         From 1 to 5 ms: how long a server lets single requests wait for others to be scored with them; None: not at all,
         only what comes while the engine is busy is scored together. For models that take long.
+    record : str, optional
+        When a server answers: None or ``"sync"``, once the record is durable. ``"async"``: at once, and says so; a
+        crash may take the records of the last 50 ms, 1,000 at most. ``"sample 5%"``: that share of decisions has a
+        record, and the answers of the others say that they have none; it takes no request ids.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -107,6 +112,7 @@ class Policy(Definition):
     require: Mapping[str, str] = field(default_factory=dict, metadata={"identity": "if set"})
     cache: str | None = field(default=None, metadata={"identity": "if set"})
     batch: str | None = field(default=None, metadata={"identity": "if set"})
+    record: str | None = field(default=None, metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -162,6 +168,10 @@ class Policy(Definition):
                 got=self.batch,
                 remedy="Leave it out: what comes while the engine is busy is scored together anyway",
             )
+        object.__setattr__(self, "record", None if self.record == "sync" else self.record)
+        if self.record not in (None, "async") and not 0 < self.share < 1:
+            raise DefinitionError("a policy must be recorded 'sync', 'async' or as 'sample N%', N between 0 and 100",
+                                  where=f"{where}, record", got=self.record, remedy="Write 'sample 5%'")  # fmt: skip
         self._check_required()
 
     def _check_condition(self, condition: Expression, decision: str) -> None:
@@ -234,6 +244,12 @@ class Policy(Definition):
             for decision, text in self.decide.items()
             if text not in words
         }
+
+    @cached_property
+    def share(self) -> float:
+        """Share of decisions that are recorded; 0 where ``record`` is no text that says one."""
+        sample = _SAMPLE.fullmatch(str(self.record))
+        return float(sample[1]) / 100 if sample else float(self.record in (None, "async"))
 
     @cached_property
     def max_ages(self) -> dict[str, int]:

@@ -110,7 +110,7 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
         "a decision of this id must be in the log",
         where="decision log",
         got=name,
-        remedy="Ids come with every answer as decision_id",
+        remedy="Ids come with every answer as decision_id; one whose answer said 'recorded: no' has no record",
     )
 
 
@@ -134,7 +134,8 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     Returns
     -------
     pyarrow.Table
-        ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__error`` (why the fallback had to
+        ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__share`` (of the decisions that are
+        recorded), ``record__error`` (why the fallback had to
         answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
         output of another task than yes or no (``output__name``), per entity (``entity__name``), per context value
         (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns). A
@@ -154,6 +155,7 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         "raw": pa.array([r.raw for r in records], pa.float64()),
         "score": pa.array([r.score for r in records], pa.float64()),
         "fallback": pa.array([r.fallback for r in records], pa.string()),
+        "record__share": pa.array([r.share for r in records], pa.float64()),
         "record__error": pa.array([r.error for r in records], pa.string()),
         "record__views": pa.array(
             [[{"view": view, "status": doubt["status"]} for view, doubt in r.views.items()] for r in records], _VIEWS

@@ -2,14 +2,20 @@
 
 While one group is being synced the next one gathers, so the cost of a sync is shared by as many requests as arrive
 meanwhile, and no timer adds latency. Each writer has a stream of its own; the streams' locks settle which.
+
+A policy may ask to be answered before its record is durable. Those records go the same way, and only
+their number and age are bounded: a queue of their own, flushed by a timer, would be behind the disk for longer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetryableError
@@ -19,10 +25,27 @@ from retrodict.stores._ownership import Closing
 from retrodict.stores.streams.base import TornTail
 from retrodict.workspace import Workspace
 
-__all__ = ["LogWriter", "Recorder", "noting", "open_stream"]
+__all__ = ["LATER_MS", "LATER_RECORDS", "LogWriter", "Recorder", "noting", "open_stream"]
 
+_log = logging.getLogger(__name__)
 _MAX_WRITERS = 64
-_Group = list[tuple[Sequence[bytes], Sequence[Any], asyncio.Future[None]]]  # records and their claims, per caller
+_CLOSING_NS = 1_000_000_000  # for which a full disk is tried again at the end
+_RETRY_S = 0.05  # after a group with records that were answered could not be written
+
+LATER_RECORDS, LATER_MS = 1_000, 50
+"""How many records may be answered before they are durable, and for how long: what a crash may take."""
+
+
+class _Member(NamedTuple):
+    """Records of one caller, and their claims."""
+
+    records: Sequence[bytes]
+    claims: Sequence[Any]
+    done: asyncio.Future[None]
+    answered_ns: int | None = None  # None: the caller waits
+
+
+_Group = list[_Member]
 
 
 class LogWriter(Closing):
@@ -66,12 +89,16 @@ class LogWriter(Closing):
 class Recorder:
     """Gathers the records of concurrent requests into groups for a :class:`LogWriter`.
 
-    Promises: those of the writer, for ``await write(...)``. For one event loop; the sync runs in a thread of its own.
+    Promises: those of the writer, for ``await write(...)``. Of what ``write_later`` has taken, a crash may take records
+    that were answered within ``LATER_MS``, ``LATER_RECORDS`` at most; a full disk takes none. For one event loop; the
+    sync runs in a thread of its own.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.log = workspace, LogWriter(workspace)
         self._waiting: _Group = []
+        self._answered: deque[_Member] = deque()  # and not durable yet
+        self._give_up_ns: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
         self._task: asyncio.Task[None] | None = None
 
@@ -81,27 +108,59 @@ class Recorder:
         ``claims``, one for each record or None, are of request ids that the caller holds: their places are noted in
         their index before, and they are let go of after, whatever becomes of the caller.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((records, claims, done))
+        await self._take(_Member(records, claims, asyncio.get_running_loop().create_future()))
+
+    def write_later(self, *records: bytes, durable: Callable[[], None]) -> bool:
+        """Take records whose caller is answered now, and call ``durable`` when they are.
+
+        False, and nothing is taken, where as many wait as a crash may take, or the oldest for as long: then the disk
+        is what a caller has to wait for.
+        """
+        now, oldest = perf_counter_ns(), self._answered[0].answered_ns if self._answered else None
+        waiting = sum(len(member.records) for member in self._answered)
+        if waiting + len(records) > LATER_RECORDS or (oldest is not None and now - oldest > LATER_MS * 1_000_000):
+            return False
+        member = _Member(records, (), asyncio.get_running_loop().create_future(), now)
+        self._answered.append(member)
+        self._take(member).add_done_callback(lambda done: durable() if done.exception() is None else None)
+        return True
+
+    def _take(self, member: _Member) -> asyncio.Future[None]:
+        self._waiting.append(member)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
-        await done
+        return member.done
 
     async def _drain(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            claims = [claim for written, owners, _ in group for claim in owners or [None] * len(written)]
+            claims = [claim for one in group for claim in one.claims or [None] * len(one.records)]
             error = await self._append(group, claims)
             if error is not None and any(claims):  # what failed may be their index, which the others do not need
-                _settle([member for member in group if any(member[1])], error)
-                group = [member for member in group if not any(member[1])]
+                _settle([member for member in group if any(member.claims)], error)
+                group = [member for member in group if not any(member.claims)]
                 error = await self._append(group, ()) if group else None
+            answered = [member for member in group if member.answered_ns is not None]
+            patience = self._give_up_ns is None or perf_counter_ns() < self._give_up_ns
+            if error is not None and answered and patience:  # their callers cannot be told: tried again
+                group = [member for member in group if member.answered_ns is None]
+                self._waiting = answered + self._waiting
+            elif answered:
+                for _ in answered:
+                    self._answered.popleft()
+                if error is not None:
+                    total = sum(len(member.records) for member in answered)
+                    _log.error(
+                        "%d decisions that were answered before their record was durable have none: %s", total, error
+                    )
             _settle(group, error)
             for claim in filter(None, claims):
                 claim.release()
+            if error is not None and answered:
+                await asyncio.sleep(_RETRY_S)
 
     async def _append(self, group: _Group, claims: Sequence[Any]) -> Exception | None:
-        records, before = [record for written, _, _ in group for record in written], noting(self.log.stream, claims)
+        records, before = [record for one in group for record in one.records], noting(self.log.stream, claims)
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self.log.append, records, before)
         except Exception as error:  # noqa: BLE001  # handed to every waiting request
@@ -110,6 +169,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Finish what waits, close the segment and seal it, release the stream."""
+        self._give_up_ns = perf_counter_ns() + _CLOSING_NS
         if self._task is not None:
             await self._task
         self._thread.shutdown()
@@ -123,7 +183,7 @@ def noting(stream: str, claims: Sequence[Any]) -> Callable[[int], None] | None:
 
 
 def _settle(group: _Group, error: Exception | None) -> None:
-    for _, _, done in group:
+    for done in (member.done for member in group):
         if done.cancelled():
             continue
         if error is None:

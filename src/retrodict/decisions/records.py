@@ -61,6 +61,10 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         The caller's id of the request, and the hash of what was asked: the same id never answers anything else.
     cached : str
         Id of the decision whose score this one has, if the row had been scored before; None if the model was asked.
+    share : float
+        Share of the policy's decisions that are recorded; 1 unless it samples. Each stands for ``1 / share``.
+    left_out : int
+        Decisions of the policy that the same process left out of the log since the record before.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -93,6 +97,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     request_id: str | None = None
     request_hash: str | None = None
     cached: str | None = None
+    share: float = 1.0
+    left_out: int = 0
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 

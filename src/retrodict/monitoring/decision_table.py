@@ -62,6 +62,8 @@ _FIXED: dict[str, tuple[pa.DataType, Callable[[DecisionRecord], Any]]] = {
     "error": (_TEXT, lambda r: r.error),
     "request_id": (_TEXT, lambda r: r.request_id),
     "cached": (_TEXT, lambda r: r.cached),
+    "share": (pa.float64(), lambda r: r.share),
+    "left_out": (_INT, lambda r: r.left_out),
     "views": (
         pa.list_(pa.struct({"view": _TEXT, "status": _TEXT, "age_s": pa.float64()})),
         lambda r: [{"view": view, "age_s": None, **doubt} for view, doubt in r.views.items()],

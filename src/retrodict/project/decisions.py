@@ -60,6 +60,8 @@ class Decision(_Answer):
         Everything that is logged of it: features, score, versions, stages.
     replayed : bool
         Whether an earlier call with the same request id made it.
+    in_log : bool
+        Whether it is in the log; False for what a policy that samples has left out.
 
     Examples
     --------
@@ -68,10 +70,10 @@ class Decision(_Answer):
     ('warn', 0.71, ['JFK arrivals 34 min late over the last 2 h'])
     """
 
-    __slots__ = ("_project", "record", "replayed")
+    __slots__ = ("_project", "in_log", "record", "replayed")
 
-    def __init__(self, project: Project, record: DecisionRecord, replayed: bool = False) -> None:
-        self._project, self.record, self.replayed = project, record, replayed
+    def __init__(self, project: Project, record: DecisionRecord, replayed: bool = False, in_log: bool = True) -> None:
+        self._project, self.record, self.replayed, self.in_log = project, record, replayed, in_log
 
     @property
     def ref(self) -> str:
@@ -117,7 +119,7 @@ class Decision(_Answer):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer, as a caller over HTTP gets it."""
-        return self.record.answer()
+        return self.record.answer() if self.in_log else {**self.record.answer(), "recorded": "no"}
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,7 +23,7 @@ from retrodict.core.errors import InputError, InternalError, RefusedError, Retry
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
-from retrodict.decisions.records import DecisionRecord, encode_record
+from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
@@ -33,7 +33,8 @@ from retrodict.serving.engine_queue import DroppedError, EngineQueues
 from retrodict.serving.events import EventInlet
 from retrodict.serving.http_answer import LATE, RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
-from retrodict.serving.idempotency import WAIT_S, RequestIndex, check_request_id, request_hash
+from retrodict.serving.idempotency import WAIT_S, Claim, RequestIndex, check_request_id, request_hash
+from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
@@ -117,7 +118,7 @@ class DecisionApp:
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
-        self._in_flight = 0
+        self._in_flight, self._sampling = 0, Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
 
     def follow(self, servants: dict[str, Servant]) -> None:
@@ -126,7 +127,8 @@ class DecisionApp:
         self.engines.follow(servants)
 
     def _description(self, name: str, servant: Servant) -> dict[str, Any]:
-        return {**servant.describe(), "scoring": self.engines.describe(name, servant)}
+        scoring, mode = self.engines.describe(name, servant), describe_mode(servant.policy.policy)
+        return {**servant.describe(), "scoring": scoring, "record": mode}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -165,10 +167,8 @@ class DecisionApp:
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)
-            before = perf_counter_ns()
-            await self._recorder.write(encode_record(record))
-            self._observe(record, request.arrived, before)
-        return HttpAnswer(_json.encode(record.answer()))
+            (recorded,) = await self._record(request, [record])
+        return HttpAnswer(_json.encode(_body(record, recorded)))
 
     async def _judge(self, request: HttpRequest, question: DecisionRequest) -> DecisionRecord:
         queue = self.engines.by_policy.get(request.parameter)
@@ -185,6 +185,8 @@ class DecisionApp:
     async def _decide_once(self, request: HttpRequest, question: DecisionRequest, request_id: str) -> HttpAnswer:
         """Decide by a request id, or answer again what it was answered before."""
         request_id = check_request_id(request_id, where="header Idempotency-Key")
+        check_takes_ids(find_servant(self.servants, request.parameter, where="address").policy.policy,
+                        where="header Idempotency-Key")  # fmt: skip
         content = request_hash(request.parameter, question, self._simulated(request.scope))
         claim = await self.requests.hold(request_id, content)
         try:
@@ -200,9 +202,7 @@ class DecisionApp:
             claim.release()
             raise
         record = structs.replace(record, request_id=request_id, request_hash=content)
-        before = perf_counter_ns()
-        await self._recorder.write(encode_record(record), claims=[claim])  # which lets go of the claim
-        self._observe(record, request.arrived, before)
+        await self._record(request, [record], claims=[claim])  # which lets go of the claim
         return HttpAnswer(_json.encode(record.answer()))
 
     @route("POST", "/v1/decisions/{policy}:batch")
@@ -218,6 +218,7 @@ class DecisionApp:
             at = self._clock.now() if simulated is None else simulated
             try:
                 if any(entry.request_id is not None for entry in entries):
+                    check_takes_ids(servant.policy.policy, where="body, field 'request_id'")
                     await self.requests.opened()
                     claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
                     await asyncio.get_running_loop().run_in_executor(None, claiming)
@@ -255,10 +256,9 @@ class DecisionApp:
             claims = [entry.claim for _, entry in written]
             for _, entry in written:
                 entry.claim = None  # the recorder lets go of it
-            before = perf_counter_ns()
-            await self._recorder.write(*[encode_record(record) for record, _ in written], claims=claims)
-            for record, _ in written:
-                self._observe(record, request.arrived, before)
+            marks = await self._record(request, [record for record, _ in written], claims=claims)
+            for (_, entry), recorded in zip(written, marks, strict=True):
+                entry.recorded = recorded
 
     def _item(self, entry: BatchItem, policy: str) -> dict[str, Any]:
         if entry.error is not None or entry.record is None:
@@ -267,12 +267,32 @@ class DecisionApp:
             return {"status": status_of(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
-        return {"status": 200, **entry.record.answer(), **({"replayed": True} if entry.replayed else {})}
+        return {"status": 200, **_body(entry.record, entry.recorded), **({"replayed": True} if entry.replayed else {})}
 
     def _count_failure(self, policy: str, status: int, error: str) -> None:
         """Count a request that got no decision, by the kind of its error; no label has a name that a caller made up."""
         name = policy if policy in self.servants else "_other"
         self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{error}"')
+
+    async def _record(
+        self, request: HttpRequest, records: Sequence[DecisionRecord], claims: Sequence[Claim | None] = ()
+    ) -> list[str | None]:
+        """Record decisions as their policy says, and count them; what their answers say of that."""
+        servant, before = self.servants.get(records[0].policy), perf_counter_ns()
+        policy = None if servant is None else servant.policy.policy
+        marks = await record_decisions(
+            self._recorder, self._sampling, policy, records, claims=claims, durable=self._keep_score
+        )
+        for record, recorded in zip(records, marks, strict=True):
+            if recorded is not None:
+                self.telemetry.count("decisions_recorded_total", f'policy="{record.policy}",recorded="{recorded}"')
+            self._observe(record, request.arrived, before)
+        return marks
+
+    def _keep_score(self, record: DecisionRecord) -> None:
+        servant = self.servants.get(record.policy)
+        if servant is not None and servant.cache is not None:
+            servant.cache.keep(record)
 
     def _observe(self, record: DecisionRecord, arrived: int, before: int) -> None:
         ended, observe = perf_counter_ns(), self.telemetry.observe
@@ -280,7 +300,6 @@ class DecisionApp:
         self.telemetry.count("decisions_total", decided)
         servant = self.servants.get(record.policy)
         if servant is not None and servant.cache is not None and record.fallback is None:
-            servant.cache.keep(record)
             result = "miss" if record.cached is None else "hit"
             self.telemetry.count("score_cache_total", f'policy="{record.policy}",result="{result}"')
             saved = servant.cache.saved_us(record)
@@ -420,3 +439,8 @@ class DecisionApp:
             raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",
                              got="one outside of them", remedy="Correct the caller's clock")  # fmt: skip
         return moment
+
+
+def _body(record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
+    """What the caller gets, and whether its record is durable where it is not."""
+    return record.answer() if recorded is None else {**record.answer(), "recorded": recorded}

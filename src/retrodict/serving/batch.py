@@ -42,7 +42,8 @@ class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
 class BatchItem:
     """One request of a batch, and what has become of it so far.
 
-    ``waits`` is for an id that another call holds, or an earlier request of the same batch.
+    ``waits`` is for an id that another call holds, or an earlier request of the same batch; ``recorded`` is what the
+    answer says of its record where that is not durable.
     """
 
     question: DecisionRequest | None = None
@@ -53,6 +54,7 @@ class BatchItem:
     waits: bool = False
     record: DecisionRecord | None = None
     replayed: bool = False
+    recorded: str | None = None
 
     @property
     def open(self) -> bool:

@@ -27,6 +27,7 @@ from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.batch import BatchItem, claim_all, judge
 from retrodict.serving.idempotency import RequestIndex, check_request_id
+from retrodict.serving.record_modes import Sampling, check_takes_ids
 from retrodict.workspace import Workspace
 
 __all__ = ["Decider", "GivenAnswer"]
@@ -37,16 +38,21 @@ _log = logging.getLogger(__name__)
 
 
 class GivenAnswer(NamedTuple):
-    """Record of a decision, and whether it was made by an earlier call with the same request id."""
+    """Record of a decision, whether an earlier call with its request id made it, and whether it is in the log.
+
+    Only a policy that samples leaves decisions out.
+    """
 
     record: DecisionRecord
     replayed: bool
+    in_log: bool = True
 
 
 class Decider:
     """Decides by the policies in force. Threads may share it; a context manager.
 
-    Promises: a decision that was returned is in the log and survives ``kill -9`` and a loss of power. A change of a
+    Promises: a decision that was returned is in the log and survives ``kill -9`` and a loss of power, unless its policy
+    samples and left it out; ``record="async"`` is for servers, and waits for the disk here. A change of a
     deployment counts from the next decision on; where a new revision cannot be loaded the earlier one goes on deciding,
     and the error is logged. Online state is brought up to its tables and streams before a decision. The decision stream
     is opened by the first one and held until :meth:`close`; other writers of the project take other streams.
@@ -71,7 +77,7 @@ class Decider:
         self._writer: LogWriter | None = None
         self._requests: RequestIndex | None = None
         self._problems: dict[str, str | None] = {}
-        self._lock = Lock()
+        self._lock, self._sampling = Lock(), Sampling()
 
     def decide(
         self,
@@ -175,6 +181,7 @@ class Decider:
         ]
         try:
             if any(entry.request_id is not None for entry in entries):
+                check_takes_ids(servant.policy.policy, where="request_id")
                 claim_all(self._index(), entries, policy, at)
             self._record(servant, entries, moment)
             for entry in entries:
@@ -187,21 +194,29 @@ class Decider:
         finally:
             for entry in entries:
                 entry.release()
-        return [entry.error or GivenAnswer(cast("DecisionRecord", entry.record), entry.replayed) for entry in entries]
+        return [
+            entry.error or GivenAnswer(cast("DecisionRecord", entry.record), entry.replayed, entry.recorded is None)
+            for entry in entries
+        ]
 
     def _record(self, servant: Servant, entries: Sequence[BatchItem], at: int) -> None:
         """Decide what is open, and make it durable."""
         fresh = [entry for entry in entries if entry.open]
         for _ in judge(servant, fresh, at=at, new_id=self._workspace.new_id):
             pass
-        records = [(encode_record(entry.record), entry.claim) for entry in fresh if entry.record is not None]
+        records = []
+        for entry in fresh:
+            if entry.record is not None:
+                sampled = self._sampling.choose(servant.policy.policy, entry.record)
+                entry.record, entry.recorded = sampled or entry.record, None if sampled else "no"
+                records += [(encode_record(sampled), entry.claim)] if sampled else []
         if records:
             with self._lock:  # also keeps close() from taking the writer away under an append
                 writer = self._opened()
                 writer.append([data for data, _ in records], noting(writer.stream, [claim for _, claim in records]))
             for entry in fresh:
                 entry.release()
-                if servant.cache is not None and entry.record is not None:
+                if servant.cache is not None and entry.record is not None and entry.recorded is None:
                     servant.cache.keep(entry.record)
 
     def _opened(self) -> LogWriter:

@@ -5,6 +5,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -246,11 +247,12 @@ def test_a_model_scores_together_only_where_that_is_quicker(project, monkeypatch
     model = Loader(project).load_current()["promise"]._model
     times = iter([alone, together])
     monkeypatch.setattr(artifact_module, "_least_us", lambda _: next(times))
-    assert model.measure() == Speed(alone, together / 32)
     rows, sizes = [dict.fromkeys(model.inputs.names)] * 3, []
     real_row, real = type(model.engine).score_row, type(model.engine).scores
     monkeypatch.setattr(type(model.engine), "score_row", lambda self, row: sizes.append(1) or real_row(self, row))
     monkeypatch.setattr(type(model.engine), "scores", lambda self, table: sizes.append(len(table)) or real(self, table))
+    model = replace(model)  # which takes the functions of its engine when it is made
+    assert model.measure() == Speed(alone, together / 32)
     model.score_each(rows)
     assert sizes == calls
 

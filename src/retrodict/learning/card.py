@@ -26,7 +26,7 @@ from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.pages import Row, Section, document, plot, themed
-from retrodict.registry import ModelVersion, get_version
+from retrodict.registry import ModelVersion, get_version, runtime_grid
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["ModelCard", "coefficient_grid", "model_card", "start_grid"]
@@ -124,6 +124,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
                               if value or "target" not in run.params}),
         "Fairness": _metrics(run, True),
         "Gates": _rows(version.gates, ("gate", "status", "value", "reason")),
+        "Runtimes": runtime_grid(artifact.metadata["runtimes"]) if "runtimes" in artifact.metadata else None,
         "Leaks": _rows(run.summary.get("leaks"), ("kind", "feature", "figure", "severity", "sentence")),
         "Environment": _environment(environment, run),
         "Judgements": _rows(

@@ -40,6 +40,7 @@ from retrodict.models.artifact import ExampleRows
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.problem import TRAIN, Problem
+from retrodict.models.runtimes import measure_runtimes
 from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO
 from retrodict.models.warmstart import WarmStart
@@ -372,7 +373,9 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
     rows = result.parts["train"]
     drawn = rows[np.linspace(0, len(rows) - 1, min(len(rows), _EXAMPLE_ROWS)).round().astype(np.int64)]
     matrix = artifact.inputs.encode_columns(result.frame.columns(drawn))
-    artifact = replace(artifact, examples=ExampleRows.of(artifact.engine, artifact.calibrator, matrix))
+    examples = ExampleRows.of(artifact.engine, artifact.calibrator, matrix)
+    runtimes = measure_runtimes(artifact.engine, np.vstack([examples.rows, matrix]))
+    artifact = replace(artifact, examples=examples, metadata={**artifact.metadata, "runtimes": runtimes})
     evidence = gate_evidence(workspace, model, result.frame, result.parts["test"], trained, run.data["versions"])
     gates = check_gates(model.gates, evidence)
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.definition import check_name
-from retrodict.core.errors import InputError, IntegrityError, InternalError, NotFoundError
+from retrodict.core.errors import InputError, IntegrityError, InternalError, NotFoundError, check_known
 from retrodict.core.identity import canonical_json, digest, short
 from retrodict.core.tasks import Target
 from retrodict.models.calibration import Calibrator, NoCalibrator, Unchanged, load_calibrator
 from retrodict.models.engines.base import Engine
 from retrodict.models.estimators import load_engine
 from retrodict.models.inputs import InputSpec
+from retrodict.models.runtimes import runtimes_of
 from retrodict.stores.objects.base import ObjectStore
 
 __all__ = ["ModelArtifact", "ExampleRows", "Score", "Scores", "Speed"]
@@ -142,7 +143,8 @@ class ModelArtifact:
     calibrator : Calibrator
         From that to a probability that comes true; by default nothing changes.
     metadata : mapping
-        Plain JSON that says where it comes from (run, rows, metrics); part of the hash.
+        Plain JSON that says where it comes from (run, rows, metrics); part of the hash. ``runtimes`` says how it is
+        computed (see :mod:`~retrodict.models.runtimes`); where it does not, the engine's own row and table function do.
     examples : ExampleRows, optional
         What it must answer wherever it is loaded; see :meth:`check`.
 
@@ -162,6 +164,8 @@ class ModelArtifact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     examples: ExampleRows | None = field(default=None, compare=False)
     _rows: _Rows = field(init=False, repr=False, compare=False)
+    _score_one: Callable[[NDArray[np.float64]], Any] = field(init=False, repr=False, compare=False)
+    _score_many: Callable[[NDArray[np.float64]], NDArray[np.float64]] = field(init=False, repr=False, compare=False)
     _together: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
@@ -180,15 +184,23 @@ class ModelArtifact:
                              got=type(self.metadata).__name__,
                              remedy="Give numbers, text, lists and dicts only") from error  # fmt: skip
         object.__setattr__(self, "_rows", _Rows(len(self.inputs)))
+        names = self.metadata.get("runtimes", {"row": "row", "table": "table"})
+        row, table = names["row"], names["table"]
+        runtimes = {runtime.name: runtime for runtime in runtimes_of(self.engine, {row, table})}
+        for name in (row, table):
+            check_known(name, runtimes, "a model must be scored by a runtime that is there",
+                        where=f"model {self.name!r}", what="runtime")  # fmt: skip
+        object.__setattr__(self, "_score_one", runtimes[row].row)
+        object.__setattr__(self, "_score_many", runtimes[table].table)
 
     def score_rows(self, columns: Mapping[str, Any]) -> Scores:
         """Score whole columns; see :meth:`InputSpec.encode_columns`."""
-        raw = self.engine.scores(self.inputs.encode_columns(columns))
+        raw = self._score_many(self.inputs.encode_columns(columns))
         return Scores(raw, self.calibrator.apply(raw))
 
     def score_row(self, values: Mapping[str, Any]) -> Score:
         """Score one row, bit for bit as :meth:`score_rows` does; see :meth:`InputSpec.encode_row`."""
-        raw = self.engine.score_row(self.inputs.encode_row(values, self._rows.row))
+        raw = self._score_one(self.inputs.encode_row(values, self._rows.row))
         return self._score(raw if isinstance(raw, float) else None, self.calibrator.apply_one(raw))
 
     def _score(self, raw: float | None, final: Any) -> Score:
@@ -209,7 +221,7 @@ class ModelArtifact:
         matrix = np.empty((len(rows), len(self.inputs)), dtype=np.float64)
         for place, values in enumerate(rows):
             self.inputs.encode_row(values, matrix[place])
-        raw = self.engine.scores(matrix)
+        raw = self._score_many(matrix)
         finals, several = self.calibrator.apply(raw), raw.ndim > 1
         return [
             self._score(None if several else one, tuple(final) if isinstance(final, list) else final)
@@ -223,9 +235,9 @@ class ModelArtifact:
         a function of their own.
         """
         rows = np.full((32, len(self.inputs)), np.nan) if self.examples is None else self.examples.rows
-        alone, together = _least_us(lambda: self.engine.score_row(rows[0])), None
+        alone, together = _least_us(lambda: self._score_one(rows[0])), None
         if self.engine.exact_rows:
-            together = _least_us(lambda: self.engine.scores(rows)) / len(rows)
+            together = _least_us(lambda: self._score_many(rows)) / len(rows)
             object.__setattr__(self, "_together", together < alone)
         return Speed(alone, together)
 
@@ -241,8 +253,8 @@ class ModelArtifact:
         if self.examples is None:
             return
         rows, expected = self.examples.rows, self.examples.answers
-        answers = np.asarray(self.calibrator.apply(self.engine.scores(rows)))
-        alone = np.array([self.calibrator.apply_one(self.engine.score_row(row)) for row in rows]).reshape(answers.shape)
+        answers = np.asarray(self.calibrator.apply(self._score_many(rows)))
+        alone = np.array([self.calibrator.apply_one(self._score_one(row)) for row in rows]).reshape(answers.shape)
         near = (1e-5, 1e-6)
         same = (1e-9, 1e-12) if self.engine.exact_rows else near  # a last bit of another processor is no other answer
         for values, than, close in ((answers, expected, near), (alone, answers, same)):
@@ -310,10 +322,16 @@ class ModelArtifact:
         NotFoundError, IntegrityError, InputError
             As :meth:`load` does.
         """
+        metadata = cls.metadata_of(objects, artifact)
+        return Target.from_dict(metadata["target"]) if "target" in metadata else Target()
+
+    @classmethod
+    def metadata_of(cls, objects: ObjectStore, artifact: str) -> dict[str, Any]:
+        """Metadata of an artifact, read without its engine; errors as of :meth:`load`."""
         where = f"model artifact {short(artifact)}"
         manifest = _manifest(_verified(objects, artifact, where), where)
-        metadata = json.loads(_verified(objects, manifest["parts"]["metadata.json"], where))
-        return Target.from_dict(metadata["target"]) if "target" in metadata else Target()
+        metadata: dict[str, Any] = json.loads(_verified(objects, manifest["parts"]["metadata.json"], where))
+        return metadata
 
     @classmethod
     def load(cls, objects: ObjectStore, artifact: str) -> ModelArtifact:

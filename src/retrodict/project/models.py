@@ -75,14 +75,14 @@ class Models(Namespace):
 
     @names_damage
     def get(self, ref: str) -> ModelVersion:
-        """Show one model version: gates, metrics, judgements.
+        """Show one model version: gates, metrics, judgements, how its answers are computed.
 
         Parameters
         ----------
         ref : str
             ``name@version``, or a name for its newest version.
         """
-        return registry.get_version(self._workspace, ref)
+        return registry.describe_version(self._workspace, ref)
 
     def estimators(self, *, task: str | None = None) -> Listing[Estimator]:
         """List the estimators that a recipe can name: tasks, what they take, how they replay.

@@ -11,7 +11,16 @@ from retrodict.registry.deployments import (
     rolled_back,
     standing,
 )
-from retrodict.registry.versions import Approval, ModelVersion, approve, get_version, list_versions, register
+from retrodict.registry.versions import (
+    Approval,
+    ModelVersion,
+    approve,
+    describe_version,
+    get_version,
+    list_versions,
+    register,
+    runtime_grid,
+)
 
 __all__ = [
     "Approval",
@@ -22,11 +31,13 @@ __all__ = [
     "change",
     "current",
     "deployable",
+    "describe_version",
     "get_version",
     "history",
     "in_force",
     "list_versions",
     "register",
     "rolled_back",
+    "runtime_grid",
     "standing",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text, func, select
@@ -17,7 +17,8 @@ from retrodict.core.identity import Ref
 from retrodict.ledger import Transaction
 from retrodict.workspace import Workspace
 
-__all__ = ["Approval", "ModelVersion", "approve", "get_version", "list_versions", "register"]
+__all__ = ["Approval", "ModelVersion", "approve", "describe_version", "get_version", "list_versions", "register",
+           "runtime_grid"]  # fmt: skip
 
 metadata = MetaData()
 
@@ -79,6 +80,9 @@ class ModelVersion(Shown):
         Metrics of the test rows.
     approvals : list of Approval
         Oldest first.
+    facts : dict
+        What the artifact says of itself, where it was asked (:func:`describe_version`): ``runtimes``, how answers are
+        computed and what was measured; ``optimised``, the version it was made from, and how.
     """
 
     name: str
@@ -91,6 +95,7 @@ class ModelVersion(Shown):
     gates: list[dict[str, Any]]
     metrics: dict[str, Any]
     approvals: list[Approval]
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def ref(self) -> str:
@@ -126,6 +131,7 @@ class ModelVersion(Shown):
             "approved": self.approved,
             "approvals": judgements,
             "metrics": self.metrics,
+            **self.facts,
         }
 
     def blocks(self) -> Sequence[Block | None]:
@@ -134,11 +140,14 @@ class ModelVersion(Shown):
         judgements = [
             (when(a.time), a.approver, "approved" if a.granted else "rejected", a.reason) for a in self.approvals
         ]
+        origin = self.facts.get("optimised")
         return [
             Facts({"model": self.ref, "run": f"run:{self.run}", "by": self.author, "registered": when(self.time),
+                   "made from": origin and f"{origin['parent']}, by {origin['how']}",
                    "artifact": short_hash(self.artifact), "approved": self.approved}),
             Grid(("gate", "status", "measured"), gates) if gates else None,
             Grid(("test metric", "value>"), list(self.metrics.items())),
+            runtime_grid(self.facts["runtimes"]) if "runtimes" in self.facts else None,
             Grid(("judged", "by", "verdict", "reason"), judgements) if judgements else None,
         ]  # fmt: skip
 
@@ -235,6 +244,33 @@ def get_version(workspace: Workspace, ref: str) -> ModelVersion:
         "the version must be one of the model", where=f"model:{parsed.name}", got=parsed.version,
         remedy=f"Known versions: {versions_of_model[0].version} to {versions_of_model[-1].version}",
     )  # fmt: skip
+
+
+def describe_version(workspace: Workspace, ref: str) -> ModelVersion:
+    """Version as :func:`get_version` gives it, with what its artifact says of itself.
+
+    Raises
+    ------
+    NotFoundError, IntegrityError
+        If there is no such version, or its artifact was removed or altered.
+    """
+    from retrodict.models.artifact import ModelArtifact  # loads NumPy
+
+    version = get_version(workspace, ref)
+    metadata = ModelArtifact.metadata_of(workspace.objects, version.artifact)
+    return replace(version, facts={name: metadata[name] for name in ("runtimes", "optimised") if name in metadata})
+
+
+def runtime_grid(facts: Mapping[str, Any]) -> Grid:
+    """Table of the runtimes of a version, as its artifact has them."""
+    rows = []
+    for one in facts["measured"]:
+        apart = "unlike" if one["distance"] is None else f"{one['distance']:.2g} apart"
+        answers = "exact" if one["exact_row"] and one["exact_table"] else apart
+        uses = " and ".join(word for word in ("row", "table") if facts[word] == one["name"])
+        rows.append((one["name"], *one["us"], answers, uses))
+    sizes = (f"{size:,} row{'s' * (size > 1)}, µs>" for size in facts["rows"])
+    return Grid(("runtime", *sizes, "answers", "chosen for a"), rows)
 
 
 def list_versions(workspace: Workspace, name: str | None = None) -> list[ModelVersion]:

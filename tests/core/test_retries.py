@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import retrodict
 from retrodict.core.errors import AttemptsError, DefinitionError, RetryableError
-from retrodict.core.retries import STRATEGIES, Retry, forbid_pauses, retry, waited_for
+from retrodict.core.retries import STRATEGIES, Retry, retry, waited_for, without_pauses
 
 
 def failing(times, error=ConnectionError):
@@ -137,9 +137,9 @@ def test_a_thread_that_others_wait_for_makes_no_pause():
     errors = []
 
     def run():
-        forbid_pauses()
         try:
-            again()
+            with without_pauses():
+                again()
         except AttemptsError as error:
             errors.append(error.attempts)
 
@@ -166,8 +166,8 @@ def test_a_coroutine_pauses_while_the_loop_goes_on():
             await asyncio.sleep(0)
 
     async def both():
-        forbid_pauses()  # which only forbids what would hold the loop up
-        return (await asyncio.gather(function(), other()))[0]
+        with without_pauses():  # which only forbids what would hold the loop up
+            return (await asyncio.gather(function(), other()))[0]
 
     with_thread = []
     thread = threading.Thread(target=lambda: with_thread.append(asyncio.run(both())))

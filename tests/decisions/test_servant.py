@@ -46,7 +46,7 @@ def values(count):
 
 def reader(read, views=()):
     unread = SimpleNamespace(statuses=dict.fromkeys([view.name for view in views], "not_read"))
-    return SimpleNamespace(read=read, unread=lambda: unread, features=SimpleNamespace(views=views))
+    return SimpleNamespace(read=read, unread=lambda: unread, features=SimpleNamespace(views=views), on_server=False)
 
 
 def decide(model, *, features=None, previous=None, fallback=(), rules=(BUSY,), age_ns=0, explain=False, **policy):

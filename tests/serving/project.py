@@ -68,9 +68,9 @@ def parcels(days=DAYS, seed=1):
     return pa.Table.from_pylist(rows)
 
 
-def make_project(folder: Path) -> Workspace:
-    """Project with one deployed policy."""
-    (folder / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
+def make_project(folder: Path, settings: str = "") -> Workspace:
+    """Project with one deployed policy, and more settings."""
+    (folder / "retrodict.toml").write_text(f'[project]\nname = "parcels"\n{settings}')
     (folder / "definitions.py").write_text(DEFINITIONS)
     project = Workspace(folder, actor="ana")
     ingest(project, "parcels", parcels())

@@ -24,6 +24,7 @@ from retrodict.models import artifact as artifact_module
 from retrodict.models.artifact import ModelArtifact, Speed
 from retrodict.rollout import deploy
 from retrodict.serving import Decider
+from retrodict.serving.http_answer import status_of
 from retrodict.workspace import Workspace
 
 SLOW = Speed(2_000.0, 10.0)
@@ -161,7 +162,7 @@ def test_late_cancelled_and_left_requests_are_dropped_before_they_are_computed(p
     (first, late, old, left, stopped), counters = asyncio.run(run())
     assert (first[0], late[0], gate.sizes) == (200, 504, [1])
     assert (old.fallback, old.error, old.decision) == ("ok", "TimeoutError", "ok")
-    assert (left.status, type(stopped)) == (499, asyncio.CancelledError)
+    assert (status_of(left), type(stopped)) == (499, asyncio.CancelledError)
     assert counters['engine_dropped_total{policy="promise",reason="gone"}'] == 2
     assert counters['engine_dropped_total{policy="promise",reason="late"}'] == 1
 

@@ -16,6 +16,7 @@ __all__ = ["Clock", "SimulatedClock", "SystemClock", "format_time", "from_micros
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -29,6 +30,13 @@ class Clock(Protocol):
         """Microseconds since 1970-01-01 UTC."""
         ...
 
+    def ticks(self) -> int:
+        """Microseconds that have passed, for ages: one count for all processes of this machine until it starts again.
+
+        Nobody sets it: where the time of day is corrected by hours, no age changes.
+        """
+        ...
+
 
 class SystemClock:
     """The host's clock."""
@@ -36,6 +44,10 @@ class SystemClock:
     def now(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1_000
+
+    def ticks(self) -> int:
+        """Microseconds since the machine started, those of its sleep among them where the system counts them."""
+        return time.clock_gettime_ns(_BOOT) // 1_000
 
 
 class SimulatedClock:
@@ -54,6 +66,10 @@ class SimulatedClock:
 
     def now(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
+        return self._now
+
+    def ticks(self) -> int:
+        """The simulated time."""
         return self._now
 
     def move_to(self, instant: int) -> None:

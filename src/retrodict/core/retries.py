@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 from retrodict.core.durations import SECOND, parse_duration
 from retrodict.core.errors import AttemptsError, DefinitionError, RetrodictError, check_known
 
-__all__ = ["STRATEGIES", "Retry", "Strategy", "check_errors", "forbid_pauses", "is_async", "retry", "waited_for"]
+__all__ = ["STRATEGIES", "Retry", "Strategy", "check_errors", "is_async", "retry", "waited_for", "without_pauses"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -45,9 +45,14 @@ def waited_for(until_ns: int | None) -> Iterator[None]:
         _until.reset(token)
 
 
-def forbid_pauses() -> None:
-    """Say of this thread that others wait for it too: what fails in it is not tried again after a pause."""
+@contextmanager
+def without_pauses() -> Iterator[None]:
+    """Say that others wait for this thread, too, until the end of the block: what fails in it is not tried again."""
     _thread.answers = True
+    try:
+        yield
+    finally:
+        _thread.answers = False
 
 
 @dataclass(frozen=True, slots=True)

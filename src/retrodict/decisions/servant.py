@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError, RetryableError
+from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
@@ -34,12 +35,18 @@ class StaleStateError(RetryableError):
 
 
 class ReadyCase(NamedTuple):
-    """What was read and computed for one request of several, and its share of the microseconds."""
+    """What was read and computed for one request of several, and its share of the microseconds.
+
+    ``views`` and ``error`` are of stores on a server, which is not asked again: what is doubted of the row, and why
+    there is none.
+    """
 
     row: FeatureRow | None = None
     scored: Score | None = None
     cached: str | None = None
     stages: Mapping[str, int] = {}
+    views: dict[str, dict[str, Any]] | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -123,7 +130,7 @@ class Servant:
         self.revision, self.policy, self.schema, self.cache = revision, policy, schema, cache
         self._features, self._model, self._previous, self._health = features, model, previous, health
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
-        self._max_ages = policy.policy.max_ages
+        self._max_ages, self.on_server = policy.policy.max_ages, features.on_server
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
@@ -136,22 +143,35 @@ class Servant:
         prepared, started = [_NOTHING] * len(requests), perf_counter_ns()
         every = enumerate(map(self._columns, requests))
         columns = {place: values for place, values in every if values is not None}
+        views: list[dict[str, dict[str, Any]] | None] = [None] * len(columns)
         try:
             _check_time(deadline, "features")
-            rows = self._features.read_many(list(columns.values()), at)
+            with waited_for(deadline):
+                rows = self._features.read_many(list(columns.values()), at)
+                if self.on_server:
+                    views = self._all_doubts(rows, at)
             read = perf_counter_ns()
             _check_time(deadline, "score")
             hits = [self._find(row.values) for row in rows]
             fresh = [row.values for row, hit in zip(rows, hits, strict=True) if hit is None]
             computed = iter(self._model.score_each(fresh))
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
-        except Exception:  # noqa: BLE001  # each is then decided by itself, and says what is wrong with it
+        except Exception as error:  # noqa: BLE001  # each is then decided by itself, and says what is wrong with it
+            for place in columns if self.on_server else ():
+                prepared[place] = ReadyCase(error=error)
             return prepared
         count = 1_000 * max(1, len(rows))
         stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
-        for place, row, (score, cached) in zip(columns, rows, scores, strict=True):
-            prepared[place] = ReadyCase(row, score, cached, stages)
+        for place, row, (score, cached), doubts in zip(columns, rows, scores, views, strict=True):
+            prepared[place] = ReadyCase(row, score, cached, stages, doubts)
         return prepared
+
+    def _all_doubts(self, rows: Sequence[FeatureRow], at: int) -> list[dict[str, dict[str, Any]] | None]:
+        """What is doubted of several rows, with at most one more read of the store."""
+        behind = self._health is not None and self._health.behind
+        doubted = behind or self._max_ages or any(status != "ok" for row in rows for status in row.statuses.values())
+        newest = self._features.watermarks(self._versions) if doubted else {}
+        return [self._doubts(row, at, newest) for row in rows]
 
     def _find(self, values: Mapping[str, Value]) -> tuple[Score, str] | None:
         return None if self.cache is None else self.cache.find(self._model.row_of(values))
@@ -235,15 +255,16 @@ class Servant:
     def _judge(self, case: _Case, at: int, deadline: int, ready: ReadyCase) -> PolicyDecision:
         deployed = self.revision.deployment
         try:
+            _check_error(ready)
             if ready.row is None:  # else it was looked at before the row was read
                 _check_time(deadline, "features")
             case.begin("features")
-            row = ready.row or self._features.read(case.entities, case.context, at=at)
+            row = ready.row or self._read(case, at, deadline)
             case.begin("")
             case.features, case.reads = row.values, row.places
             if self._health is not None:
                 self._health.count(row)
-            case.views = self._doubts(row, at)
+            case.views = self._doubts(row, at) if ready.views is None else ready.views
             self._check_required(case)
             if ready.scored is None:
                 _check_time(deadline, "score")
@@ -268,7 +289,15 @@ class Servant:
             )
             return self._fall_back(case)
 
-    def _doubts(self, row: FeatureRow, at: int) -> dict[str, dict[str, Any]]:
+    def _read(self, case: _Case, at: int, deadline: int) -> FeatureRow:
+        if not self.on_server:
+            return self._features.read(case.entities, case.context, at=at)
+        with waited_for(deadline):
+            return self._features.read(case.entities, case.context, at=at)
+
+    def _doubts(
+        self, row: FeatureRow, at: int, newest: Mapping[str, int | None] | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Status and age of every view that was not simply read, or that is not what the policy requires."""
         behind = self._health.behind if self._health is not None else {}
         statuses = {view: status for view, status in row.statuses.items() if status != "ok"}
@@ -278,7 +307,8 @@ class Servant:
         limits = self._max_ages
         if not statuses and not limits:
             return {}
-        newest = self._features.watermarks({*statuses, *limits})
+        if newest is None:
+            newest = self._features.watermarks({*statuses, *limits})
         for view, limit in limits.items():
             moment = newest[view]
             if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):
@@ -368,6 +398,11 @@ class Servant:
             "decisions": list(self.policy.policy.decide),
             "request": self.schema.to_dict(),
         }
+
+
+def _check_error(ready: ReadyCase) -> None:
+    if ready.error is not None:
+        raise ready.error
 
 
 def _check_time(deadline: int, stage: str) -> None:

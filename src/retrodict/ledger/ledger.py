@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, insert, select
 
 from retrodict.core.clock import Clock
-from retrodict.core.errors import IntegrityError, InternalError, RetryableError, check_reason
+from retrodict.core.errors import (
+    IntegrityError,
+    InternalError,
+    OpenBreakerError,
+    RetryableError,
+    ServerAwayError,
+    check_reason,
+)
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, append_line, newest_signed, prepare_file, size_of
@@ -234,6 +241,7 @@ class Ledger:
         self._looked = _Look((None, 0), 0, None)
         self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
+        self._signer: SigningKey | None = None
         self._rows: dict[str, tuple[int, list[Row[Any]]]] = {}
         records.ensure(metadata)
 
@@ -372,19 +380,25 @@ class Ledger:
     def sign(self, unsigned: Callable[[int], S]) -> S:
         """Sign a statement by the key in force; begins an empty chain.
 
+        While the records are away the key that was in force when they last answered signs: who writes a log must not
+        wait for them.
+
         Parameters
         ----------
         unsigned : callable
             Gives the statement without key and signature by its time.
         """
-        _, keys = self.reach()
-        if not keys:
-            with self.transaction() as tx:
-                tx.begin()
-            return self.sign(unsigned)
-        with self.records.read() as connection:
-            key = self._key(connection)
-        return key.sign(unsigned(self.now()))
+        try:
+            if not self.reach()[1]:
+                with self.transaction() as tx:
+                    tx.begin()
+                self.reach()
+            with self.records.read() as connection:
+                self._signer = self._key(connection)
+        except (ServerAwayError, OpenBreakerError):
+            if self._signer is None:
+                raise
+        return self._signer.sign(unsigned(self.now()))
 
     def secret(self, purpose: str) -> tuple[str, bytes]:
         """Name of the key in force and a secret made of it, for sealing what is made for this project alone.

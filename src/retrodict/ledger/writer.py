@@ -161,16 +161,17 @@ class SealedWriter(Closing):
                     _log.error("%s cannot be signed or sealed: %s", self.stream, error)
 
     def _look(self) -> None:
-        since = self._open.since if self._open is not None else None
-        if since is not None and time.monotonic() - since >= self._seal_every:
-            self._writer.roll()
-        if self._closed:
-            self._seal()
         head = self._head
         # An older statement in the place of the newest one would leave more unsigned than its age says.
         stored = read_head(self._ledger.checkpoint_folder, self.stream)
         if head is None or list(head.prefixes) != self._prefixes() or stored != head:
             self._sign()
+        since = self._open.since if self._open is not None else None
+        if since is not None and time.monotonic() - since >= self._seal_every:
+            self._ledger.reach()  # an error while the records are away, which would not take the seal: it grows on
+            self._writer.roll()
+        if self._closed:
+            self._seal()
 
     def _seal(self) -> None:
         for prefix in list(self._closed):

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import structs
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, InternalError, RefusedError, RetryableError, check_known
+from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError, check_known
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -27,17 +27,18 @@ from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
-from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge
+from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, pieces_of
 from retrodict.serving.connection import ARRIVED, COMPLETE
-from retrodict.serving.engine_queue import DroppedError, EngineQueues
+from retrodict.serving.deadlines import late, left_s, within
+from retrodict.serving.engine_queue import EngineQueues
 from retrodict.serving.events import EventInlet
-from retrodict.serving.http_answer import LATE, RETRY, HttpAnswer, RefusedRequestError, status_of
+from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
-from retrodict.serving.idempotency import WAIT_S, Claim, RequestIndex, check_request_id, request_hash
+from retrodict.serving.idempotency import Claim, RequestIndex, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
-from retrodict.serving.telemetry import Telemetry
+from retrodict.serving.telemetry import Telemetry, breaker_states
 
 if TYPE_CHECKING:
     from retrodict.serving.worker import Colleagues
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["DecisionApp", "Limits"]
 
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
+
+_STATUS_NS = 2_000_000_000  # that a status waits for the stores
+_STORES = {"failures": "store_failures_total", "opened": "store_breaker_opened_total",
+           "refused": "store_refused_total", "retried": "store_retries_total"}  # fmt: skip
 
 _log = logging.getLogger(__name__)
 _json = msgspec.json.Encoder()
@@ -96,6 +101,8 @@ class DecisionApp:
         Name to feature service, as the process started with them.
     services_problem : str, optional
         Why there are none, if the definitions module cannot be read.
+    problem, not_followed : str, optional
+        Why a new revision cannot be loaded, and why nobody knows if there is one: the records are away.
     telemetry : Telemetry
     requests : RequestIndex
         Answers by request id; whoever made the app closes it after the recorder.
@@ -113,11 +120,13 @@ class DecisionApp:
         self.services_problem: str | None = None
         self.telemetry, self.health = Telemetry(), FeatureHealth()
         self.problem: str | None = None
+        self.not_followed: str | None = None
         self.colleagues: Colleagues | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
+        self._breakers, self._counted = recorder.workspace.breakers, dict[tuple[str, str], int]()
         self._in_flight, self._sampling = 0, Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
 
@@ -139,8 +148,6 @@ class DecisionApp:
             answer = await handler(self, HttpRequest(scope, receive, arrived, parameter))
         except RefusedRequestError as refused:
             answer, failure = refused.answer, "Refused"
-        except DroppedError as dropped:
-            answer, failure = RefusedRequestError(dropped.status, str(dropped)).answer, "Refused"
         except (InputError, RefusedError, RetryableError) as error:
             status, failure = status_of(error), type(error).__name__
             again = RETRY if isinstance(error, RetryableError) else ()
@@ -188,11 +195,16 @@ class DecisionApp:
         check_takes_ids(find_servant(self.servants, request.parameter, where="address").policy.policy,
                         where="header Idempotency-Key")  # fmt: skip
         content = request_hash(request.parameter, question, self._simulated(request.scope))
-        claim = await self.requests.hold(request_id, content)
+        until = request.until_ns()
+        try:
+            claim = await self.requests.hold(request_id, content, left_s(until))
+        except RequestUnderWayError:
+            request.limit_ns()  # the caller waits no longer, which says more
+            raise
         try:
             record = None
             if claim.place is not None:
-                record = await asyncio.get_running_loop().run_in_executor(None, claim.recorded)
+                record = await within(asyncio.to_thread(claim.recorded), until, late("a log that could not be read"))
             if record is not None:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
@@ -216,19 +228,20 @@ class DecisionApp:
             entries = decode_batch(body, self._limits.batch, self._limits.body)
             simulated = self._simulated(request.scope)
             at = self._clock.now() if simulated is None else simulated
+            limit = request.limit_ns()
             try:
                 if any(entry.request_id is not None for entry in entries):
                     check_takes_ids(servant.policy.policy, where="body, field 'request_id'")
                     await self.requests.opened()
                     claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
                     await asyncio.get_running_loop().run_in_executor(None, claiming)
-                limit = request.limit_ns()
+                    request.limit_ns()
                 await self._record_all(servant, entries, at, request, limit)
                 for entry in entries:
                     if entry.waits:
                         await self._wait_for(entry, request.arrived, limit)
                         if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
-                            entry.error = LATE  # of this one: others are in the log by now
+                            entry.error = late("another call with its id")  # others are in the log by now
                         await self._record_all(servant, [entry], at, request, limit)
             finally:
                 for entry in entries:
@@ -236,12 +249,13 @@ class DecisionApp:
         return HttpAnswer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
 
     async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
-        left_s = WAIT_S if limit is None else max(0.0, (limit + arrived - perf_counter_ns()) / 1e9)
+        left = left_s(None if limit is None else limit + arrived)
         try:
-            claim = await self.requests.hold(entry.request_id or "", entry.content, left_s)
+            claim = await self.requests.hold(entry.request_id or "", entry.content, left)
             await asyncio.get_running_loop().run_in_executor(None, entry.take, claim)
         except RetryableError as error:
-            entry.error, entry.waits = error, False
+            passed = limit is not None and perf_counter_ns() - arrived >= limit
+            entry.error, entry.waits = late("another call with its id") if passed else error, False
 
     async def _record_all(
         self, servant: Servant, entries: Sequence[BatchItem], at: int, request: HttpRequest, limit: int | None
@@ -249,7 +263,11 @@ class DecisionApp:
         """Decide what is open, and make it durable in one group."""
         fresh = [entry for entry in entries if entry.open]
         times: dict[str, Any] = {"at": at, "arrived_ns": request.arrived, "limit_ns": limit}
-        for _ in judge(servant, fresh, new_id=self._new_id, **times):
+        deadline = servant.deadline(request.arrived, limit)
+        for piece in pieces_of(fresh):
+            questions = [question for _, question in piece]
+            ready = await self.engines.prepare(servant, questions, at=at, deadline=deadline)
+            judge(servant, piece, ready, new_id=self._new_id, **times)
             await asyncio.sleep(0)
         written = [(entry.record, entry) for entry in fresh if entry.record is not None]
         if written:
@@ -332,8 +350,7 @@ class DecisionApp:
             raise RefusedRequestError(503, self.services_problem)
         check_known(name, self.services, rule, where="address", what="service")
         with self._place(request):
-            request.limit_ns()
-            answer = await self.services[name].answer(body, self._moment(request.scope))
+            answer = await self.services[name].answer(body, self._moment(request.scope), request.until_ns())
         self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
         return HttpAnswer(_json.encode(answer))
 
@@ -344,8 +361,12 @@ class DecisionApp:
     @route("POST", "/v1/events/{table}")
     async def _push_events(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.events_body)
+        if self._inlet.waiting >= max(1, self._limits.in_flight // 4):  # decisions keep their places
+            raise RefusedRequestError(429, "too many bodies of events wait for their stream; try again", RETRY)
         with self._place(request):
-            return HttpAnswer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
+            doubt = late("a stream that takes nothing", doubt="whether its events were stored is not known")
+            accepted = await within(self._inlet.push(request.parameter, body), request.until_ns(), doubt)
+            return HttpAnswer(_json.encode(accepted), 202)
 
     @route("GET", "/v1/policies")
     async def _policies(self, _: HttpRequest) -> HttpAnswer:
@@ -366,15 +387,22 @@ class DecisionApp:
             "problem": self.problem or self.services_problem,
             "counters": self.telemetry.named(),
             "latency": self.telemetry.latencies(),
-            "sources": await asyncio.get_running_loop().run_in_executor(None, self._inlet.lags),
         }
+        try:
+            until = perf_counter_ns() + _STATUS_NS
+            status["sources"] = await within(asyncio.to_thread(self._inlet.lags), until, late("stores that are away"))
+        except RetrodictError as error:  # what is known without the stores is said all the same
+            status |= {"sources": {}, "sources_problem": str(error)}
         if self.colleagues is not None:
             status |= self.colleagues.status()
         return HttpAnswer(_json.encode(status))
 
     def facts(self) -> dict[str, Any]:
         """What this process says of itself, beside what it counts."""
+        self._count_stores()
         return {
+            "stores": {name: guard.state for name, guard in self._breakers.items()},
+            "not_followed": self.not_followed,
             "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
             "scoring": {name: self.engines.describe(name, servant) for name, servant in self.servants.items()},
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
@@ -385,13 +413,21 @@ class DecisionApp:
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
         }
 
+    def _count_stores(self) -> None:
+        """Take over what the breakers, which other threads use, have counted since the last time."""
+        for store, guard in self._breakers.items():
+            for what, count in guard.counts.items():
+                before, self._counted[store, what] = self._counted.get((store, what), 0), count
+                self.telemetry.count(_STORES[what], f'store="{store}"', count - before)
+
     @route("GET", "/metrics")
     async def _metrics(self, _: HttpRequest) -> HttpAnswer:
         now = self._clock.now()
         if self.colleagues is not None:
             text = self.colleagues.exposition(now)
         else:
-            text = self.telemetry.exposition() + self.health.exposition(now)
+            states = breaker_states([self.facts()])  # first: it counts
+            text = self.telemetry.exposition() + states + self.health.exposition(now)
         return HttpAnswer(text.encode(), kind=b"text/plain; version=0.0.4")
 
     @route("GET", "/healthz")
@@ -416,7 +452,8 @@ class DecisionApp:
         behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
                   if flow.version in self.health.behind}  # fmt: skip
         missing = self.colleagues.missing() if self.colleagues is not None else []
-        notes = {"behind": behind, "workers": missing}
+        away = {name: guard.state for name, guard in self._breakers.items() if guard.state != "closed"}
+        notes = {"behind": behind, "workers": missing, "stores": away, "not_followed": self.not_followed}
         return HttpAnswer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
     def _moment(self, scope: Scope) -> int:

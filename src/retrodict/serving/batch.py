@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from time import perf_counter_ns
 
 import msgspec
 from msgspec import structs
@@ -20,7 +19,7 @@ from retrodict.decisions.requests import DecisionRequest, check_unique, decode_b
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.serving.idempotency import Claim, RequestIndex, check_request_id, request_hash
 
-__all__ = ["BatchItem", "claim_all", "decode_batch", "judge"]
+__all__ = ["BatchItem", "claim_all", "decode_batch", "judge", "pieces_of"]
 
 _SHELL = re.compile(rb"""\s*\{\s*"requests"\s*:\s*(\[.*\])\s*\}\s*""", re.DOTALL)
 _TOGETHER = 100  # read and scored together, before other requests have their turn
@@ -132,37 +131,35 @@ def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, si
             entry.take(claim)
 
 
+Piece = list[tuple[BatchItem, DecisionRequest]]
+
+
+def pieces_of(entries: Iterable[BatchItem]) -> Iterator[Piece]:
+    """What is open, in pieces after each of which others may have their turn."""
+    waiting = [(entry, entry.question) for entry in entries if entry.open and entry.question is not None]
+    return (waiting[first : first + _TOGETHER] for first in range(0, len(waiting), _TOGETHER))
+
+
 def judge(
     servant: Servant,
-    entries: Sequence[BatchItem],
+    piece: Piece,
+    ready: Sequence[ReadyCase],
     *,
     at: int,
     new_id: Callable[[], str],
-    arrived_ns: int | None = None,
+    arrived_ns: int,
     limit_ns: int | None = None,
-) -> Iterator[None]:
-    """Decide what is open, piece by piece; others may have their turn after each.
-
-    The deadline counts from ``arrived_ns``, or for each piece from its beginning; ``limit_ns`` is how long the caller
-    waits.
-    """
-    waiting = [entry for entry in entries if entry.open]
-    for first in range(0, len(waiting), _TOGETHER):
-        piece = [(entry, entry.question) for entry in waiting[first : first + _TOGETHER] if entry.question is not None]
-        begun, prepared = perf_counter_ns() if arrived_ns is None else arrived_ns, [ReadyCase()]
-        if len(piece) > 1:
-            deadline = servant.deadline(begun, limit_ns)
-            prepared = servant.prepare([question for _, question in piece], at=at, deadline=deadline)
-        for (entry, question), ready in zip(piece, prepared, strict=True):
-            try:
-                record = servant.decide(
-                    question, decision_id=new_id(), at=at, arrived_ns=begun, limit_ns=limit_ns, ready=ready
-                )  # fmt: skip
-            except InputError as error:
-                entry.error = error
-                entry.release()  # a later one with its id need not wait for the end of the batch
-                continue
-            if entry.request_id is not None:
-                record = structs.replace(record, request_id=entry.request_id, request_hash=entry.content)
-            entry.record = record
-        yield
+) -> None:
+    """Decide a piece from what :meth:`Servant.prepare` gave for it; the deadline counts from ``arrived_ns``."""
+    for (entry, question), case in zip(piece, ready, strict=True):
+        try:
+            record = servant.decide(
+                question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
+            )  # fmt: skip
+        except InputError as error:
+            entry.error = error
+            entry.release()  # a later one with its id need not wait for the end of the batch
+            continue
+        if entry.request_id is not None:
+            record = structs.replace(record, request_id=entry.request_id, request_hash=entry.content)
+        entry.record = record

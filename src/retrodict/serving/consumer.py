@@ -25,7 +25,7 @@ from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace, capture_code, definitions_of
 
-__all__ = ["code_of", "consume", "share_partitions", "start_consumer"]
+__all__ = ["code_of", "consume", "ending_signals", "share_partitions", "start_consumer"]
 
 _POLL_S = 0.02
 _REPORT_S = 30.0
@@ -144,7 +144,7 @@ def _is_alive(parent: int, *, direct: bool) -> bool:
 def _stop_event() -> Iterator[threading.Event]:
     """Event that SIGINT and SIGTERM set; the earlier signal handlers are restored afterwards."""
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in ending_signals()}
     try:
         yield stop
     finally:
@@ -182,6 +182,12 @@ def start_consumer(
     if code is not None:
         command += ["--code", code]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # our command
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Signals that end a server in order; that of a terminal which is closed, unless it is ignored, as by ``nohup``."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 def _consume_in_children(workspace: Workspace, processes: int, *, parent: int | None, once: bool) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from threading import Lock
+from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
@@ -22,10 +23,10 @@ from retrodict.decisions.loader import Loader, find_servant
 from retrodict.decisions.recorder import LogWriter, noting
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request
-from retrodict.decisions.servant import Servant
+from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
-from retrodict.serving.batch import BatchItem, claim_all, judge
+from retrodict.serving.batch import BatchItem, claim_all, judge, pieces_of
 from retrodict.serving.idempotency import RequestIndex, check_request_id
 from retrodict.serving.record_modes import Sampling, check_takes_ids
 from retrodict.workspace import Workspace
@@ -202,8 +203,12 @@ class Decider:
     def _record(self, servant: Servant, entries: Sequence[BatchItem], at: int) -> None:
         """Decide what is open, and make it durable."""
         fresh = [entry for entry in entries if entry.open]
-        for _ in judge(servant, fresh, at=at, new_id=self._workspace.new_id):
-            pass
+        for piece in pieces_of(fresh):
+            begun, ready = perf_counter_ns(), [ReadyCase()]
+            if len(piece) > 1:
+                questions = [question for _, question in piece]
+                ready = servant.prepare(questions, at=at, deadline=servant.deadline(begun))
+            judge(servant, piece, ready, at=at, new_id=self._workspace.new_id, arrived_ns=begun)
         records = []
         for entry in fresh:
             if entry.record is not None:

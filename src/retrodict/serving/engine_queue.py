@@ -1,9 +1,11 @@
 """Single requests that come while an engine is busy are read and scored together when it is free.
 
 An engine that answers in microseconds is called on the event loop, where a thread would cost more than the call. What
-takes longer goes to a thread, and what arrives meanwhile is the next batch: no timer delays anybody, unless the
-policy's ``batch`` says so. Only reading and scoring are shared; each request decides, counts and records for itself,
-on the loop. A queue with a fixed size or a timer by default was rejected: it delays the only caller of a quiet server.
+takes longer, or reads its features from a server, goes to a thread, and what arrives meanwhile is the next batch: no
+timer delays anybody, unless the policy's ``batch`` says so. A server that says nothing holds up a thread: who waits for
+it is answered by the fallback at the deadline, and the next batch goes to another thread. Only reading and scoring are
+shared; each request decides, counts and records for itself, on the loop. A queue with a fixed size or a timer by
+default was rejected: it delays the only caller of a quiet server.
 """
 
 from __future__ import annotations
@@ -15,31 +17,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
 from retrodict.core.clock import Clock
 from retrodict.core.durations import parse_duration
+from retrodict.core.errors import RetryableError
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.serving.deadlines import gone, late, left_s
 from retrodict.serving.telemetry import Telemetry
 
-__all__ = ["THREAD_US", "DroppedError", "EngineQueue", "EngineQueues"]
+__all__ = ["THREAD_US", "EngineQueue", "EngineQueues"]
 
 THREAD_US = 300.0
 """Microseconds of one row from which on an engine is called in a thread: several times what the hand-over costs."""
 
+_THREADS = 4  # at least; each may wait for a server that says nothing
 _ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-
-
-class DroppedError(Exception):
-    """Work that nobody waits for any more was dropped before it was computed; ``status`` is the answer's."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +49,8 @@ class _Waiting:
     has_left: Callable[[], bool]
     queued_ns: int
     ready: asyncio.Future[tuple[int, ReadyCase]]
+    begun: bool = False
+    answered: bool = False
 
 
 class EngineQueue:
@@ -91,23 +91,34 @@ class EngineQueue:
 
         Raises
         ------
-        DroppedError
+        GoneError, LateError
             If the caller has left, or its own deadline has passed; then nothing was computed.
         InputError
             If the request is wrong.
         """
         ready = asyncio.get_running_loop().create_future()
-        self._waiting.append(
-            _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready)
-        )  # fmt: skip
+        one = _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready)
+        self._waiting.append(one)
         if len(self._waiting) >= self.rows:
             self._full.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
-        at, case = await ready
+        at, case = await self._within(one) if self.servant.on_server else await ready
         return self.servant.decide(
             question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
         )
+
+    async def _within(self, one: _Waiting) -> tuple[int, ReadyCase]:
+        """What is ready for a request by its deadline; after it, why nothing is."""
+        until = self.servant.deadline(one.arrived_ns, one.limit_ns)
+        done, _ = await asyncio.wait([one.ready], timeout=left_s(until))
+        if done:
+            return one.ready.result()
+        one.answered = True
+        if one.limit_ns is not None and not one.begun and perf_counter_ns() - one.arrived_ns >= one.limit_ns:
+            raise late()
+        at = self._clock.now() if one.simulated is None else one.simulated
+        return at, ReadyCase(error=_too_late())
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,14 +127,25 @@ class EngineQueue:
             batch = self._take()
             if not batch:
                 continue
+            work = loop.run_in_executor(self._pool, self._prepare, batch)
+            if self.servant.on_server and not await self._ended(work, batch):
+                continue  # nobody waits for it any more
             try:
-                cases = await loop.run_in_executor(self._pool, self._prepare, batch)
+                cases = await work
             except Exception as error:  # noqa: BLE001  # handed to every waiting request
                 for one in batch:
                     _settle(one, error)
             else:
                 for one, case in zip(batch, cases, strict=True):
                     _settle(one, case)
+
+    async def _ended(self, work: asyncio.Future[Any], batch: Sequence[_Waiting]) -> bool:
+        """Whether work ended while somebody waited for it."""
+        until = max(self.servant.deadline(one.arrived_ns, one.limit_ns) for one in batch)
+        done, _ = await asyncio.wait([work], timeout=left_s(until))
+        if not done:
+            work.add_done_callback(lambda work: work.cancelled() or work.exception())  # else asyncio reports it
+        return bool(done)
 
     async def _wait_window(self) -> None:
         """Wait until the oldest request has waited for the window, or a batch is full."""
@@ -142,11 +164,13 @@ class EngineQueue:
             one = self._waiting.popleft()
             if one.simulated is None:
                 one.simulated = moment
-            if one.ready.done() or one.has_left():
-                self._drop(one, "gone", DroppedError(499, "the caller left before its turn; nothing was decided"))
-            elif one.limit_ns is not None and now - one.arrived_ns >= one.limit_ns:
-                late = "the deadline of the caller has passed before its turn; nothing was decided"
-                self._drop(one, "late", DroppedError(504, late))
+            if one.answered:
+                continue
+            one.begun = True
+            if one.limit_ns is not None and now - one.arrived_ns >= one.limit_ns:
+                self._drop(one, "late", late())
+            elif one.ready.done() or one.has_left():
+                self._drop(one, "gone", gone())
             elif now > self.servant.deadline(one.arrived_ns):
                 _settle(one, (one.simulated, ReadyCase()))
             else:
@@ -156,7 +180,7 @@ class EngineQueue:
             self._count(len(batch))
         return batch
 
-    def _drop(self, one: _Waiting, why: str, error: DroppedError) -> None:
+    def _drop(self, one: _Waiting, why: str, error: Exception) -> None:
         policy = self.servant.policy.policy.name
         self._telemetry.count("engine_dropped_total", f'policy="{policy}",reason="{why}"')
         _settle(one, error)
@@ -183,7 +207,8 @@ class EngineQueue:
         questions = [one.question for one in items]
         deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
         cases = self.servant.prepare(questions, at=at, deadline=max(deadlines))
-        if len(items) > 1 and all(case.row is None for case in cases):  # one of them has failed all
+        away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
+        if len(items) > 1 and not away and all(case.row is None for case in cases):  # one of them has failed all
             single = zip(questions, deadlines, strict=True)
             cases = [self.servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
         return zip(items, cases, strict=True)
@@ -206,16 +231,29 @@ class EngineQueues:
         """Have a queue for each servant that needs one; requests in that of an earlier servant finish with it."""
         queues = {}
         for name, servant in servants.items():
-            if servant.policy.policy.batch is None and (servant.speed is None or servant.speed.alone_us <= THREAD_US):
+            quick = servant.speed is None or servant.speed.alone_us <= THREAD_US
+            if servant.policy.policy.batch is None and quick and not servant.on_server:
                 continue
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="retrodict-engine")
+                threads = max(_THREADS, os.cpu_count() or 1)
+                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="retrodict-engine")
             before = self.by_policy.get(name)
             queues[name] = (
                 before if before is not None and before.servant is servant
                 else EngineQueue(servant, self._pool, self._clock, self._telemetry)
             )  # fmt: skip
         self.by_policy = queues
+
+    async def prepare(
+        self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int
+    ) -> list[ReadyCase]:
+        """Features and scores of a piece of a batch: on the loop, or from a server in a thread, until the deadline."""
+        if not servant.on_server:
+            return servant.prepare(questions, at=at, deadline=deadline) if len(questions) > 1 else [ReadyCase()]
+        preparing = partial(servant.prepare, questions, at=at, deadline=deadline)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, preparing)
+        done, _ = await asyncio.wait([work], timeout=left_s(deadline))
+        return work.result() if done else [ReadyCase(error=_too_late()) for _ in questions]
 
     def describe(self, policy: str, servant: Servant) -> dict[str, Any]:
         """Where the engine of a policy is called, and with how many rows."""
@@ -229,12 +267,18 @@ class EngineQueues:
 
 
 def _rows_together(servant: Servant) -> int:
-    """Rows of one call: one where more would cost no less, or give other bits."""
+    """Rows of one call: one where more would cost no less, or give other bits, and no server is read."""
     speed = servant.speed
-    if speed is None or speed.together_us is None or speed.together_us >= speed.alone_us:
+    together = speed is not None and speed.together_us is not None and speed.together_us < speed.alone_us
+    if speed is None or not (together or servant.on_server):
         return 1
-    room = parse_duration(servant.policy.policy.deadline) / 4 / max(speed.together_us, 0.1)
+    row_us = (speed.together_us if together else None) or speed.alone_us  # a read of the server is shared in any case
+    room = parse_duration(servant.policy.policy.deadline) / 4 / max(row_us, 0.1)
     return max(1, min(_ROWS, int(room)))
+
+
+def _too_late() -> TimeoutError:
+    return TimeoutError("deadline passed before features")
 
 
 def _row_us(servant: Servant) -> dict[str, Any]:

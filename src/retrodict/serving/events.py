@@ -39,6 +39,11 @@ class EventInlet:
     shared : bool, default False
         Let go of a stream after each body, so that other processes get their turn: a stream in files has one writer at
         a time. That costs one more sync per body.
+
+    Attributes
+    ----------
+    waiting : int
+        Bodies that wait for their stream, also of callers who no longer do.
     """
 
     def __init__(self, workspace: Workspace, *, shared: bool = False) -> None:
@@ -49,6 +54,7 @@ class EventInlet:
         self._writers: dict[str, EventWriter] = {}
         self._upkeep = Upkeep(workspace, served_feature_sets)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
+        self.waiting = 0
 
     async def push(self, table: str, body: bytes) -> dict[str, Any]:
         """Append the events of a JSON body (a list of objects, one per row of the table).
@@ -66,7 +72,11 @@ class EventInlet:
             If the body is not a list of rows of the table, or one fails a check that would keep its row out of a
             batch. All events of a body are taken or none.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._push, table, body)
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._push, table, body)
+        finally:
+            self.waiting -= 1
 
     def lags(self) -> dict[str, dict[str, int]]:
         """Events appended and not yet in the online state, per source that the deployed policies read."""

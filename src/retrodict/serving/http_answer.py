@@ -7,9 +7,10 @@ from typing import NamedTuple
 import msgspec
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetrodictError, RetryableError
+from retrodict.serving.deadlines import GoneError, LateError
 from retrodict.serving.idempotency import RequestUnderWayError
 
-__all__ = ["LATE", "RETRY", "HttpAnswer", "RefusedRequestError", "status_of"]
+__all__ = ["RETRY", "HttpAnswer", "RefusedRequestError", "status_of"]
 
 RETRY = ((b"retry-after", b"1"),)
 
@@ -33,16 +34,10 @@ class RefusedRequestError(Exception):
         self.answer = HttpAnswer(_json.encode({"error": text}), status, headers)
 
 
-class _LateError(RetryableError):
-    """The caller waits no longer."""
-
-
 _STATUSES: tuple[tuple[type[RetrodictError], int], ...] = (
-    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (_LateError, 504),
-    (RetryableError, 503),
+    (NotFoundError, 404), (InputError, 400), (RefusedError, 409), (RequestUnderWayError, 409), (LateError, 504),
+    (GoneError, 499), (RetryableError, 503),
 )  # fmt: skip
-LATE = _LateError("a request of a batch must have its turn within the deadline of the caller", where="batch",
-                   got="one that waited for another call with its id", remedy="Ask again, or wait longer")  # fmt: skip
 
 
 def status_of(error: RetrodictError) -> int:

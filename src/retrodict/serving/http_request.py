@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from retrodict.core.errors import InputError
+from retrodict.serving.deadlines import late
 from retrodict.serving.http_answer import RefusedRequestError
 
 __all__ = ["ID_HEADER", "TIME_HEADER", "HttpRequest", "Receive", "Scope", "Send", "read_header"]
@@ -49,8 +50,13 @@ class HttpRequest:
                              remedy="Send a number such as 250 or 12.5")  # fmt: skip
         limit = int(float(text) * 1e6)
         if perf_counter_ns() - self.arrived >= limit:
-            raise RefusedRequestError(504, "the deadline of the caller has passed before its turn; nothing was decided")
+            raise late()
         return limit
+
+    def until_ns(self) -> int | None:
+        """``time.perf_counter_ns()`` until which the caller waits; None: as long as it takes."""
+        limit = self.limit_ns()
+        return None if limit is None else self.arrived + limit
 
     def is_batch(self) -> bool:
         """Whether others go first."""

@@ -4,7 +4,8 @@ The log is the truth, and the id is in the record. The index beside it says only
 just before the record is, which needs no sync: whenever a process dies, what the log holds at that place decides. A
 table of leases was rejected, since a process that stood still would outlive its lease: a call holds its id by a lock on
 one byte of a file, which the kernel lets go of when the process ends. The index belongs to one boot of the machine. A
-loss of power may take the end of it, so the index of another boot is made again from the log. There is no server twin:
+loss of power may take the end of it, so the index of another boot is made again from the log. The age of an entry is
+told by a count that nobody sets: a clock that is put forward by a day must not free an id. There is no server twin:
 the log is in files of one machine, and so is what points into it.
 """
 
@@ -56,6 +57,7 @@ _BUILD_S = 600.0
 _SWEEP = 256  # ids between two looks for those whose time is over
 _READY = b"ready"
 _NEEDLE = b"request_id"
+_FIRST = 1 << 60  # so that what is older than the machine's start is positive as well, and in order
 _PLACE = struct.Struct(">qq")  # time and offset; the name of the stream follows
 
 
@@ -173,7 +175,7 @@ class RequestIndex(Closing):
 
     def _ready(self) -> LmdbKeys:
         """Index of this boot, made if there is none that can be read."""
-        path = self._root / f".requests-{(this_boot() or bytes(16)).hex()}"
+        path = self._root / f".requests-ticks-{(this_boot() or bytes(16)).hex()}"
         make_folder(self._root)
         with self._making():
             try:
@@ -220,15 +222,17 @@ class RequestIndex(Closing):
         for folder in self._root.glob(".requests-*"):
             if folder.name != name:
                 shutil.rmtree(folder, ignore_errors=True)
-        oldest, newest = self._clock.now() - self._kept, dict[str, tuple[int, str, int]]()
+        now, newest = self._clock.now(), dict[str, tuple[int, str, int]]()
+        oldest = now - self._kept
         for stream in self._streams.names(STREAM_PREFIX):
             for moment, offset, record in self._kept_records(stream, oldest):
                 place = (moment, stream, offset)
                 if record.request_id is not None and oldest <= moment >= newest.get(record.request_id, place)[0]:
                     newest[record.request_id] = place
         items: dict[bytes, bytes | None] = {_READY: b"1"}
-        for request_id, place in newest.items():
-            items |= _entry(request_id, *place)
+        for request_id, (moment, stream, offset) in newest.items():
+            # By the time of day, which is all that a record has; one from the future is as old as one of now.
+            items |= _entry(request_id, self._now() - max(0, now - moment), stream, offset)
         keys.put_many(items, durable=False)
 
     def _kept_records(self, stream: str, oldest: int) -> Iterator[tuple[int, int, DecisionRecord]]:
@@ -277,23 +281,27 @@ class RequestIndex(Closing):
         if value is None:
             return None
         moment, offset = _PLACE.unpack_from(value)
-        return (value[_PLACE.size :].decode(), offset) if moment >= self._clock.now() - self._kept else None
+        return (value[_PLACE.size :].decode(), offset) if moment >= self._now() - self._kept else None
+
+    def _now(self) -> int:
+        """Where time stands, by a count that is the same in all processes and that nobody sets."""
+        return _FIRST + self._clock.ticks()
 
     def _standing(self) -> LmdbKeys | None:
         """The open index, unless its folder was removed or replaced."""
         keys = self._keys
         return keys if keys is not None and keys.stands() else None
 
-    async def opened(self) -> None:
-        """Open the index beside the event loop; RequestUnderWayError if that takes longer than ``WAIT_S``."""
+    async def opened(self, limit_s: float = WAIT_S) -> None:
+        """Open the index beside the event loop; RequestUnderWayError if that takes longer than the caller waits."""
         if self._standing() is None:
             opening = asyncio.get_running_loop().run_in_executor(None, self.open)
             try:
-                await asyncio.wait_for(asyncio.shield(opening), WAIT_S)
+                await asyncio.wait_for(asyncio.shield(opening), min(WAIT_S, limit_s))
             except TimeoutError:
                 raise _under_way("an index that is made again") from None
 
-    async def hold(self, request_id: str, content: str, limit_s: float | None = None) -> Claim:
+    async def hold(self, request_id: str, content: str, limit_s: float = WAIT_S) -> Claim:
         """Hold an id as soon as no other call does.
 
         ``limit_s`` is how long the caller waits, if that is shorter than ``WAIT_S``.
@@ -303,24 +311,28 @@ class RequestIndex(Closing):
         RequestUnderWayError
             If another still holds it after that.
         """
-        await self.opened()
-        end, pause = time.monotonic() + (WAIT_S if limit_s is None else min(WAIT_S, limit_s)), 0.001
-        while (claim := self.claim(request_id, content)) is None:
-            if time.monotonic() > end:
-                raise _under_way()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.02)
-        return claim
+        await self.opened(limit_s)
+        looks = self._looks(request_id, content, limit_s)
+        while isinstance(look := next(looks), float):  # noqa: ASYNC110  # another process lets go of it
+            await asyncio.sleep(look)
+        return look
 
     def wait(self, request_id: str, content: str) -> Claim:
         """Hold an id as :meth:`hold` does, in a thread."""
-        end, pause = time.monotonic() + WAIT_S, 0.001
+        looks = self._looks(request_id, content, WAIT_S)
+        while isinstance(look := next(looks), float):
+            time.sleep(look)
+        return look
+
+    def _looks(self, request_id: str, content: str, limit_s: float) -> Iterator[float | Claim]:
+        """Seconds to wait before the next look, and the claim in the end."""
+        end, pause = time.monotonic() + min(WAIT_S, limit_s), 0.001
         while (claim := self.claim(request_id, content)) is None:
             if time.monotonic() > end:
                 raise _under_way()
-            time.sleep(pause)
+            yield pause
             pause = min(2 * pause, 0.02)
-        return claim
+        yield claim
 
     def let_go(self, slot: int) -> None:
         """Let others hold an id; for :meth:`Claim.release`."""
@@ -336,7 +348,7 @@ class RequestIndex(Closing):
 
     def note(self, stream: str, first: int, claims: Sequence[Claim | None]) -> None:
         """Note where the records of claims are about to be written: from an offset on, in this order."""
-        keys, now, items = self._standing() or self.open(), self._clock.now(), dict[bytes, bytes | None]()
+        keys, now, items = self._standing() or self.open(), self._now(), dict[bytes, bytes | None]()
         for offset, claim in enumerate(claims, first):
             if claim is not None:
                 items |= _entry(claim.request_id, now, stream, offset)

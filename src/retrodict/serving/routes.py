@@ -21,7 +21,7 @@ Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 # none.
 ROUTES: list[tuple[str, str]] = []
 _FIXED: dict[str, dict[str, Handler]] = {}
-_PARAMETRIC: dict[str, dict[str, Handler]] = {}
+_PARAMETRIC: dict[tuple[str, str], dict[str, Handler]] = {}  # by what stands before the parameter, and its action
 
 
 def route(method: str, pattern: str) -> Callable[[Handler], Handler]:
@@ -30,7 +30,8 @@ def route(method: str, pattern: str) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         ROUTES.append((method, pattern))
         head, brace, rest = pattern.strip("/").partition("/{")
-        methods = (_PARAMETRIC if brace else _FIXED).setdefault(head + rest.partition("}")[2], {})
+        action = rest.partition("}")[2]
+        methods = _PARAMETRIC.setdefault((head, action), {}) if brace else _FIXED.setdefault(head, {})
         methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), handler))
         return handler
 
@@ -45,7 +46,7 @@ def find_route(method: str, path: str) -> tuple[Handler, str]:
     if methods is None:
         head, _, parameter = path.rpartition("/")
         parameter, colon, action = parameter.partition(":")
-        methods = _PARAMETRIC.get(head + colon + action)
+        methods = _PARAMETRIC.get((head, colon + action))
     if methods is None:
         patterns = [pattern for _, pattern in ROUTES]
         raise NotFoundError(

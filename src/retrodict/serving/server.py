@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, RetrodictError
+from retrodict.core.errors import BusyError, RetrodictError, RetryableError
+from retrodict.core.retries import without_pauses
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
 from retrodict.features.online import FeatureHealth, Upkeep
@@ -31,7 +32,7 @@ from retrodict.serving.acceptor import Acceptor
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.board import Board
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
-from retrodict.serving.consumer import code_of, start_consumer
+from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
@@ -73,7 +74,7 @@ class ServeOptions:
 
 
 def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; in-flight requests are finished, the log's segment is closed and sealed.
+    """Serve until SIGINT, SIGTERM or SIGHUP; in-flight requests are finished, the log's segment is closed and sealed.
 
     Parameters
     ----------
@@ -269,7 +270,8 @@ async def answer(
         gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles; after 700 objects is after every third one
         await begin(app)
         tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(beside(app))]
-        await server.serve(sockets=[])
+        with without_pauses():  # a derived feature that is tried again would hold up everybody
+            await server.serve(sockets=[])
     finally:
         for task in tasks:
             task.cancel()
@@ -351,16 +353,16 @@ class _Server(uvicorn.Server):
 
 class _Signals:
     def __init__(self, server: uvicorn.Server) -> None:
-        self._server = server
+        self._server, self._numbers = server, ending_signals()
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             loop.add_signal_handler(number, self._server.handle_exit, number, None)
 
     def __exit__(self, *exc: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             loop.remove_signal_handler(number)
 
 
@@ -376,16 +378,25 @@ class _Watcher:
             await asyncio.sleep(_POLL_S)
             try:
                 await self.look()
+            except RetryableError as error:  # the records are away, which decisions do not need
+                self._note(not_followed=str(error))
             except RetrodictError as error:  # the revision in force goes on deciding; readiness says so
-                if self._app.problem != str(error):
-                    _log.error("a new revision cannot be loaded: %s", error)
-                self._app.problem = str(error)
+                self._note(problem=str(error))
+
+    def _note(self, *, problem: str | None = None, not_followed: str | None = None) -> None:
+        """Note why deployments are not followed; logged when it begins, and not again with each error until it ends."""
+        if problem is not None and self._app.problem != problem:
+            _log.error("a new revision cannot be loaded: %s", problem)
+        if not_followed is not None and self._app.not_followed is None:
+            _log.error("deployments are not followed for now: %s", not_followed)
+        self._app.problem, self._app.not_followed = problem, not_followed
 
     async def look(self) -> None:
         servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
         for name, servant in servants.items() if servants is not self._app.servants else ():
             if servant is not self._app.servants.get(name):
                 await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
-                servant.warm(self._clock.now())
+                warm = partial(servant.warm, self._clock.now())
+                await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.on_server else warm()
         self._app.follow(servants)
-        self._app.problem = None
+        self._note()

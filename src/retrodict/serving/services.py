@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,6 +24,7 @@ from retrodict.features.definitions import FeatureService
 from retrodict.features.offline.texts import request_types
 from retrodict.features.online import FeatureHealth, FeatureRow, age_of, online_features
 from retrodict.models.readers import defined_services
+from retrodict.serving.deadlines import late, within
 from retrodict.workspace import Workspace
 
 __all__ = ["FeatureRequest", "ServedFeatures", "load_services"]
@@ -31,6 +33,7 @@ _ROWS = 100  # read together, before other requests have their turn
 _WHOLE_VIEW = {"no_state", "beyond_horizon", "not_read"}  # statuses that are of a view, whatever the entity
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,7 +69,7 @@ class ServedFeatures:
         self._reader = online_features(workspace, self._features)
         self._kinds: dict[str, str] = {}
 
-    async def answer(self, body: bytes, at: int) -> dict[str, Any]:
+    async def answer(self, body: bytes, at: int, until_ns: int | None = None) -> dict[str, Any]:
         """Values, statuses and ages for the entities of a body.
 
         Parameters
@@ -75,6 +78,8 @@ class ServedFeatures:
             JSON of a :class:`FeatureRequest`.
         at : int
             Time of the request, microseconds since 1970-01-01 UTC.
+        until_ns : int, optional
+            ``time.perf_counter_ns()`` until which the caller waits for a store on a server.
 
         Returns
         -------
@@ -87,20 +92,28 @@ class ServedFeatures:
         ------
         InputError
             If the body has another form, or a value is missing or of another kind; what was sent stays out of it.
+        LateError
+            If a server did not answer before the caller's deadline.
         """
         request = decode_body(body, FeatureRequest, see="GET /v1/features")
         rows = self._check(request)
         features: dict[str, dict[str, list[Any]]] = {name: {"values": [], "statuses": []} for name in self._columns}
         doubts: dict[str, str] = {}
         for first in range(0, len(rows), _ROWS):
-            for row in self._rows(rows[first : first + _ROWS], at):
+            for row in await self._ask(partial(self._rows, rows[first : first + _ROWS], at), until_ns):
                 self._health.count(row)
                 doubts |= {view: status for view, status in row.statuses.items() if status in _WHOLE_VIEW}
                 _append(row, features)
             await asyncio.sleep(0)
-        service = self._service
+        service, views = self._service, await self._ask(partial(self._views, doubts, at), until_ns)
         return {"service": service.name, "version": service.version, "at": format_time(at), "features": features,
-                "views": self._views(doubts, at)}  # fmt: skip
+                "views": views}  # fmt: skip
+
+    async def _ask(self, read: Callable[[], T], until_ns: int | None) -> T:
+        """Result of a read of the store: in a thread where it is on a server, as long as the caller waits."""
+        if not self._reader.on_server:
+            return read()
+        return await within(asyncio.to_thread(read), until_ns, late("a server of keys that says nothing"))
 
     def _rows(self, requests: list[dict[str, Any]], at: int) -> list[FeatureRow]:
         try:

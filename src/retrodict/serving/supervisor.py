@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
 import time
@@ -25,7 +24,7 @@ import msgspec
 from retrodict.core.errors import RetryableError
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.board import Board
-from retrodict.serving.consumer import code_of
+from retrodict.serving.consumer import code_of, ending_signals
 from retrodict.serving.server import open_port, url_of
 from retrodict.serving.worker import Spec
 from retrodict.workspace import Workspace
@@ -85,7 +84,7 @@ class Supervisor:
         self._board.write(len(self._places), {"workers": workers, "flows": flows, "refreshed": self._health.refreshed})
 
     async def run(self, beside: Coroutine[Any, Any, None], ready: Callable[[str], None] | None) -> None:
-        """Keep the workers until SIGINT or SIGTERM, and ``beside`` running as long.
+        """Keep the workers until SIGINT, SIGTERM or SIGHUP, and ``beside`` running as long.
 
         Raises
         ------
@@ -93,7 +92,7 @@ class Supervisor:
             If a worker cannot begin, or if none can be kept alive.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             loop.add_signal_handler(number, self._stop.set)
         self.publish()
         keepers = [asyncio.create_task(self._keep(place)) for place in self._places]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BOUNDS", "Telemetry", "quantile"]
+__all__ = ["BOUNDS", "Telemetry", "breaker_states", "quantile"]
 
 BOUNDS = tuple(round(10.0 * 10 ** (step / 20)) for step in range(121))
 """Upper bounds in microseconds: 10 µs to 10 s, twenty per power of ten; the last bin is open."""
@@ -82,6 +82,18 @@ class Telemetry:
             lines.append(f'retrodict_stage_seconds_sum{{stage="{stage}"}} {self.sums[stage] / 1e6:g}')
             lines.append(f'retrodict_stage_seconds_count{{stage="{stage}"}} {total}')
         return "\n".join(lines) + "\n"
+
+
+def breaker_states(processes: Iterable[Mapping[str, Any]]) -> str:
+    """How many processes have the circuit breaker of each store in which state, in the text format of Prometheus."""
+    states: dict[str, dict[str, int]] = {}
+    for facts in processes:
+        for store, state in facts.get("stores", {}).items():
+            counts = states.setdefault(store, {"closed": 0, "open": 0, "half_open": 0})
+            counts[state] += 1
+    lines = [f'retrodict_store_breaker_processes{{store="{store}",state="{state}"}} {count}'
+             for store, counts in sorted(states.items()) for state, count in counts.items()]  # fmt: skip
+    return "\n".join(["# TYPE retrodict_store_breaker_processes gauge", *lines, ""]) if lines else ""
 
 
 def quantile(counts: list[int], share: float) -> float:

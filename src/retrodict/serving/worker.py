@@ -23,7 +23,7 @@ from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
 from retrodict.serving.connection import raise_open_files
 from retrodict.serving.server import answer, loop_factory
-from retrodict.serving.telemetry import Telemetry
+from retrodict.serving.telemetry import Telemetry, breaker_states
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["Colleagues", "Spec", "main"]
@@ -108,7 +108,7 @@ class Colleagues:
             lines.append(f"# TYPE retrodict_worker_{name} {kind}")
             values = ((place, facts.get(key, 0)) for place, facts in enumerate(self._facts()))
             lines += [f'retrodict_worker_{name}{{worker="{place}"}} {int(value)}' for place, value in values]
-        return telemetry.exposition() + "\n".join(lines) + "\n" + health.exposition(now)
+        return telemetry.exposition() + "\n".join(lines) + "\n" + breaker_states(self._facts()) + health.exposition(now)
 
     def _supervised(self) -> list[Mapping[str, Any]]:
         workers: list[Mapping[str, Any]] = self._board.read(self._board.workers)["workers"]
@@ -141,7 +141,8 @@ _SERIES = (
 def main() -> None:
     """Answer until the supervisor says so or ends; exit code 1 with a line in the log if that cannot be done."""
     spec = msgspec.json.decode(sys.argv[1], type=Spec)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach the whole group
+        signal.signal(number, signal.SIG_IGN)  # the supervisor decides
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING,
                         format=f"%(asctime)s %(levelname)s worker {spec.slot} %(name)s: %(message)s")  # fmt: skip
     logging.getLogger("retrodict").setLevel(spec.log_level)

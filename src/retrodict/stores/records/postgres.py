@@ -282,6 +282,9 @@ class _Patient(psycopg.Connection[Any]):
             self.pgconn.finish()  # an answer that still came would be taken for that of the next statement
             raise psycopg.OperationalError("no answer") from error
 
+    def __del__(self, *_: Any) -> None:
+        self.pgconn.finish()  # the pool lets go of one that breaks while it is set up, and leaves it open
+
 
 class _SilenceError(Exception):
     pass

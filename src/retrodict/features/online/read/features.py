@@ -16,7 +16,7 @@ from retrodict.features.online.read.rows import FeatureRow
 from retrodict.features.online.read.views import ViewReader, floor_at
 from retrodict.features.online.read.whole import WholeBlocks
 from retrodict.features.plan import FeatureSet
-from retrodict.stores.keys.base import KeyStore
+from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
 __all__ = ["OnlineFeatures"]
 
@@ -47,6 +47,11 @@ class OnlineFeatures:
         inner = [output.column for plan in features.views for output in plan.outputs]
         self._unfilled: dict[str, Any] = dict.fromkeys([*features.columns, *inner])
         self._hidden = len(self._unfilled) > len(features.columns)
+
+    @property
+    def on_server(self) -> bool:
+        """Whether a read waits for a server, which may be away, and not for this machine's memory alone."""
+        return not isinstance(self._keys, SnapshotReads)
 
     def read(self, entities: Mapping[str, Any], context: Mapping[str, Any], at: int) -> FeatureRow:
         """Features of a request at a time, with one read of the key store.

@@ -35,6 +35,7 @@ from retrodict.learning.frame import build_frame, count_left_out, parts_of
 from retrodict.learning.leaks import find_leaks
 from retrodict.models import Examples, InputSpec, Problem
 from retrodict.models.splits import folds
+from retrodict.models.targets import NEVER
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 TABLE = Table(
@@ -167,7 +168,7 @@ def test_a_fold_learns_nothing_of_the_days_that_it_is_judged_on(frame):
 
 
 def test_a_column_that_is_the_time_of_the_event_is_a_leak(frame):
-    """Of the rows whose event was seen; an honest one is none."""
+    """Of the rows whose event was seen, and a flag that it came by now, which no row censored before shows."""
     built, (_, defaulted, *_) = frame
     censored, parts = parts_of(built, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)
 
@@ -181,6 +182,12 @@ def test_a_column_that_is_the_time_of_the_event_is_a_leak(frame):
 
     assert leaks(np.random.default_rng(0).normal(size=COUNT)) == set()
     assert leaks(defaulted - (built.at - to_micros(BEGIN)) / DAY) >= {"label_copy"}
+    known = np.where(built.known_at != NEVER, 1.0, 0.0)
+    noisy = np.where(np.random.default_rng(1).random(COUNT) < 0.8, known, 1 - known)
+    assert leaks(known) == {"label_copy"}
+    assert leaks(np.where(known == 1, 3.0, np.nan)) == {"label_copy"}  # filled in with the event, like its reason
+    assert leaks(noisy) == set()
+    assert leaks(np.where(np.random.default_rng(1).random(COUNT) < 0.95, known, 1 - known)) == {"single_feature"}
 
 
 def model(**changes):

@@ -24,6 +24,7 @@ from retrodict.learning.frame import Frame
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
 from retrodict.models.splits import Splitter
+from retrodict.models.targets import NEVER
 
 __all__ = ["Leak", "find_leaks"]
 
@@ -100,7 +101,12 @@ def find_leaks(
     """
     if frame.target.task == "survival":
         few = any((part.labels > 0).sum() < _ROWS for part in examples.values())
-        return () if few else find_leaks(*_of_events(frame, inputs, parts, examples), split)
+        twin_rows = _repeated_rows(inputs, examples["train"], examples["test"])
+        findings = ((twin_rows,) if twin_rows else ()) if few else find_leaks(
+            *_of_events(frame, inputs, parts, examples), split)  # fmt: skip
+        features = {leak.feature for leak in findings if leak.kind in ("label_copy", "single_feature")}
+        status = _tell_status(frame, inputs, parts, examples)
+        return (*findings, *(leak for leak in status if leak.feature not in features))
     rows = np.concatenate(list(parts.values()))
     rows = rows[:: 1 + len(rows) // _SAMPLE]
     matrix = inputs.encode_columns(frame.columns(rows))
@@ -134,6 +140,21 @@ def _of_events(
         {name: rows[seen[name]] for name, rows in parts.items()},
         {name: replace(rows.take(np.flatnonzero(seen[name])), target=days) for name, rows in examples.items()},
     )  # fmt: skip
+
+
+def _tell_status(
+    frame: Frame, inputs: InputSpec, parts: Mapping[str, NDArray[np.int64]], examples: Mapping[str, Examples]
+) -> Iterator[Leak]:
+    """Features that tell whether the event has come by now, which a part that ended earlier does not know."""
+    came = (frame.known_at != NEVER if frame.timed else frame.labels > 0).astype(np.float64)
+    train, validate = (
+        replace(examples[name], labels=came[parts[name]], target=Target()) for name in ("train", "validate")
+    )
+    status = replace(frame, labels=came, target=Target())
+    for at, feature in enumerate(inputs.features):
+        leak = _tells_outcome(status, feature.name, train, validate, at, feature.type == "number")
+        if leak is not None:
+            yield leak
 
 
 def _tells_outcome(frame: Frame, name: str, train: Examples, validate: Examples, at: int, numeric: bool) -> Leak | None:

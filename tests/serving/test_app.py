@@ -236,6 +236,43 @@ def test_a_deadline_is_a_number_of_milliseconds(workspace, text):
     assert not text or text.decode() not in json.loads(body)["error"].replace("250 or 12.5", "")
 
 
+def test_a_deadline_is_read_for_an_id_that_was_answered_too(workspace):
+    """What is wrong is refused; what has passed is said, and costs no look at the log."""
+    key = (b"idempotency-key", b"again")
+    ask = ("POST", DECIDE, BODY)
+    answers = call(workspace, (*ask, [*SIMULATED, key]), (*ask, [*SIMULATED, key, deadline(b"junk")]),
+                   (*ask, [*SIMULATED, key, deadline(b"0")]),
+                   (*ask, [*SIMULATED, key, deadline(b"60000")]))  # fmt: skip
+    assert [status for status, _, _ in answers] == [200, 400, 504, 200]
+    assert answers[0][2] == answers[3][2]
+
+
+def test_a_caller_with_an_id_waits_no_longer_than_its_deadline(workspace):
+    """Another call holds the id: 504 when the caller waits no more, and not 409 after five seconds."""
+
+    async def run():
+        client = Client(workspace)
+        claim = client.app.requests.wait("busy", "")
+        try:
+            sending = client.send("POST", DECIDE, BODY, [*SIMULATED, (b"idempotency-key", b"busy"), deadline(b"100")])
+            return await asyncio.wait_for(sending, 4), client.app.telemetry.named()
+        finally:
+            claim.release()
+            await client.close()
+
+    (status, _, body), counters = asyncio.run(run())
+    assert (status, "deadline of the caller has passed" in json.loads(body)["error"]) == (504, True)
+    assert counters['decisions_failed_total{policy="promise",status="504",error="LateError"}'] == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/decisions:batch/promise", "/v1/policies:batch/promise", "/v1/decisions/:batch/promise"]
+)
+def test_an_action_stands_behind_its_parameter(workspace, path):
+    ((status, _, _),) = call(workspace, ("POST", path, b'{"requests": []}'))
+    assert status == 404
+
+
 def test_work_past_the_callers_deadline_is_not_begun(workspace):
     """504 and no record if it had passed before; a decision if it is long enough."""
 

@@ -285,3 +285,15 @@ class Full:
 
     def append(self, records):
         raise OSError(28, "No space left on device")
+
+
+def test_cases_without_a_decision_are_counted(project):
+    """By policy and kind of the error: those that fail alone, and those that fail together."""
+    good = {"depot": "north", "weight": 1.0, "express": False, "sent": "2024-02-20T10:00Z"}
+    with Decider(project) as decider:
+        decider.decide_many("promise", [good, good | {"weight": "x"}, {}])
+        with pytest.raises(InputError):
+            decider.decide("promise", {})
+        with pytest.raises(NotFoundError):
+            decider.decide_many("promises", [good, good])
+        assert decider.failures == {("promise", "InputError"): 3, ("promises", "NotFoundError"): 2}

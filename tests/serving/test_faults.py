@@ -377,3 +377,51 @@ def test_a_clock_that_jumps_gives_no_second_answer_to_an_id(tmp_path):
         ids = [item.record.request_id for item in read_decisions(workspace)]
     assert sorted(ids) == sorted({"a", "at 26", "at 0", "at -26"})
     assert process.returncode == 0
+
+
+def test_a_closed_terminal_ends_a_server_in_order(tmp_path, serve):
+    """SIGHUP: who is connected is answered, the segment is sealed, and the exit code is 0."""
+    make_project(tmp_path).close()
+    server = serve(tmp_path)
+    answers = ask_until(server, scored)
+    server.process.send_signal(signal.SIGHUP)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
+    recorded(tmp_path, answers)
+    with Workspace(tmp_path, actor="ana") as workspace:
+        assert [segment.closed for segment in workspace.streams.segments("decisions/0")] == [True]
+
+
+SERVICE = """
+depots = FeatureService("depots", [depot_delays])
+"""
+
+
+def test_features_alone_end_with_the_deadline_and_come_back(redis, tmp_path, serve):
+    make_project(tmp_path, f'[stores]\nkeys = "{redis.url("alone")}"\n').close()
+    with (tmp_path / "definitions.py").open("a") as file:
+        file.write(SERVICE)
+    with contextlib.closing(SilentRelay(redis.port)) as relay:
+        (tmp_path / "retrodict.toml").write_text(
+            f'[project]\nname = "parcels"\n[stores]\nkeys = "redis://127.0.0.1:{relay.port}/0?prefix=alone"\n'
+            '[servers]\nread_timeout = "10m"\nbreaker_recovery = "200ms"\n'
+        )
+        server = serve(tmp_path)
+
+        def features(deadline):
+            headers = AT | {"Retrodict-Deadline": str(deadline)}
+            return server.send("POST", "/v1/features/depots", {"entities": [{"depot": "north"}]}, headers)
+
+        assert features(60_000)[0] == 200
+        relay.silent = True
+        status, answer = features(150)
+        assert (status, "a server of keys that says nothing" in answer["error"]) == (504, True)
+        assert server.send("GET", "/healthz")[0] == 200
+        relay.silent = False
+        for _ in range(100):
+            status, answer = features(60_000)
+            if status == 200:
+                break
+            assert status == 503
+            time.sleep(0.05)
+        assert answer["views"]["depot_delays"]["status"] == "ok"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from threading import Lock
@@ -62,6 +63,11 @@ class Decider:
     ----------
     workspace : Workspace
 
+    Attributes
+    ----------
+    failures : Counter
+        Cases that got no decision, by policy and kind of the error, as a server counts them.
+
     Examples
     --------
     >>> with Decider(workspace) as decider:  # doctest: +SKIP
@@ -79,6 +85,7 @@ class Decider:
         self._requests: RequestIndex | None = None
         self._problems: dict[str, str | None] = {}
         self._lock, self._sampling = Lock(), Sampling()
+        self.failures: Counter[tuple[str, str]] = Counter()
 
     def decide(
         self,
@@ -171,6 +178,29 @@ class Decider:
             As :meth:`answer` does; then nothing was decided.
         """
         cases = list(cases)
+        try:
+            answers = self._decide_many(policy, cases, keys, explain, at, request_ids)
+        except RetrodictError as error:
+            self._count(policy, error, len(cases))
+            raise
+        for answer in answers:
+            if isinstance(answer, RetrodictError):
+                self._count(policy, answer)
+        return answers
+
+    def _count(self, policy: str, error: RetrodictError, cases: int = 1) -> None:
+        with self._lock:
+            self.failures[policy, type(error).__name__] += cases
+
+    def _decide_many(
+        self,
+        policy: str,
+        cases: Sequence[Mapping[str, Any]],
+        keys: Sequence[str | None] | None,
+        explain: bool,
+        at: int | None,
+        request_ids: Sequence[str | None] | None,
+    ) -> list[GivenAnswer | RetrodictError]:
         with self._lock:
             servant = find_servant(self._servants(), policy, where="decide")
             self._feed()

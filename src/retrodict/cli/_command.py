@@ -218,7 +218,7 @@ class Parameter:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-_TRAININGS = {"train", "tune", "automl", "pipelines.run"}
+_TRAININGS = {"train", "tune", "automl", "pipelines.run", "models.score_files"}
 """Methods whose commands go after a server's work, with as many threads as ``training.threads`` says."""
 
 _PARAMETERS = {

@@ -18,7 +18,7 @@ __all__ = ["SECTIONS", "cli", "every_command"]
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Project": {"init": "project", "plan": "project"},
     "Data and features": {"ingest": "data", "data": "data", "features": "features"},
-    "Learning": {"train": "learning", "tune": "learning", "automl": "learning", "runs": "learning",
+    "Learning": {"train": "learning", "tune": "learning", "automl": "learning", "score": "learning", "runs": "learning",
                  "models": "learning"},
     "Running": {"pipelines": "pipelines"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",

@@ -60,6 +60,12 @@ expose(runs, "tag", "runs.tag", ref=_RUN, tags=Parameter("[NAME=VALUE...]", more
     "retrodict runs tag run:01J… team=risk stage=", "retrodict runs tag run:01J… --note 'repeated on the March rows'",
 ])  # fmt: skip
 
+expose(cli, "score", "models.score_files", ref=_VERSION, columns=Parameter("NAMES", callback=_types.names), examples=[
+    "retrodict score late_arrival --input september.csv --output scores.csv",
+    "retrodict score late_arrival@3 --input 'flights/*.parquet' --output scores --columns id,carrier --jobs 2",
+    "retrodict score late_arrival --input flights --output scores.parquet",
+])  # fmt: skip
+
 expose(models, "list", "models.list", examples=["retrodict models list", "retrodict models list late_arrival"])
 expose(models, "show", "models.get", ref=_VERSION, examples=["retrodict models show late_arrival@1"])
 expose(models, "card", "models.card", ref=_VERSION, examples=[

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from retrodict.learning.runs.comparison import compare_runs, export_runs
     from retrodict.learning.runs.retention import RunRetention, prune_runs
     from retrodict.learning.runs.tracker import OpenRun, open_run
+    from retrodict.learning.score_job import ScoreJob, score_files
     from retrodict.learning.scorer import Importance, Scorer, importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
 
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "RunReplay",
     "RunRetention",
+    "ScoreJob",
     "Scorer",
     "best_run",
     "compare_estimators",
@@ -49,6 +51,7 @@ __all__ = [
     "open_run",
     "prune_runs",
     "replay_run",
+    "score_files",
     "tag_run",
     "train",
 ]
@@ -64,6 +67,7 @@ __getattr__, __dir__ = lazy_names(
         "runs.retention": ("RunRetention", "prune_runs"),
         "runs.store": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),
         "runs.tracker": ("OpenRun", "open_run"),
+        "score_job": ("ScoreJob", "score_files"),
         "scorer": ("Importance", "Scorer", "importance"),
         "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),
     },

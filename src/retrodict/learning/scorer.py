@@ -49,16 +49,23 @@ class Scorer:
         ``name@version``, or a name for its newest version.
     at : str, optional
         Time expression over the rows: the moment of decision. None: as the model says.
+    versions : mapping of str to int, optional
+        Versions of the tables that features are read from. None: the newest there are now.
     """
 
-    def __init__(self, workspace: Workspace, ref: str, *, at: str | None = None) -> None:
-        version = get_version(workspace, ref)
+    def __init__(
+        self, workspace: Workspace, ref: str, *, at: str | None = None, versions: Mapping[str, int] | None = None
+    ) -> None:
+        self.version = version = get_version(workspace, ref)
         run = get_run(workspace, version.run)
-        self._workspace, self.ref = workspace, version.ref
+        self.workspace, self.ref, self.at = workspace, version.ref, at
         self.artifact = ModelArtifact.load(workspace.objects, version.artifact)
         self._model = definitions_of(workspace, run.code).get(Model, run.model)
-        table = self._model.label.table.name
-        self._features = features_of(self._model, workspace.tables.schema(table, run.data["versions"][table]))
+        self.table = self._model.label.table
+        self.schema = workspace.tables.schema(self.table.name, run.data["versions"][self.table.name])
+        self._features = features_of(self._model, self.schema)
+        names = {view.source.table.name for view in self._model.features if isinstance(view, FeatureView)}
+        self.versions = newest_versions(workspace.tables, names, where=ref) if versions is None else versions
         self._moment = parse(at or self._model.decide_at, where=f"{ref}, at") if self._model.timed else None
 
     @property
@@ -66,6 +73,11 @@ class Scorer:
         """Columns that the rows must have."""
         moment = () if self._moment is None else self._moment.columns
         return list(dict.fromkeys([*self._features.request_keys, *self._features.request_columns, *moment]))
+
+    @property
+    def times(self) -> list[str]:
+        """Columns without which a row has no moment of decision."""
+        return [] if self._moment is None else list(self._moment.columns)
 
     @property
     def outputs(self) -> list[str]:
@@ -101,10 +113,8 @@ class Scorer:
                          for name, values in zip(self.outputs, columns_of, strict=True)})  # fmt: skip
 
     def _gather(self, spine: pa.Table) -> pa.Table:
-        names = {view.source.table.name for view in self._model.features if isinstance(view, FeatureView)}
-        versions = newest_versions(self._workspace.tables, names, where=self.ref)
-        return EventIndexes.of(self._workspace).gather(
-            lambda sources: training_frame(spine, _AT, self._features, sources), self._features, versions
+        return EventIndexes.of(self.workspace).gather(
+            lambda sources: training_frame(spine, _AT, self._features, sources), self._features, self.versions
         )
 
 

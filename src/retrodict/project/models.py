@@ -241,6 +241,49 @@ class Models(Namespace):
         source = UserRows(rows, "rows")
         return source.append(scorer.score(source.read_table(scorer.inputs, scorer.outputs)))
 
+    def score_files(
+        self,
+        ref: str,
+        *,
+        input: str,  # noqa: A002
+        output: str,
+        at: str | None = None,
+        columns: Sequence[str] | None = None,
+        jobs: int = 1,
+        chunk: int = 200_000,
+        replace: bool = False,
+    ) -> learning.ScoreJob:
+        """Score files into a file or folder: in chunks, resumable, with every row accounted for.
+
+        Features are read as of each row's own moment of decision. What is no row of the model (a time that is missing,
+        a text where a number must be) is set aside with its reasons. Killed and said again, it goes on where it was;
+        said again when it is over, it does nothing. The ledger has an entry of it. Exit code 1 if no row was scored.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        input : str
+            File, glob or folder of CSV, Parquet or JSON lines, or a table of the project.
+        output : str
+            File .parquet or .csv, or a folder for parts of Parquet.
+        at : str, optional
+            The moment of decision as a time expression over the rows.  [default: as the model says]
+        columns : sequence of str, optional
+            Columns of the rows that come with the scores.  [default: all]
+        jobs : int
+            Processes.
+        chunk : int
+            Rows that are scored at a time, at most.
+        replace : bool
+            Write over the output of another job.
+        """
+        scorer = learning.Scorer(self._workspace, ref, at=at)
+        with self._project.progress(f"score {ref}") as progress:
+            return learning.score_files(
+                scorer, input, output, columns=columns, jobs=jobs, chunk=chunk, replace=replace, progress=progress
+            )
+
     def approve(self, ref: str, *, reason: str) -> ModelVersion:
         """Approve a version, by somebody else than its author; every gate must have passed.
 

@@ -1,0 +1,202 @@
+"""Scores of files: the same numbers as of a frame, every row accounted for, and kills that cost nothing but time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+from tests.project.test_tasks import LATE, SPLIT, rows, write
+from tests.serving.project import DAYS, START
+
+from retrodict import Project
+from retrodict.core.clock import SimulatedClock
+from retrodict.core.durations import DAY
+from retrodict.core.errors import InputError, NotFoundError
+
+TREES = f'recipe=Recipe("lightgbm", {SPLIT}, params={{"num_iterations": 20}})'
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parcels")
+    write(folder, LATE, TREES, '{"call": "score > 0.5", "ok": "otherwise"}')
+    with Project(folder, actor="ana", clock=SimulatedClock(START + DAYS * DAY)) as p:
+        p.data.ingest("parcels", rows())
+        p.train("parcel")
+        yield p
+
+
+@pytest.fixture(scope="module")
+def expected(project):
+    return project.models.score("parcel@1", rows()).column("score").to_pylist()
+
+
+def by_id(path):
+    table = pq.read_table(path)
+    return dict(zip(table.column("id").to_pylist(), table.column("score").to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_is_scored_as_a_frame_is(project, expected, tmp_path, jobs):
+    """Chunk by chunk, in order, whatever the number of processes; the columns come along."""
+    pq.write_table(rows(), tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    job = project.models.score_files(
+        "parcel", input=str(tmp_path / "in.parquet"), output=str(out), chunk=300, jobs=jobs
+    )
+    table = pq.read_table(out)
+    assert table.column("score").to_pylist() == expected
+    assert table.drop_columns(["score", "model"]).equals(rows())
+    assert set(table.column("model").to_pylist()) == {"parcel@1"}
+    assert (job.rows, job.scored, job.aside, job.ok) == (len(expected), len(expected), 0, True)
+    assert job.chunks == -(-len(expected) // 300)
+    assert 0 <= job.psi < 0.2
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_rows_that_are_none_of_the_model_are_set_aside_with_their_reasons(project, expected, tmp_path):
+    """In is scored and set aside; the places are those of the input, and the neighbours have their scores."""
+    table = rows().slice(0, 500)
+    columns = {name: [None if v is None else str(v) for v in table.column(name).cast(pa.string()).to_pylist()]
+               for name in table.column_names}  # fmt: skip
+    columns["sent"][7], columns["weight"][450], columns["sent"][450] = None, "heavy", "yesterday"
+    pacsv.write_csv(pa.table(columns), tmp_path / "in.csv")
+    out = tmp_path / "out.csv"
+    job = project.models.score_files("parcel@1", input=str(tmp_path / "in.csv"), output=str(out), chunk=100,
+                                     columns=["id"])  # fmt: skip
+    assert (job.rows, job.scored, job.aside) == (500, 498, 2)
+    aside = [json.loads(line) for line in Path(job.aside_file).read_text().splitlines()]
+    assert [row["row"] for row in aside] == [7, 450]
+    assert sum(job.reasons.values()) >= 3
+    assert "heavy" in aside[1]["original"]
+    scored = pacsv.read_csv(out)
+    assert scored.column_names == ["id", "score", "model"]
+    kept = [score for place, score in enumerate(expected[:500]) if place not in (7, 450)]
+    assert scored.column("score").to_pylist() == pytest.approx(kept, rel=1e-12)
+
+
+def test_nothing_but_bad_rows_is_a_no(project, tmp_path):
+    table = rows().slice(0, 3)
+    table = table.set_column(table.column_names.index("sent"), "sent", pa.nulls(3, pa.timestamp("us", "UTC")))
+    pq.write_table(table, tmp_path / "in.parquet")
+    job = project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
+    assert (job.scored, job.aside, job.ok, job.psi) == (0, 3, False, None)
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 0
+
+
+def test_the_same_job_does_nothing_and_another_one_is_refused(project, tmp_path):
+    """Also where its file was altered meanwhile; `replace` writes over it; other rows are another job."""
+    pq.write_table(rows().slice(0, 50), tmp_path / "in.parquet")
+    out, entries = tmp_path / "o.parquet", project.workspace.ledger.entries
+    before = len([*entries(action="scores.write")])
+    first = project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(out))
+    again = project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(out))
+    assert (again.job, again.earlier, again.scored) == (first.job, first.chunks, 50)
+    entry = [*entries(action="scores.write")][before:]
+    assert [one.object_id for one in entry] == [f"scores:{first.job[:16]}"]
+    assert "model:parcel@1" in str(project.workspace.ledger.upstream(entry[0].object_id))
+    pq.write_table(rows().slice(0, 51), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="the output must not be there yet, or be this job's"):
+        project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(out))
+    assert pq.read_table(out).num_rows == 50
+    assert project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(out),
+                                      replace=True).rows == 51  # fmt: skip
+
+
+def test_every_file_of_a_folder_has_parts_of_its_own(project, expected, tmp_path):
+    """A part holds rows of one file; a folder that is not such an output is never replaced."""
+    (tmp_path / "in").mkdir()
+    for number, (start, count) in enumerate([(0, 120), (120, 10), (130, 70)]):
+        pq.write_table(rows().slice(start, count), tmp_path / "in" / f"{number}.parquet")
+    job = project.models.score_files("parcel", input=str(tmp_path / "in"), output=str(tmp_path / "out"), chunk=100)
+    parts = sorted((tmp_path / "out").glob("part-*.parquet"))
+    assert [pq.read_metadata(part).num_rows for part in parts] == [100, 20, 10, 70]
+    assert [s for part in parts for s in pq.read_table(part).column("score").to_pylist()] == expected[:200]
+    assert job.chunks == 4
+    assert project.models.score_files("parcel", input=str(tmp_path / "in"), output=str(tmp_path / "out"),
+                                      chunk=100).earlier == 4  # fmt: skip
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="must be the output of such a job"):
+        project.models.score_files("parcel", input=str(tmp_path / "in"), output=str(tmp_path / "mine"), replace=True)
+    assert (tmp_path / "mine" / "letter.txt").exists()
+
+
+def test_rows_without_a_column_are_refused_before_anything_is_written(project, tmp_path):
+    pq.write_table(rows().drop_columns(["depot"]), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="'depot'"):
+        project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
+    pq.write_table(rows().append_column("score", rows().column("weight")), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="must have no column with the name of an output"):
+        project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
+    with pytest.raises((InputError, NotFoundError)):
+        project.models.score_files("parcel", input="nowhere.parquet", output=str(tmp_path / "o.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet"]
+
+
+def test_a_table_of_the_project_is_read_by_its_name(project, expected, tmp_path):
+    job = project.models.score_files("parcel", input="parcels@0", output=str(tmp_path / "o.parquet"), columns=["id"])
+    assert by_id(tmp_path / "o.parquet") == dict(zip(rows().column("id").to_pylist(), expected, strict=True))
+    assert job.versions == {"parcels": 0}
+
+
+def test_killed_five_times_it_writes_what_it_writes_unkilled(project, expected, tmp_path):
+    """By the command line, with two processes, at chance; what was done is not done again, later rows do not count."""
+    many = pa.concat_tables([rows()] * 40)
+    many = many.set_column(0, "id", pa.array(np.arange(many.num_rows)))
+    pq.write_table(many, tmp_path / "in.parquet")
+    out, parts = tmp_path / "o.parquet", tmp_path / "o.parquet.parts"
+    options = {"input": tmp_path / "in.parquet", "output": out, "chunk": 1000, "jobs": 2, "columns": "id"}
+    command = [sys.executable, "-m", "retrodict", "score", "parcel@1", "--project", str(project.folder), "--json"]
+    command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    total, kills, written = -(-many.num_rows // 1000), 0, dict[str, int]()
+    while kills < 5 and not out.exists():  # a machine that is busy elsewhere may miss its moment
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        goal = len(written) + (total - 4) // 6
+        while process.poll() is None and len([*parts.glob("part-*.json")]) < goal:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.json")}
+        assert written.items() <= done.items() or out.exists()
+        written, kills = done, kills + 1
+    assert kills > 1
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    report = json.loads(answer.stdout)
+    assert len(written) <= report["earlier"] <= report["chunks"] == total
+    assert report["rows"] == report["scored"] == many.num_rows
+    assert pq.read_table(out).column("score").to_pylist() == expected * 40
+
+
+def test_a_resumed_job_reads_the_tables_that_it_began_with(project, tmp_path, monkeypatch):
+    """An append between a kill and the next call would give the second half other features."""
+    from retrodict.learning import score_job
+
+    pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
+    whole = score_job._Worker.__call__
+
+    def dies(worker, number, *rest):
+        if number == 1:
+            raise KeyboardInterrupt
+        return whole(worker, number, *rest)
+
+    monkeypatch.setattr(score_job._Worker, "__call__", dies)
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet"), "chunk": 100}
+    with pytest.raises(KeyboardInterrupt):
+        project.models.score_files("parcel", **how)
+    monkeypatch.undo()
+    late = rows().slice(0, 1).to_pylist()[0] | {"id": "later"}
+    project.data.ingest("parcels", pa.Table.from_pylist([late], schema=rows().schema))
+    job = project.models.score_files("parcel", **how)
+    assert (job.earlier, job.versions) == (1, {"parcels": 0})
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 200

@@ -66,23 +66,20 @@ def test_of_many_callers_exactly_one_looks_whether_it_works_again():
     guard = opened(watch)
     watch.now += 30
     assert guard.state == "half_open"
-    begin, inside, gone = threading.Barrier(16), threading.Event(), []
-    seen = []
+    begin, refused, seen = threading.Barrier(16), threading.Semaphore(0), []
 
     def one():
-        begin.wait()
+        begin.wait(30)
         try:
             with guard.attempt():
-                inside.set()
-                while len(gone) < 15:
-                    pass
                 seen.append("through")
+                for _ in range(15):  # until all others were told, or for a while
+                    refused.acquire(timeout=2)
         except OpenBreakerError as error:
-            inside.wait()
             seen.append(error.got)
-            gone.append(1)
+            refused.release()
 
-    threads = [threading.Thread(target=one) for _ in range(16)]
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

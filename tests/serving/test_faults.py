@@ -425,3 +425,13 @@ def test_features_alone_end_with_the_deadline_and_come_back(redis, tmp_path, ser
             assert status == 503
             time.sleep(0.05)
         assert answer["views"]["depot_delays"]["status"] == "ok"
+
+
+def test_callers_with_no_patience_open_no_breaker(redis, on_redis, serve):
+    """What a deadline cuts short says nothing of the server."""
+    configure(on_redis, redis.port, breaker_failures=1)
+    server = serve(on_redis)
+    ask_until(server, scored)
+    assert {ask(server, deadline)[0] for deadline in ("0", "0.001", "0.5", "1") for _ in range(10)} <= {200, 504}
+    assert scored(ask(server)[1])
+    assert metrics(server)['retrodict_store_failures_total{store="keys"}'] == 0

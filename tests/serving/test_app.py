@@ -54,6 +54,7 @@ class Client:
 
     async def close(self):
         await self.recorder.close()
+        self.app.failures.close()
         self.inlet.close()
 
 

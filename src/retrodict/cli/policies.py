@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from retrodict.cli._command import Parameter, Session, expose, group
+from retrodict.cli._command import Parameter, Session, command, expose, group
 from retrodict.cli._root import cli
 from retrodict.cli._types import model_refs, name_values
 from retrodict.project import to_json
@@ -56,3 +56,22 @@ expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
        examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip
 expose(decisions, "compact", "decisions.compact",
        examples=["retrodict decisions compact", "retrodict decisions compact --keep 400d"])  # fmt: skip
+expose(decisions, "failures", "decisions.failures",
+       examples=["retrodict decisions failures", "retrodict decisions failures warn_early --limit 20"])  # fmt: skip
+expose(decisions, "training-set", "decisions.training_set",
+       examples=["retrodict decisions training-set warn_early --output august.parquet"])  # fmt: skip
+
+
+@command(decisions, "export", examples=["retrodict decisions export --start 2013-09-01T00:00Z > log.jsonl",
+                                        "retrodict decisions export --follow | kcat -P -t decisions"])  # fmt: skip
+@click.argument("policy", required=False)
+@click.option("--start", help="Only decisions from this time on.")
+@click.option("--follow", is_flag=True, help="Go on with what is recorded from then on.")
+def _export(session: Session, policy: str | None, start: str | None, follow: bool) -> None:
+    """Print the decision log as lines of JSON, one for each record.
+
+    A line has the stream and offset of its record: a collector that was stopped begins again with --start, and knows
+    by them what it has.
+    """
+    for line in session.project.decisions.lines(policy, start=start, follow=follow):
+        click.echo(line)

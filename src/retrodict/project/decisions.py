@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
     from retrodict.decisions.lineage import DecisionLineage
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
-    from retrodict.monitoring import decision_table
+    from retrodict.features.offline import files
+    from retrodict.monitoring import decision_export, decision_table
     from retrodict.monitoring.decision_table import Compaction
     from retrodict.project.project import Project
     from retrodict.serving import client
+    from retrodict.serving import failures as failure_log
+    from retrodict.serving.failures import FailuresReport
 else:
-    (decision_table,) = lazy_modules("retrodict.monitoring", "decision_table")
-    (client,) = lazy_modules("retrodict.serving", "client")
+    (files,) = lazy_modules("retrodict.features.offline", "files")
+    decision_export, decision_table = lazy_modules("retrodict.monitoring", "decision_export", "decision_table")
+    client, failure_log = lazy_modules("retrodict.serving", "client", "failures")
 
-__all__ = ["Decision", "Decisions", "ServerAnswer"]
+__all__ = ["Decision", "Decisions", "JoinedLog", "ServerAnswer"]
 
 
 class _Answer(Shown):
@@ -133,6 +139,36 @@ class ServerAnswer(_Answer):
         return self.answer
 
 
+@dataclass(frozen=True, repr=False)
+class JoinedLog(Shown):
+    """Decisions of a policy with their outcomes.
+
+    Attributes
+    ----------
+    policy : str
+    table : pyarrow.Table
+        One row per decision.
+    output : Path, optional
+        File that it was written to.
+    """
+
+    policy: str
+    table: Any
+    output: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, for ``--json``."""
+        statuses = Counter(self.table.column("record__status").to_pylist())
+        return {"policy": self.policy, "decisions": self.table.num_rows, "outcomes": dict(sorted(statuses.items())),
+                "output": None if self.output is None else str(self.output)}  # fmt: skip
+
+    def blocks(self) -> Sequence[Block | None]:
+        """How many decisions there are, and of how many the outcome is known."""
+        counts = self.to_dict()
+        return [Facts({"policy": self.policy, "decisions": counts["decisions"], **counts["outcomes"],
+                       "written to": counts["output"]})]  # fmt: skip
+
+
 class Decisions(Namespace):
     """Decisions of a project."""
 
@@ -162,6 +198,71 @@ class Decisions(Namespace):
         """
         first, last = instant(start, "start"), instant(end, "end")
         return decisions.decisions_table(self._workspace, policy, start=first, end=last)
+
+    @names_damage
+    def training_set(
+        self,
+        policy: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        output: str | Path | None = None,
+    ) -> JoinedLog:
+        """Join recorded decisions with their outcomes, to train on.
+
+        Each decision is one row. Features are as the model saw them. "record__label" is null until it counts;
+        "record__weight" makes up for decisions that the policy left out of the log.
+
+        Parameters
+        ----------
+        policy : str
+            Whose decisions.
+        start : Time, optional
+            Only decisions from this time on.
+        end : Time, optional
+            Only decisions before this time.
+        as_of : Time, optional
+            Outcomes that were known by then.  [default: now]
+        output : str or Path, optional
+            A .parquet or .csv file to write.
+        """
+        path = None if output is None else files.check_output(Path(output))
+        now = instant(as_of, "as_of") or self._workspace.clock.now()
+        span = {"start": instant(start, "start"), "end": instant(end, "end")}
+        table = decision_export.joined_log(self._workspace, policy, now=now, **span)
+        if path is not None:
+            files.write_rows(table, path)
+        return JoinedLog(policy, table, path)
+
+    @names_damage
+    def lines(self, policy: str | None = None, *, start: Time | None = None, follow: bool = False) -> Iterator[str]:
+        """Return the log as lines of JSON, one for each record, for a collector such as Vector, Fluent Bit or kcat.
+
+        Parameters
+        ----------
+        policy : str, optional
+            Whose decisions.  [default: all]
+        start : Time, optional
+            Only decisions from this time on.
+        follow : bool
+            Go on with what is recorded from then on, until it is stopped.
+        """
+        return decision_export.log_lines(self._workspace, policy, start=instant(start, "start"), follow=follow)
+
+    def failures(self, policy: str | None = None, *, start: Time | None = None, limit: int = 100) -> FailuresReport:
+        """Return the newest requests that got no decision, with error and masked input.
+
+        Parameters
+        ----------
+        policy : str, optional
+            Of which policy.  [default: all]
+        start : Time, optional
+            Only requests from this time on.
+        limit : int
+            How many at most.
+        """
+        return failure_log.read_failures(self._workspace, policy, start=instant(start, "start"), limit=limit)
 
     def compact(self, *, keep: str | None = None) -> Compaction:
         """Write sealed decisions of the log, each once, into the versioned table "decisions".

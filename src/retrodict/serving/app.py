@@ -32,6 +32,7 @@ from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.deadlines import late, left_s, within
 from retrodict.serving.engine_queue import EngineQueues
 from retrodict.serving.events import EventInlet
+from retrodict.serving.failures import FailureLog
 from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestIndex, RequestUnderWayError, check_request_id, request_hash
@@ -106,6 +107,8 @@ class DecisionApp:
     telemetry : Telemetry
     requests : RequestIndex
         Answers by request id; whoever made the app closes it after the recorder.
+    failures : FailureLog
+        Requests that got no decision.
     health : FeatureHealth
         Of the features that are served; its gauges are refreshed from outside.
     colleagues : Colleagues, optional
@@ -127,6 +130,7 @@ class DecisionApp:
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
         self._breakers, self._counted = recorder.workspace.breakers, dict[tuple[str, str], int]()
+        self.failures = FailureLog(recorder.workspace, recorder.log.stream)
         self._in_flight, self._sampling = 0, Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
 
@@ -142,23 +146,24 @@ class DecisionApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         arrived = scope.get(ARRIVED) or perf_counter_ns()
-        parameter, failure = "", ""
+        failure: Exception | None = None
+        request = HttpRequest(scope, receive, arrived, "")
         try:
-            handler, parameter = find_route(scope["method"], scope["path"])
-            answer = await handler(self, HttpRequest(scope, receive, arrived, parameter))
+            handler, request.parameter = find_route(scope["method"], scope["path"])
+            answer = await handler(self, request)
         except RefusedRequestError as refused:
-            answer, failure = refused.answer, "Refused"
+            answer, failure = refused.answer, refused
         except (InputError, RefusedError, RetryableError) as error:
-            status, failure = status_of(error), type(error).__name__
+            status, failure = status_of(error), error
             again = RETRY if isinstance(error, RetryableError) else ()
             answer = HttpAnswer(_json.encode({"error": str(error)}), status, again)
         except Exception as error:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
-            failure = type(error).__name__
+            failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
-        if failure and parameter and scope["path"].startswith("/v1/decisions/"):
-            self._count_failure(parameter, answer.status, failure)
+        if failure is not None and request.parameter and scope["path"].startswith("/v1/decisions/"):
+            self._note_failure(request.parameter, answer.status, failure, request.body)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
@@ -281,16 +286,23 @@ class DecisionApp:
     def _item(self, entry: BatchItem, policy: str) -> dict[str, Any]:
         if entry.error is not None or entry.record is None:
             error = entry.error or InternalError("a request of a batch must have an answer", where="batch", got="none")
-            self._count_failure(policy, status_of(error), type(error).__name__)
+            self._note_failure(policy, status_of(error), error, entry.body)
             return {"status": status_of(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
         return {"status": 200, **_body(entry.record, entry.recorded), **({"replayed": True} if entry.replayed else {})}
 
-    def _count_failure(self, policy: str, status: int, error: str) -> None:
-        """Count a request that got no decision, by the kind of its error; no label has a name that a caller made up."""
-        name = policy if policy in self.servants else "_other"
-        self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{error}"')
+    def _note_failure(self, policy: str, status: int, error: Exception, body: bytes) -> None:
+        """Count and note a request that got no decision; nothing has a name that a caller made up."""
+        refused = isinstance(error, RefusedRequestError)
+        servant, kind = self.servants.get(policy), "Refused" if refused else type(error).__name__
+        name = "_other" if servant is None else policy
+        self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{kind}"')
+        names, text = [], "the policy must be deployed"
+        if servant is not None:
+            names = [*servant.schema.entities, *servant.schema.context]
+            text = str(error) if status < 500 or isinstance(error, RetrodictError) else kind
+        self.failures.note(name, status, kind, text, body, names=names, cause=error if status == 500 else None)
 
     async def _record(
         self, request: HttpRequest, records: Sequence[DecisionRecord], claims: Sequence[Claim | None] = ()

@@ -54,6 +54,7 @@ class BatchItem:
     record: DecisionRecord | None = None
     replayed: bool = False
     recorded: str | None = None
+    body: bytes = b""
 
     @property
     def open(self) -> bool:
@@ -92,7 +93,7 @@ def decode_batch(body: bytes, longest: int, largest: int) -> list[BatchItem]:
     _check_alone(body)
     large = InputError(f"a request must have at most {largest} bytes", where="body, field 'requests'", got="more",
                        remedy="Send less, or raise serving.max_body_bytes")  # fmt: skip
-    return [_entry(raw) if len(raw) <= largest else BatchItem(error=large) for raw in map(bytes, requests)]
+    return [_entry(raw) if len(raw) <= largest else BatchItem(error=large, body=raw) for raw in map(bytes, requests)]
 
 
 def _check_alone(body: bytes) -> None:
@@ -111,8 +112,8 @@ def _entry(raw: bytes) -> BatchItem:
         if request_id is not None:
             request_id = check_request_id(request_id, where="body, field 'request_id'")
     except InputError as error:
-        return BatchItem(error=error)
-    return BatchItem(request, request_id)
+        return BatchItem(error=error, body=raw)
+    return BatchItem(request, request_id, body=raw)
 
 
 def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, simulated: int | None) -> None:

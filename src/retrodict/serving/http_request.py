@@ -34,6 +34,7 @@ class HttpRequest:
     receive: Receive
     arrived: int
     parameter: str
+    body: bytes = b""
 
     def has_left(self) -> bool:
         """Whether the caller has left, as far as the connection knows."""
@@ -70,10 +71,12 @@ class HttpRequest:
         """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
         cycle = getattr(self.receive, "__self__", None)
         if getattr(cycle, "more_body", True) is False:  # all of it came with the head, as is usual: nothing to wait for
-            return await self._read_body(limit)
+            self.body = await self._read_body(limit)
+            return self.body
         try:
             async with asyncio.timeout(_BODY_S):
-                return await self._read_body(limit)
+                self.body = await self._read_body(limit)
+                return self.body
         except TimeoutError:
             raise RefusedRequestError(
                 408, f"a body must arrive within {_BODY_S:.0f} s", ((b"connection", b"close"),)

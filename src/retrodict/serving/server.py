@@ -279,6 +279,7 @@ async def answer(
         await recorder.close()
         app.requests.close()
         app.engines.close()
+        app.failures.close()
         inlet.close()
         loading.shutdown()
 

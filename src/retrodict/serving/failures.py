@@ -1,0 +1,144 @@
+"""Requests that got no decision, with what was sent, masked: to be found again when a caller asks why.
+
+They are no facts that anything rests on, so they are neither synced nor sealed: one line of JSON each in a file of the
+process, which begins anew at 4 MiB and keeps the one before. Values never come in: a number or text is its kind and a
+digest that is keyed with a secret of the project, the same for the same value. Names that the policy does not know are
+digests, too. In a flood a hundred a second are noted, and the next one says how many were not.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from logging import makeLogRecord
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Grid, Shown
+from retrodict.stores._durable import make_folder, place_file
+from retrodict.workspace import Workspace
+
+__all__ = ["FailureLog", "FailuresReport", "read_failures"]
+
+_BYTES = 4 << 20
+_PER_SECOND = 100
+_NAMES = {"entities", "context", "key", "explain", "requests", "request_id"}
+_LONGEST, _MOST = 8_192, 100  # bytes of a line's input, names of an object
+
+
+class FailureLog:
+    """Notes the failed requests of one process, which writes a decision stream of its own."""
+
+    def __init__(self, workspace: Workspace, stream: str) -> None:
+        folder = _folder(workspace)
+        make_folder(folder)
+        self._clock, self._key = workspace.clock, _secret(workspace)
+        path = folder / f"{stream.rpartition('/')[2]}.jsonl"
+        self._handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=1, delay=True, encoding="utf-8")
+        self._second, self._count, self._left_out = 0, 0, 0
+
+    def note(
+        self, policy: str, status: int, error: str, message: str, body: bytes, *, names: Collection[str] = (),
+        cause: BaseException | None = None,
+    ) -> None:  # fmt: skip
+        """Note one; ``names`` are those that its policy knows, ``cause`` is what the server did not expect."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count > _PER_SECOND:
+            self._left_out += 1
+            return
+        line: dict[str, Any] = {
+            "time": self._clock.now(), "policy": policy, "status": status, "error": error, "message": message,
+            "request": self._digest(body), "bytes": len(body), "input": self._input(body, {*names, *_NAMES}),
+        }  # fmt: skip
+        if cause is not None:  # places in the code: the text of an error may hold a value
+            frames = traceback.extract_tb(cause.__traceback__)[-8:]
+            line["trace"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+        if self._left_out:
+            line["left_out"], self._left_out = self._left_out, 0
+        self._handler.emit(makeLogRecord({"msg": msgspec.json.encode(line).decode()}))
+
+    def _input(self, body: bytes, names: Collection[str]) -> Any:
+        try:
+            masked = self._masked(json.loads(body), names)
+        except (ValueError, RecursionError):
+            return "not JSON"
+        return masked if len(msgspec.json.encode(masked)) <= _LONGEST else "too long"
+
+    def _masked(self, value: Any, names: Collection[str]) -> Any:
+        match value:
+            case None:
+                return None
+            case bool():
+                return "true or false"
+            case dict():
+                pairs = list(value.items())[:_MOST]
+                return {n if n in names else self._digest(n.encode()): self._masked(v, names) for n, v in pairs}
+            case list():
+                return [self._masked(one, names) for one in value[:_MOST]]
+            case _:
+                kind = "text" if isinstance(value, str) else "number"
+                return f"{kind} {self._digest(json.dumps(value).encode())}"
+
+    def _digest(self, data: bytes) -> str:
+        return blake2b(data, key=self._key, digest_size=8).hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "state" / "failures"
+
+
+def _secret(workspace: Workspace) -> bytes:
+    path = _folder(workspace) / "key"
+    with workspace.lock("failures"):
+        if not path.exists():
+            place_file(path, secrets.token_bytes(32), mode=0o600)
+        return path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FailuresReport(Shown):
+    """Failed requests, newest first; ``failures`` are as they were noted."""
+
+    failures: Sequence[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {"failures": [{**one, "time": format_time(one["time"])} for one in self.failures]}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """When, what and why."""
+        rows = [(format_time(one["time"]), one["policy"], f"{one['status']}", one["message"], one["request"])
+                for one in self.failures]  # fmt: skip
+        return [
+            Grid(("time", "policy", "status>", "error", "request"), rows) if rows else "No failed request is noted."
+        ]
+
+
+def read_failures(
+    workspace: Workspace, policy: str | None = None, *, start: int | None = None, limit: int = 100
+) -> FailuresReport:
+    """Newest failed requests of all servers of a project, of one policy or all, from a time on."""
+    failures = []
+    for path in _folder(workspace).glob("*.jsonl*") if _folder(workspace).is_dir() else ():
+        for text in path.read_text(encoding="utf-8").split("\n"):
+            if text.endswith("}"):  # the last one may be half written
+                failure = json.loads(text)
+                if policy in (None, failure["policy"]) and (start is None or failure["time"] >= start):
+                    failures.append(failure)
+    return FailuresReport(sorted(failures, key=lambda one: one["time"], reverse=True)[:limit])

@@ -1,0 +1,148 @@
+"""Failed requests are found again, and nothing that was sent is in what is kept of them."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.serving.project import REQUEST
+from tests.serving.test_app import DECIDE, SIMULATED, Client
+
+from retrodict.decisions.servant import Servant
+from retrodict.serving import failures as failures_module
+from retrodict.serving.failures import FailureLog, read_failures
+from retrodict.workspace import Workspace
+
+SECRET = "Mustermann"
+
+
+@pytest.fixture
+def workspace(deployed):
+    with Workspace(deployed, actor="ana") as opened:
+        yield opened
+
+
+def send(workspace, *requests, **limits):
+    async def run():
+        client = Client(workspace, **limits)
+        try:
+            return [await client.send("POST", path, body, SIMULATED) for path, body in requests]
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def files(workspace):
+    return "".join(p.read_text() for p in (workspace.root / "state" / "failures").glob("*.jsonl*"))
+
+
+def test_a_failed_request_is_found_with_its_masked_input(workspace):
+    """Equal values have equal digests; names that nobody knows and values are not there."""
+    context = {**REQUEST["context"], "weight": SECRET, SECRET: 4711.5}
+    body = json.dumps({**REQUEST, "key": SECRET, "context": context}).encode()
+    assert [status for status, _, _ in send(workspace, (DECIDE, body), (DECIDE, body))] == [400, 400]
+    last, before = read_failures(workspace, "promise").failures[:2]
+    assert (last["status"], last["error"], last["bytes"]) == (400, "InputError", len(body))
+    assert "'weight'" in last["message"]
+    assert last["input"]["key"] == last["input"]["context"]["weight"] != last["input"]["entities"]["depot"]
+    assert last["input"]["context"]["express"] == "true or false"
+    assert (last["request"], last["input"]) == (before["request"], before["input"])
+    assert SECRET not in files(workspace)
+    assert "4711" not in files(workspace)
+
+
+def test_each_of_a_batch_is_noted_alone(workspace):
+    """With its own input."""
+    body = json.dumps({"requests": [REQUEST, {**REQUEST, "entities": {}}, {"entities": 3}]}).encode()
+    before = len(read_failures(workspace, limit=10_000).failures)
+    send(workspace, (DECIDE + ":batch", body))
+    failures = read_failures(workspace, limit=10_000).failures
+    assert len(failures) == before + 2
+    assert sorted(json.dumps(one["input"]["entities"])[:7] for one in failures[:2]) == ['"number', "{}"]
+
+
+def test_what_the_server_did_not_expect_has_its_places(workspace, monkeypatch):
+    """Files and lines, and no text of the error, which may hold a value."""
+
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError(SECRET)
+
+    monkeypatch.setattr(Servant, "decide", fail)
+    assert send(workspace, (DECIDE, json.dumps(REQUEST).encode()))[0][0] == 500
+    (last,) = read_failures(workspace, limit=1).failures
+    assert last["error"] == last["message"] == "ZeroDivisionError"
+    assert last["trace"][-1].startswith("test_failures.py:")
+    assert SECRET not in files(workspace)
+
+
+def test_an_address_and_a_body_of_anything_are_not_repeated(workspace):
+    """An unknown policy, no JSON, a body that is too long."""
+    requests = [
+        (f"/v1/decisions/{SECRET}", json.dumps(REQUEST).encode()),
+        (DECIDE, SECRET.encode()),
+        (DECIDE, b" " * 5_000),
+    ]
+    assert [status for status, _, _ in send(workspace, *requests)] == [404, 400, 413]
+    newest = read_failures(workspace, limit=3).failures
+    assert {(one["policy"], one["status"]) for one in newest} == {("_other", 404), ("promise", 400), ("promise", 413)}
+    assert SECRET not in files(workspace)
+
+
+def test_a_flood_is_counted_and_the_files_stay_small(workspace, monkeypatch, tmp_path):
+    """A hundred a second; the next line says how many were left out."""
+    monkeypatch.setattr(failures_module, "_folder", lambda workspace: tmp_path / "failures")
+    monkeypatch.setattr(failures_module, "_BYTES", 5_000)
+    seconds = iter([5.0] * 250 + [6.0] * 90)
+    monkeypatch.setattr(failures_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    log = FailureLog(workspace, "decisions/0")
+    for _ in range(340):
+        log.note("promise", 400, "InputError", "no", b"{}")
+    log.close()
+    failures = read_failures(workspace, limit=1_000).failures
+    assert len(failures) < 100
+    sizes = [path.stat().st_size for path in (tmp_path / "failures").glob("*.jsonl*")]
+    assert len(sizes) == 2
+    assert max(sizes) <= 5_000
+
+
+def test_the_next_line_says_what_was_left_out(workspace, monkeypatch, tmp_path):
+    """150 of 250 in one second."""
+    monkeypatch.setattr(failures_module, "_folder", lambda workspace: tmp_path / "failures")
+    seconds = iter([5.0] * 250 + [6.0])
+    monkeypatch.setattr(failures_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    log = FailureLog(workspace, "decisions/0")
+    for _ in range(251):
+        log.note("promise", 400, "InputError", "no", b"{}")
+    log.close()
+    failures = read_failures(workspace, limit=1_000).failures
+    assert len(failures) == 101
+    assert [one["left_out"] for one in failures if "left_out" in one] == [150]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(10**6) | st.floats(10**6) | st.text("äöüß", min_size=3),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("äöüß", min_size=3), inner),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(body=st.dictionaries(st.sampled_from(["entities", "context", "ß€ß"]), values))
+def test_no_value_and_no_unknown_name_comes_through(tmp_path_factory, body):
+    """Whatever the shape of what was sent."""
+    log = FailureLog.__new__(FailureLog)
+    log._key = b"k" * 32
+    masked = json.dumps(log._input(json.dumps(body).encode(), {"entities", "context"}), ensure_ascii=False)
+    assert not set("äöüß€") & set(masked)
+    for number in st_numbers(body):
+        assert str(number) not in masked
+
+
+def st_numbers(value):
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from st_numbers(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value

@@ -9,7 +9,7 @@ import pytest
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, from_micros, to_micros
 from retrodict.core.durations import DAY
-from retrodict.core.errors import DefinitionError
+from retrodict.core.errors import DefinitionError, NotFoundError
 from retrodict.monitoring.outcomes import outcomes
 from retrodict.monitoring.performance import performance
 
@@ -64,6 +64,15 @@ def test_from_rows_to_a_decision(estimator, rows, tmp_path):
         assert {gate["status"] for gate in run.version.gates} == {"pass"}
         for text in (str(p.runs.get(run.ref)), p.models.card("churn@1").markdown()):
             assert ("hazard ratio" in text and "plan=month" in text) == (estimator == "'cox'")
+        assert "positives" not in p.models.card("churn@1").markdown()
+        assert [entry.name for entry in p.models.estimators(task="survival")] == [
+            "aft",
+            "constant",
+            "cox",
+            "group_rate",
+        ]
+        with pytest.raises(NotFoundError, match="a task must be one that there is; got 'hazard'"):
+            p.models.estimators(task="hazard")
     with Project(tmp_path, actor="ben", clock=clock) as p:
         p.models.approve("churn@1", reason="test")
         p.deploy("keep", reason="test")

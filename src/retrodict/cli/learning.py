@@ -87,6 +87,9 @@ expose(models, "importance", "models.importance", ref=_VERSION, examples=["retro
 expose(models, "compare", "models.compare", estimators=Parameter("NAMES", callback=_types.names), examples=[
     "retrodict models compare late_arrival", "retrodict models compare late_arrival --estimators lightgbm,logistic",
 ])  # fmt: skip
+expose(models, "optimise", "models.optimise", ref=_VERSION, how=Parameter("WAYS", callback=_types.names), examples=[
+    "retrodict models optimise late_arrival@1", "retrodict models optimise late_arrival --how prune --max-loss 0.001",
+])  # fmt: skip
 expose(models, "approve", "models.approve", ref=_VERSION,
        examples=["retrodict models approve late_arrival@1 --reason 'pilot' --actor reviewer"])  # fmt: skip
 expose(models, "reject", "models.reject", ref=_VERSION, examples=[

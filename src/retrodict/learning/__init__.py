@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from retrodict.learning.card import ModelCard, model_card
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
+    from retrodict.learning.optimisation import Optimisation, optimise
     from retrodict.learning.replay import RunReplay, replay_run
     from retrodict.learning.runs import KINDS, LISTED, Run, best_run, get_run, list_runs, tag_run
     from retrodict.learning.runs.comparison import compare_runs, export_runs
@@ -32,6 +33,7 @@ __all__ = [
     "LeakageReport",
     "ModelCard",
     "OpenRun",
+    "Optimisation",
     "Run",
     "RunReplay",
     "RunRetention",
@@ -49,6 +51,7 @@ __all__ = [
     "measure_leakage",
     "model_card",
     "open_run",
+    "optimise",
     "prune_runs",
     "replay_run",
     "score_files",
@@ -63,6 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "runs.comparison": ("compare_runs", "export_runs"),
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
+        "optimisation": ("Optimisation", "optimise"),
         "replay": ("RunReplay", "replay_run"),
         "runs.retention": ("RunRetention", "prune_runs"),
         "runs.store": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),

@@ -34,6 +34,7 @@ from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish
 from retrodict.learning.runs.heartbeat import beat
 from retrodict.learning.runs.record import enter_ended
 from retrodict.learning.study import Journal, SearchResult, StudyTrial, search
+from retrodict.learning.variants import derive_variant
 from retrodict.learning.warmstart import Predecessor, start_facts, start_points
 from retrodict.ledger import Transaction
 from retrodict.models.artifact import ExampleRows
@@ -47,7 +48,7 @@ from retrodict.models.warmstart import WarmStart
 from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code, commit_of
 
-__all__ = ["Execution", "execute", "train"]
+__all__ = ["Execution", "execute", "record_end", "train"]
 
 _EXAMPLE_ROWS = 10_000  # that example rows are drawn from
 _PATIENCE_S = 5.0  # until somebody is told what is waited for
@@ -96,14 +97,22 @@ def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     searched: Searched | None = None,
     checkpoints: Path | None = None,
     start: Mapping[str, Any] | None = None,
+    derived: Mapping[str, Any] | None = None,
+    rows: tuple[Frame, Mapping[str, Any]] | None = None,
 ) -> Execution:
     """Build the frame and run the recipe: the part of a training that a replay repeats.
 
     A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself. Nor
     does it search settings: ``searched`` gives those that the run found. ``start`` says which version the fit goes on
     from, where that is not asked of the recipe now, as :func:`~retrodict.learning.warmstart.start_facts` does.
+    ``derived`` says which version to make a variant of, and how, instead of fitting; ``rows`` are frame and parts that
+    were built before.
     """
     report = progress or (lambda _what, _done, _total: None)
+    if derived is not None:
+        frame, parts = rows or parts_of(build_frame(workspace.tables, model, versions), model.recipe.split, now=now)
+        trained = derive_variant(workspace, model, frame, parts, derived, ladder=ladder, progress=progress)
+        return Execution(frame, parts, trained)
     start = start_facts(workspace, model) if start is None else start
     former = None if start is None else Predecessor.of(workspace, start)
     report("features", 0, 1)
@@ -246,7 +255,11 @@ def checkpoint_folder(workspace: Workspace, run: Run) -> Path:
 def _same_run(workspace: Workspace, run: Run) -> tuple[Run, ModelVersion] | None:
     """Finished run of the same inputs with its version; of an earlier moment only if no outcome was pending then."""
     for former in list_runs(workspace, run.model):
-        same = former.status == "finished" and all(former.params.get(k) == v for k, v in run.params.items())
+        same = (
+            former.status == "finished"
+            and former.kind == run.kind
+            and all(former.params.get(k) == v for k, v in run.params.items())
+        )
         if not same or (former.code, former.environment) != (run.code, run.environment):
             continue
         waited = former.data.get("left_out", {}).get("pending", 1) == 0 and former.data["now"] <= run.data["now"]
@@ -274,7 +287,7 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
     folder = checkpoint_folder(workspace, run)
     result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched,
                      checkpoints=folder, start=run.params.get("start_from"))  # fmt: skip
-    _record(workspace, model, run, result, seconds=time.perf_counter() - began)
+    record_end(workspace, model, run, result, seconds=time.perf_counter() - began)
 
     def finish(tx: Transaction) -> None:
         finish_run(tx, run)
@@ -351,7 +364,7 @@ def _close(workspace: Workspace, run: Run, error: BaseException) -> None:
         error.add_note(f"{run.ref} is still open: {failure} It is closed as failed once this process has ended.")
 
 
-def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, seconds: float) -> None:
+def record_end(workspace: Workspace, model: Model, run: Run, result: Execution, *, seconds: float) -> None:
     """Store what the run made, and describe its end."""
     trained, facts = result.trained, result.facts()
     reference = _reference(result)
@@ -368,6 +381,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             "trained": format_time(run.started),
             "request": _request(result.frame, model),
             **({} if result.frame.target.task == "binary" else {"target": result.frame.target.to_dict()}),
+            **({"optimised": run.params["optimise"]} if "optimise" in run.params else {}),
         },
     )
     rows = result.parts["train"]

@@ -108,7 +108,7 @@ class Trained:
         return ModelArtifact(name, self.inputs, self.engine, self.calibrator, {**metadata, **threshold})
 
 
-def run_recipe(
+def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a training, and what a replay leaves out
     recipe: Recipe,
     frame: Frame,
     parts: Mapping[str, Positions],
@@ -118,6 +118,7 @@ def run_recipe(
     searched: Searched | None = None,
     checkpoints: Path | None = None,
     former: ModelArtifact | None = None,
+    derive: Callable[[Problem], Fitted[Any]] | None = None,
 ) -> Trained:
     """Fit the ladder and the recipe's estimator on the training rows, calibrate on validation, evaluate everywhere.
 
@@ -138,6 +139,8 @@ def run_recipe(
         Folder for the states of the fits, if the recipe asks for checkpoints; None keeps none.
     former : ModelArtifact, optional
         What the fit goes on from: codes and fitted steps are its, too. The ladder is fitted from nothing.
+    derive : callable, optional
+        What makes the engine instead of the recipe's estimator, of the same problem: a variant of ``former``.
 
     Raises
     ------
@@ -160,9 +163,10 @@ def run_recipe(
     leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
     recipe, search = _settle(recipe, problem, rows, searched or _search, report, rungs)
     rungs, began = without_same(rungs, recipe), perf_counter()
-    begun = None if former is None else begin(recipe, former.engine)
+    begun = None if former is None or derive is not None else begin(recipe, former.engine)
     states = Checkpoints.every(recipe.checkpoint, checkpoints)
-    fitted = fit_recipe(recipe, replace(problem, checkpoints=states, start=begun), rows, report)
+    fit = derive or (lambda problem: fit_recipe(recipe, problem, rows, report))
+    fitted = fit(replace(problem, checkpoints=states, start=begun))
     report("evaluate", 0, 1)
     engine = fitted.engine
     samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}

@@ -21,7 +21,7 @@ from retrodict.models.definitions import Model
 from retrodict.models.splits import split_from_dict
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["RunReplay", "replay_run"]
+__all__ = ["RunReplay", "definition_of", "replay_run"]
 
 # Differences of the environment in a text; the plain form has all.
 _SHOWN = 8
@@ -146,24 +146,28 @@ def _losses(workspace: Workspace, run: Run) -> str:
     return "; ".join(filter(None, (loss_of(workspace, table, version) for table, version in versions.items())))
 
 
+def definition_of(workspace: Workspace, run: Run) -> Model:
+    """Model as a run trained it: its code of then, with the split and the search that it was told."""
+    definition = definitions_of(workspace, run.code).get(Model, run.model)
+    definition = definition.with_split(split_from_dict(run.params["split"]))
+    return definition.with_tune(run.params["tune"]) if "tune" in run.params else definition
+
+
 def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[str, Any]:
     if run.status != "finished":
         raise NotFoundError("a run to replay must be finished", where=run.ref, got=run.status,
                             remedy="Train anew instead")  # fmt: skip
-    definition = definitions_of(workspace, run.code).get(Model, run.model)
-    definition = definition.with_split(split_from_dict(run.params["split"]))
-    versions, now = run.data["versions"], run.data["now"]
-    if "tune" in run.params:
-        definition = definition.with_tune(run.params["tune"])
+    definition, versions, now = definition_of(workspace, run), run.data["versions"], run.data["now"]
     begun = workspace.ledger.entries(object_id=run.ref, action="run.start")
     start = begun[0].payload["params"].get("start_from") if begun else None
     if start is not None:
         definition = definition.with_start(start_of(start))
+    derived = begun[0].payload["params"].get("optimise") if begun else None
     entries = workspace.ledger.entries(object_id=run.ref, action="run.finish")
     # What was chosen is what the ledger says: the row in the records proves nothing.
     search = SearchResult((entries[0].payload if entries else {}).get("choice", run.params.get("choice", {})))
     again = execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress,
-                    searched=lambda *_: search, start=start)  # fmt: skip
+                    searched=lambda *_: search, start=start, derived=derived)  # fmt: skip
     return again.facts()
 
 

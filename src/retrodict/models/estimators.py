@@ -279,6 +279,7 @@ _MORE: Mapping[str, str] = {
     "group_outputs": "retrodict.models.engines.rates:GroupOutputsEngine",
     "lightgbm_levels": "retrodict.models.engines.levels:LevelsEngine",
     "linear": "retrodict.models.engines.linear:LinearEngine",
+    "network_onnx": "retrodict.models.engines.onnx:OnnxNetworkEngine",
     "prepared": "retrodict.models.engines.composite:PreparedEngine",
 }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from retrodict import learning, monitoring, registry
     from retrodict.learning.card import ModelCard
+    from retrodict.learning.optimisation import Optimisation
     from retrodict.learning.scorer import Importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard
     from retrodict.models.estimators import Estimator
@@ -217,6 +218,31 @@ class Models(Namespace):
         """
         with self._project.progress(f"compare {model}") as progress:
             return learning.compare_estimators(self._workspace, model, estimators or (), folds=folds, progress=progress)
+
+    @names_damage
+    def optimise(
+        self, ref: str, *, how: Sequence[str] = (), max_loss: float = 0.002, student: str = "lightgbm"
+    ) -> Optimisation:
+        """Make faster or smaller variants of a version, and register those within a stated loss.
+
+        Each is calibrated, judged by the gates and measured against the version on the test rows of its run. It is a
+        new version, with its parent named and no approval.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        how : sequence of str
+            ``prune``, ``distil``, ``float32``, ``int8``.  [default: all that apply]
+        max_loss : float
+            That a variant may lose, by the upper end of its interval.
+        student : str
+            Estimator that ``distil`` teaches.
+        """
+        with self._project.progress(f"optimise {ref}") as progress:
+            return learning.optimise(
+                self._workspace, ref, how=how, max_loss=max_loss, student=student, progress=progress
+            )
 
     def score(self, ref: str, rows: Any, *, at: str | None = None) -> Any:
         """Score rows in a batch: the frame that came, with one column per output of the version.

@@ -47,8 +47,9 @@ __all__ = [
     "write_values",
 ]
 
-KINDS = ("train", "trial", "tune", "auto", "hand", "pipeline", "step")
-"""What a run may be: a training, one trial of a study, the study, AutoML, work recorded by hand, a pipeline, a step."""
+KINDS = ("train", "trial", "tune", "auto", "optimise", "hand", "pipeline", "step")
+"""What a run may be: a training, a trial of a study, the study, AutoML, a variant of a version, work recorded by
+hand, a pipeline, a step."""
 
 SVG = "image/svg+xml"
 
@@ -327,6 +328,8 @@ def _end_facts(run: Run) -> dict[str, Any]:
 def _made_of(run: Run) -> list[tuple[str, str]]:
     start = run.params.get("start_from") if run.kind == "train" else None
     begun = [] if start is None else [(f"model:{start['version']}", "started from")]
+    if run.kind == "optimise":
+        begun = [(f"model:{run.params['optimise']['parent']}", "optimised from")]
     return [*sources_of(run), *begun, (f"code:{run.code}", "code"), (f"environment:{run.environment}", "environment")]
 
 

@@ -160,6 +160,13 @@ class CatboostEngine:
         """Number of trees."""
         return int(self._model.tree_count_)
 
+    def first(self, rounds: int) -> CatboostEngine:
+        """Engine of the first trees."""
+        model = self._model.copy()
+        model.shrink(ntree_end=rounds)
+        data, trees = _stored(model)
+        return CatboostEngine(data, self.target, self.width, self._categories, self._codes, trees)
+
     def fingerprint(self) -> str:
         """SHA-256 of the trees, without the time at which they were grown."""
         return digest(self.parts()[_PLAN])

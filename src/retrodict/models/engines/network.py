@@ -104,9 +104,7 @@ class NetworkEngine:
     def __init__(self, plan: NetworkPlan, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.plan, self.arrays = plan, dict(arrays)
         wide = {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
-        self._numbers, self._gaps = np.array(plan.numbers, np.intp), np.array(plan.gaps, np.intp)
-        self._mean, self._scale = wide["mean"], wide["scale"]
-        self._scalers = list(zip(plan.numbers, self._mean.tolist(), self._scale.tolist(), strict=True))
+        self._read_scales(wide)
         first, at = wide["weight_0"], len(plan.numbers) + len(plan.gaps)
         self._first, self._tables = np.ascontiguousarray(first[:at]), []
         for number in range(len(plan.categories)):
@@ -116,6 +114,11 @@ class NetworkEngine:
         self._bias = wide["bias_0"]
         self._later = [(wide[f"weight_{n}"], wide[f"bias_{n}"]) for n in range(1, plan.layers + 1)]
         self._activation = ACTIVATIONS[plan.activation]
+
+    def _read_scales(self, wide: Mapping[str, Array]) -> None:
+        self._numbers, self._gaps = np.array(self.plan.numbers, np.intp), np.array(self.plan.gaps, np.intp)
+        self._mean, self._scale = wide["mean"], wide["scale"]
+        self._scalers = list(zip(self.plan.numbers, self._mean.tolist(), self._scale.tolist(), strict=True))
 
     @property
     def target(self) -> Target:
@@ -146,17 +149,22 @@ class NetworkEngine:
 
     def _row_sums(self, row: Array) -> Array:
         """The same of one row, number by number: NumPy's calls would take longer than the sums."""
-        values, inputs, blank = row.tolist(), [], []
+        values = row.tolist()
+        hidden = np.array(self._row_inputs(values)) @ self._first + self._bias
+        for place, table in zip(self.plan.categories, self._tables, strict=True):
+            code = values[place]
+            hidden += table[int(code) if 0 <= code < len(table) - 1 else -1]
+        return self._outputs(hidden)
+
+    def _row_inputs(self, values: list[float]) -> list[float]:
+        """:meth:`inputs` of one row."""
+        inputs, blank = [], []
         for place, mean, scale in self._scalers:
             value = values[place]
             missing = value != value  # noqa: PLR0124  # NaN
             inputs.append(0.0 if missing else max(-_FARTHEST, min(_FARTHEST, (value - mean) / scale)))
             blank.append(1.0 if missing else 0.0)
-        hidden = np.array(inputs + [blank[at] for at in self.plan.gaps]) @ self._first + self._bias
-        for place, table in zip(self.plan.categories, self._tables, strict=True):
-            code = values[place]
-            hidden += table[int(code) if 0 <= code < len(table) - 1 else -1]
-        return self._outputs(hidden)
+        return inputs + [blank[at] for at in self.plan.gaps]
 
     def _outputs(self, hidden: Array) -> Array:
         """From the first layer on."""

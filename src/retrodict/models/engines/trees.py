@@ -208,6 +208,10 @@ class TreesEngine:
         """Number of iterations, each of a tree per class."""
         return int(self._booster.current_iteration())
 
+    def first(self, rounds: int) -> TreesEngine:
+        """Engine of the first iterations."""
+        return TreesEngine(self._booster.model_to_string(num_iteration=rounds), self._target)
+
     def _fast(self, what: Literal["score", "margin", "contributions"]) -> _FastRow:
         fast: _FastRow | None = getattr(self._local, what, None)
         if fast is None:

@@ -131,6 +131,11 @@ class XgboostEngine:
         """Number of iterations."""
         return int(self._booster.num_boosted_rounds())
 
+    def first(self, rounds: int) -> XgboostEngine:
+        """Engine of the first iterations."""
+        data = bytes(self._booster[:rounds].save_raw("ubj"))
+        return XgboostEngine(data, self.target, self._sizes, self._times)
+
     def _predict(self, matrix: NDArray[np.float64], **how: Any) -> NDArray[np.float64]:
         check_matrix(matrix, self.width)
         single = self.target.columns == 1 or self._times is not None

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from tests.serving.conftest import MODEL
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, ServerAwayError
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy, Rule
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
@@ -193,3 +193,42 @@ def test_a_decision_without_a_score_has_that_as_its_reason():
         "No model scored this request; the policy's fallback decided"
     ]
     assert decide(BROKEN, fallback=["ok"]).reasons == []
+
+
+def on_server(read_many, watermarks, **policy):
+    """A servant whose features are on a server, which only ``prepare`` may ask."""
+    definition = Policy("p", MODEL, decide={"warn": "score >= 0.6", "ok": "otherwise"}, fallback=["ok"],
+                        **{"deadline": "10s", **policy})  # fmt: skip
+    view, read = SimpleNamespace(name="origin", view=SimpleNamespace(version="v1")), Stage(AssertionError())
+    features = reader(read, [view])
+    features.on_server, features.read_many, features.watermarks = True, read_many, watermarks
+    model = SimpleNamespace(score_row=scores(0.9), score_each=Stage([Score(0.5, 0.9, {"score": 0.9})]), row_of=None)
+    return Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), features, model,
+                   RequestSchema({"origin": "text"}, {})), read  # fmt: skip
+
+
+def prepared(servant):
+    question, begun = DecisionRequest({"origin": "JFK"}), time.perf_counter_ns()
+    (case,) = servant.prepare([question], at=5, deadline=servant.deadline(begun))
+    return servant.decide(question, decision_id="0" * 26, at=5, arrived_ns=begun, ready=case)
+
+
+def test_a_server_that_failed_is_not_asked_again_by_the_decision():
+    """The decision is made on the event loop, where nobody may wait for it."""
+    marks = Stage({})
+    servant, read = on_server(Stage(ServerAwayError("it must answer")), marks)
+    record = prepared(servant)
+    assert answer(record) == ("ok", None, "ok", "ServerAwayError", None, "", "")
+    assert record.views == {"origin": {"status": "not_read", "age_s": None}}
+    assert (read.uses, marks.uses) == (0, 0)
+
+
+def test_what_is_doubted_of_a_row_is_read_with_it():
+    """One read of the watermarks for all rows, and none by the decision."""
+    marks = Stage({"origin": None})
+    row = SimpleNamespace(values={NAME: 1}, statuses={"origin": "unseen"}, places={})
+    servant, read = on_server(Stage([row]), marks)
+    record = prepared(servant)
+    assert (record.decision, record.score, record.error) == ("warn", 0.9, None)
+    assert record.views == {"origin": {"status": "unseen", "age_s": None}}
+    assert (read.uses, marks.uses) == (0, 1)

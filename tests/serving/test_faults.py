@@ -20,9 +20,10 @@ from tests.stores.silent_relay import SilentRelay
 from retrodict.core.errors import RetrodictError
 from retrodict.decisions.log import read_decisions
 from retrodict.features.online import decode_event
-from retrodict.ledger import verify
+from retrodict.ledger import SealedWriter, verify
 from retrodict.registry import current
 from retrodict.rollout import deploy, rollback
+from retrodict.stores.streams.segments import SegmentStreams
 from retrodict.workspace import Workspace
 
 AWAY = {"ServerAwayError", "AttemptsError", "OpenBreakerError", "TimeoutError"}
@@ -435,3 +436,27 @@ def test_callers_with_no_patience_open_no_breaker(redis, on_redis, serve):
     assert {ask(server, deadline)[0] for deadline in ("0", "0.001", "0.5", "1") for _ in range(10)} <= {200, 504}
     assert scored(ask(server)[1])
     assert metrics(server)['retrodict_store_failures_total{store="keys"}'] == 0
+
+
+def test_a_log_whose_segments_are_full_goes_on_without_its_records(postgres, tmp_path):
+    """Each begins with a signature, by the key that was in force last; all are sealed when the records are back."""
+    (tmp_path / "retrodict.toml").write_text(
+        f'[project]\nname = "shop"\n[stores]\nrecords = "{postgres.url(postgres.database())}"\n'
+        '[servers]\nbreaker_recovery = "100ms"\n'
+    )
+    with Workspace(tmp_path, actor="ana") as workspace:
+        streams = SegmentStreams(tmp_path / "log", segment_bytes=100)
+        writer = SealedWriter(workspace.ledger, streams, "decisions/0")
+        writer.append([b"before" * 20])
+        postgres.kill()
+        for _ in range(5):
+            writer.append([b"during" * 20])
+        postgres.start()
+        for _ in range(200):
+            with contextlib.suppress(RetrodictError):
+                workspace.records.change_counter()
+                break
+            time.sleep(0.05)
+        writer.close()
+        assert sorted(seal.count for seal in writer.seals) == [1] * 6
+        assert len(list(streams.read("decisions/0"))) == 6

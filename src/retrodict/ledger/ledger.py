@@ -241,7 +241,7 @@ class Ledger:
         self._looked = _Look((None, 0), 0, None)
         self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
-        self._signer: SigningKey | None = None
+        self._signer: tuple[SigningKey, int] | None = None
         self._rows: dict[str, tuple[int, list[Row[Any]]]] = {}
         records.ensure(metadata)
 
@@ -394,11 +394,12 @@ class Ledger:
                     tx.begin()
                 self.reach()
             with self.records.read() as connection:
-                self._signer = self._key(connection)
+                self._signer = self._key(connection), time_of(chain_end(connection).time)
         except (ServerAwayError, OpenBreakerError):
             if self._signer is None:
                 raise
-        return self._signer.sign(unsigned(self.now()))
+        key, earliest = self._signer
+        return key.sign(unsigned(max(self._clock.now(), earliest)))
 
     def secret(self, purpose: str) -> tuple[str, bytes]:
         """Name of the key in force and a secret made of it, for sealing what is made for this project alone.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from retrodict.serving.failures import FailureLog
 from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestIndex, RequestUnderWayError, check_request_id, request_hash
+from retrodict.serving.openapi import PAGE_HEADERS, docs_page, landing_page, openapi
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
@@ -441,6 +442,22 @@ class DecisionApp:
             states = breaker_states([self.facts()])  # first: it counts
             text = self.telemetry.exposition() + states + self.health.exposition(now)
         return HttpAnswer(text.encode(), kind=b"text/plain; version=0.0.4")
+
+    @route("GET", "/openapi.json")
+    async def _openapi(self, _: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(_json.encode(openapi(self)))
+
+    @route("GET", "/docs")
+    async def _docs(self, _: HttpRequest) -> HttpAnswer:
+        return await self._page(docs_page)
+
+    @route("GET", "/")
+    async def _landing(self, _: HttpRequest) -> HttpAnswer:
+        return await self._page(landing_page)
+
+    async def _page(self, make: Callable[[DecisionApp, str], str]) -> HttpAnswer:
+        page = await asyncio.to_thread(make, self, self._recorder.workspace.name)
+        return HttpAnswer(page.encode(), 200, PAGE_HEADERS, b"text/html; charset=utf-8")
 
     @route("GET", "/healthz")
     async def _alive(self, _: HttpRequest) -> HttpAnswer:

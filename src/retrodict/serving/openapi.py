@@ -1,0 +1,241 @@
+"""What the server answers, as OpenAPI 3.1 and as pages: made of the policies and services in force, when it is asked.
+
+A policy has an operation of its own, with the fields that its model was trained on, so that a client that was generated
+from the document sends what the server takes. The pages load nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from retrodict.serving.routes import ROUTES
+
+if TYPE_CHECKING:
+    from retrodict.serving.app import DecisionApp
+
+__all__ = ["PAGE_HEADERS", "docs_page", "landing_page", "openapi"]
+
+Schema = dict[str, Any]
+
+PAGE_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
+)  # fmt: skip
+"""A page of ours needs nothing but its own style, whatever stands in the names on it."""
+
+# Words of a request's kinds, as core.kinds has them.
+_KINDS: Mapping[str, Schema] = {
+    "bool": {"type": ["boolean", "null"]},
+    "int": {"type": ["integer", "null"], "format": "int64"},
+    "number": {"type": ["number", "null"]},
+    "text": {"type": ["string", "null"]},
+    "time": {"type": ["string", "null"], "format": "date-time", "description": "ISO 8601 with a zone, 1900 to 2199"},
+    "date": {"type": ["string", "null"], "format": "date"},
+    "any": {},
+}
+_SUMMARIES = {
+    "/v1/decisions/{policy}": "Decide one case",
+    "/v1/decisions/{policy}:batch": "Decide many cases, each on its own",
+    "/v1/features/{service}": "Features of entities",
+    "/v1/features": "Feature services, and what a request has to bring",
+    "/v1/events/{table}": "Take events of a table",
+    "/v1/policies": "Policies in force, and what a request has to bring",
+    "/v1/policies/{policy}": "One policy in force",
+    "/v1/status": "Revisions, latencies, lags",
+    "/metrics": "Counters, histograms and gauges for Prometheus",
+    "/healthz": "Whether the process is alive",
+    "/readyz": "Whether it can answer",
+    "/openapi.json": "This document",
+    "/docs": "The same as a page",
+    "/": "What is served here",
+}
+_FAILURES = {
+    400: "The request breaks a rule; the error names the field, and never repeats its value",
+    404: "Nothing of this name is in force",
+    405: "The address takes another method",
+    408: "The body did not arrive in time",
+    409: "The request id was used for another request, or its first call has no answer yet",
+    413: "The body is too long",
+    429: "Too much is under way; try after Retry-After",
+    500: "A fault of the server",
+    503: "Not ready, or the record cannot be written: nothing is answered before its record is durable",
+    504: "The caller's deadline has passed",
+}
+_HEADERS: Mapping[str, Schema] = {
+    "Idempotency-Key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[ -~]+$"},
+                        "description": "The same answer to every call that repeats it"},
+    "Retrodict-Deadline": {"schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+                           "description": "Milliseconds after which nobody waits for the answer any more"},
+    "Retrodict-Priority": {"schema": {"enum": ["normal", "batch"]},
+                           "description": "batch is turned away first where there is too much to do"},
+}  # fmt: skip
+
+
+def openapi(app: DecisionApp) -> Schema:
+    """OpenAPI 3.1 of an app, with an operation for each policy and feature service in force."""
+    paths: dict[str, Schema] = {}
+    for method, pattern in ROUTES:
+        for path, operation in _operations(app, pattern):
+            titles = {"summary": _SUMMARIES[pattern], "operationId": _operation_id(method, path)}
+            paths.setdefault(path, {})[method.lower()] = {**titles, **operation}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Retrodict",
+            "version": metadata.version("retrodict"),
+            "summary": "Decisions with a durable record",
+        },
+        "paths": paths,
+        "components": {"schemas": {"Error": _object({"error": {"type": "string"}}, required=["error"], open_=True)}},
+    }
+
+
+def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
+    if pattern.startswith("/v1/decisions/"):
+        is_batch = pattern.endswith(":batch")
+        for name, servant in app.servants.items():
+            case, answer = _case(servant.schema.to_dict()), _answer(servant.describe())
+            if is_batch:
+                item = {**case, "properties": {**case["properties"], "request_id": {"type": "string"}}}
+                case = _object({"requests": {"type": "array", "minItems": 1, "items": item}}, required=["requests"])
+                failure = _object({"status": {"type": "integer"}, "error": {"type": "string"}}, open_=True)
+                answer = _object({"answers": {"type": "array", "items": {"anyOf": [answer, failure]}}}, open_=True)
+            yield pattern.replace("{policy}", name), _asks(case, answer, headers=[*_HEADERS][is_batch:])
+    elif pattern == "/v1/features/{service}":
+        for name, service in app.services.items():
+            yield (
+                pattern.replace("{service}", name),
+                _asks(_features(service.describe()["request"]), {"type": "object"}),
+            )
+    elif pattern == "/v1/events/{table}":
+        rows = {"type": "array", "items": {"type": "object"}}
+        yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path("table")]}
+    elif pattern == "/v1/policies/{policy}":
+        yield pattern, {"parameters": [_in_path("policy")], **_tells()}
+    else:
+        kinds = {"/metrics": "text/plain", "/docs": "text/html", "/": "text/html"}
+        yield pattern, _tells(kinds.get(pattern, "application/json"))
+
+
+def _object(properties: Schema, *, required: list[str] | None = None, open_: bool = False) -> Schema:
+    rest = {} if open_ else {"additionalProperties": False}
+    return {"type": "object", "properties": properties, **({"required": required} if required else {}), **rest}
+
+
+def _fields(words: Mapping[str, str], *, open_: bool = False) -> Schema:
+    return _object({name: _KINDS.get(word, {}) for name, word in words.items()}, required=list(words), open_=open_)
+
+
+def _case(request: Mapping[str, Mapping[str, str]]) -> Schema:
+    properties = {
+        "entities": _fields(request["entities"], open_=True), "context": _fields(request["context"], open_=True),
+        "key": {"type": ["string", "null"], "description": "Row of the label's table; outcomes join on it"},
+        "explain": {"type": "boolean", "default": False},
+    }  # fmt: skip
+    return _object(properties, required=["entities", *(["context"] if request["context"] else [])])
+
+
+def _features(words: Mapping[str, str]) -> Schema:
+    entities = {"type": "array", "items": _object({n: _KINDS.get(word, {}) for n, word in words.items()})}
+    return _object({"entities": entities, "context": {"type": "object"}}, required=["entities"])
+
+
+def _answer(description: Mapping[str, Any]) -> Schema:
+    properties: Schema = {
+        "decision_id": {"type": "string"}, "decision": {"enum": description["decisions"]},
+        "score": {"type": ["number", "null"]}, "outputs": {"type": "object"},
+        "model": {"type": ["string", "null"]}, "policy": {"type": "string"},
+        "reasons": {"type": "array", "items": {"type": "string"}}, "fallback": {"type": "string"},
+    }  # fmt: skip
+    return _object(properties, required=["decision_id", "decision", "policy"], open_=True)
+
+
+def _in_path(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _content(schema: Schema, kind: str = "application/json") -> Schema:
+    return {"content": {kind: {"schema": schema}}}
+
+
+def _asks(body: Schema, answer: Schema, *, status: int = 200, headers: list[str] | None = None) -> Schema:
+    error = _content({"$ref": "#/components/schemas/Error"})
+    responses = {str(status): {"description": "The answer", **_content(answer)}}
+    responses |= {str(code): {"description": text, **error} for code, text in _FAILURES.items()}
+    operation = {"requestBody": {"required": True, **_content(body)}, "responses": responses}
+    parameters = [{"name": name, "in": "header", "required": False, **_HEADERS[name]} for name in headers or ()]
+    return {**operation, **({"parameters": parameters} if parameters else {})}
+
+
+def _tells(kind: str = "application/json") -> Schema:
+    error = _content({"$ref": "#/components/schemas/Error"})
+    failures = {str(code): {"description": _FAILURES[code], **error} for code in (404, 500, 503)}
+    schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
+    return {"responses": {"200": {"description": "The answer", **_content(schema, kind)}, **failures}}
+
+
+def _operation_id(method: str, path: str) -> str:
+    return "_".join([method.lower(), *("".join(c if c.isalnum() else " " for c in path).split() or ["root"])])
+
+
+# pages --------------------------------------------------------------------------------------------------------------
+
+
+def landing_page(app: DecisionApp, name: str) -> str:
+    """What is served here, and where to read on."""
+    from retrodict.core.display import Facts, Grid
+    from retrodict.pages import document
+
+    described = {policy: servant.describe() for policy, servant in app.servants.items()}
+    rows = [(policy, facts["model"], facts["policy"]) for policy, facts in described.items()]
+    return document(name, [
+        "Decisions, each with a durable record before its answer.",
+        Grid(("policy", "model", "in force"), rows) if rows else "No policy is deployed.",
+        Facts({"what can be asked": "/docs", "OpenAPI 3.1": "/openapi.json", "state": "/v1/status",
+               "for Prometheus": "/metrics"}),
+    ])  # fmt: skip
+
+
+def docs_page(app: DecisionApp, name: str) -> str:
+    """Every operation: what it takes and gives, and a call to copy."""
+    from retrodict.core.display import Grid
+    from retrodict.pages import Section, document
+
+    sections = []
+    for path, methods in openapi(app)["paths"].items():
+        for method, operation in methods.items():
+            blocks: list[Any] = [operation["summary"] + "."]
+            if body := operation.get("requestBody"):
+                schema = body["content"]["application/json"]["schema"]
+                blocks.append(Grid(("field", "kind", "must be there"), [*_rows(schema)]))
+                blocks.append(f"curl -s http://HOST:PORT{path} -d '{json.dumps(_example(schema))}'")
+            if headers := [
+                (p["name"], p["description"]) for p in operation.get("parameters", ()) if p["in"] == "header"
+            ]:
+                blocks.append(Grid(("header", "means"), headers))
+            sections.append(Section(f"{method.upper()} {path}", blocks))
+    statuses = Grid(("status", "means"), [(str(code), text) for code, text in _FAILURES.items()])
+    return document(f"{name}: what can be asked", [*sections, Section("When it is not answered", [statuses])])
+
+
+def _rows(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, field in schema.get("properties", {}).items():
+        kind, inner = field.get("type", "any"), field.get("items", field)
+        words = kind if isinstance(kind, str) else " or ".join(kind)
+        yield f"{prefix}{name}", field.get("format", words), "yes" if name in schema.get("required", ()) else ""
+        yield from _rows(inner, f"{prefix}{name}{'[]' if inner is not field else ''}.")
+
+
+def _example(schema: Schema) -> Any:
+    if "properties" in schema:
+        names = schema.get("required") or list(schema["properties"])
+        return {name: _example(schema["properties"][name]) for name in names}
+    kinds = schema.get("type", "null")
+    kind = kinds if isinstance(kinds, str) else kinds[0]
+    if kind == "array":
+        return [_example(schema["items"])]
+    text = {"date-time": "2026-01-31T12:00:00Z", "date": "2026-01-31"}.get(schema.get("format", ""), "text")
+    return {"boolean": False, "integer": 1, "number": 0.5, "string": text, "object": {}}.get(kind)

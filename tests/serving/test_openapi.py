@@ -1,0 +1,87 @@
+"""The document that describes the server, held to what the server does."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from tests.serving.project import parcels
+from tests.serving.test_app import call
+
+from retrodict.serving.openapi import _example
+from retrodict.serving.routes import ROUTES
+from retrodict.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(deployed):
+    with Workspace(deployed, actor="ana") as opened:
+        yield opened
+
+
+@pytest.fixture
+def document(workspace):
+    ((status, headers, body),) = call(workspace, ("GET", "/openapi.json"))
+    assert (status, headers[b"content-type"]) == (200, b"application/json")
+    return json.loads(body)
+
+
+def test_it_is_a_valid_document_of_every_address(document):
+    """By the specification's own schema; each route is there, a policy by its name."""
+    validate(document)
+    paths = {path for path, methods in document["paths"].items() for _ in methods}
+    expected = {pattern.replace("{policy}", "promise") if "decisions" in pattern else pattern for _, pattern in ROUTES}
+    assert paths == {path for path in expected if "{service}" not in path}
+    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len({*names}) == len(names)
+
+
+@pytest.mark.parametrize("action", ["", ":batch"])
+def test_what_the_document_allows_is_answered_as_it_says(workspace, document, action):
+    """Its own example, a real case, and a case of nulls are answered 200, in the form that the document gives."""
+    operation = document["paths"][f"/v1/decisions/promise{action}"]["post"]
+    asked, answered = (part["content"]["application/json"]["schema"]
+                       for part in (operation["requestBody"], operation["responses"]["200"]))  # fmt: skip
+    body = _example(asked)
+    case = body["requests"][0] if action else body
+    real = {name: parcels().column(name)[5].as_py() for name in case["context"] if name in parcels().column_names}
+    real = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in real.items()}
+    nulls = {part: dict.fromkeys(case[part]) for part in ("entities", "context")}
+    for one in (case, {**case, "context": {**case["context"], **real}}, {**case, **nulls}):
+        sent = {"requests": [one]} if action else one
+        Draft202012Validator(asked).validate(sent)
+        ((status, _, answer),) = call(workspace, ("POST", f"/v1/decisions/promise{action}", json.dumps(sent).encode()))
+        assert status == 200
+        Draft202012Validator(answered).validate(json.loads(answer))
+
+
+def test_what_the_document_forbids_is_refused(workspace, document):
+    """Each field left out, of another kind, or beside one that is unknown: 400, with the error that is described."""
+    schema = document["paths"]["/v1/decisions/promise"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    case, validator = _example(schema), Draft202012Validator(schema)
+    wrong = [{**case, "more": 1}, {**case, "explain": "yes"}, {**case, "key": 5}]
+    for part in ("entities", "context"):
+        for name in case[part]:
+            wrong.append({**case, part: {k: v for k, v in case[part].items() if k != name}})
+            wrong.append({**case, part: {**case[part], name: {"nested": []}}})
+    error = Draft202012Validator(document["components"]["schemas"]["Error"])
+    for body in wrong:
+        assert not validator.is_valid(body)
+        ((status, _, answer),) = call(workspace, ("POST", "/v1/decisions/promise", json.dumps(body).encode()))
+        assert status == 400
+        error.validate(json.loads(answer))
+
+
+@pytest.mark.parametrize("path", ["/docs", "/"])
+def test_the_pages_load_nothing(workspace, path):
+    """No script, no address of another host; the policy in force stands on them."""
+    ((status, headers, body),) = call(workspace, ("GET", path))
+    page = body.decode()
+    assert status == 200
+    assert headers[b"content-security-policy"].startswith(b"default-src 'none'")
+    assert "promise" in page
+    assert "<script" not in page
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?:https?:)?//", page)

@@ -172,3 +172,24 @@ def test_a_decision_on_a_day_is_read_again():
     assert _of_entity(table, FeatureSet([view]).views[0], {"day": 2}).to_pylist() == [True, False, True, False]
     assert typed_column([2, None], "date").to_pylist() == [date(1970, 1, 3), None]
     assert typed_column(["2024-01-02"], "date").to_pylist() == ["2024-01-02"]
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    """A caller corrects a request once; nothing of what was sent is repeated."""
+    body = {"entities": {"origin": 7, "secret": "s3cret"},
+            "context": {"due": "s3cret", "amount": "s3cret", "origin": "s3cret", "long": 2**64}}  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        SCHEMA.check(decode_request(json.dumps(body).encode()))
+    text = str(caught.value)
+    for name in ("'entities'", "'origin'", "'customer'", "'due'", "'amount'", "'vip'", "64 bits"):
+        assert name in text
+    assert "8 faults" in text
+    assert "s3cret" not in text
+    assert "secret" not in text
+
+
+def test_a_single_fault_is_said_as_it_is():
+    """Without a list of one."""
+    body = {"entities": {"origin": "JFK", "customer": "x"}, "context": {"due": None, "amount": 1, "vip": True}}
+    with pytest.raises(InputError, match=r"^body, entities, 'customer'"):
+        SCHEMA.check(decode_request(json.dumps(body).encode()))

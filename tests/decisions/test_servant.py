@@ -92,6 +92,17 @@ def test_the_score_decides_where_no_rule_fires():
     assert list(record.stages) == ["check", "features", "score", "rules"]
 
 
+def test_a_request_is_validated_before_anything_is_read_or_scored():
+    """A wrong value is a clear error, not a failure of what would have prepared it."""
+    read, model = values(1), scores(0.5)
+    definition = Policy("p", MODEL, decide={"warn": "score >= 0.6", "ok": "otherwise"}, deadline="10s")
+    servant = Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(read),
+                      SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}))  # fmt: skip
+    with pytest.raises(InputError, match="'origin'"):
+        servant.decide(DecisionRequest({"origin": 7}), decision_id="0" * 26, at=5, arrived_ns=time.perf_counter_ns())
+    assert (read.uses, model.uses) == (0, 0)
+
+
 def test_a_rule_decides_whatever_the_score():
     """Its reason comes first."""
     record = decide(scores(0.1), features=values(4))

@@ -182,32 +182,57 @@ class RequestSchema:
         Raises
         ------
         InputError
-            If a value is missing or has the wrong kind; the message names it and not what was sent.
+            If a value is missing or has the wrong kind; the message names every one that is, and not what was sent.
         """
+        faults = self._form_faults(request)
+        if not faults:
+            try:
+                entities = _checked(request.entities, self._readers["entities"], "entities")
+                known = _checked(request.context, self._readers["context"], "context")
+            except InputError:  # all are looked for only now: a right request pays nothing for it
+                pass
+            else:
+                return entities, {**request.context, **known}
+        faults += self._value_faults(request)
+        if len(faults) == 1:
+            raise faults[0]
+        listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, start=1))
+        raise InputError(f"every value must be right: {listed}", where="body", got=f"{len(faults)} faults",
+                         remedy="Correct each of them")  # fmt: skip
+
+    def _form_faults(self, request: DecisionRequest) -> list[InputError]:
+        """Names in the wrong place, and numbers that a record cannot hold."""
+        faults = []
         unknown = request.entities.keys() - self.entities.keys()
         if unknown:
-            raise InputError(
+            faults.append(InputError(
                 f"entities must be out of {sorted(self.entities)}",
                 where="body, field 'entities'",
                 got=f"{len(unknown)} of other names",
                 remedy="Put other values into context",
-            )
+            ))  # fmt: skip
         if double := request.context.keys() & self.entities.keys():
-            raise InputError("a name must be an entity or a value of the context, not both",
-                             where="body, field 'context'", got=sorted(double),
-                             remedy="Leave it out of the context")  # fmt: skip
-        entities = _checked(request.entities, self._readers["entities"], "entities")
-        context = dict(request.context)
-        for value in context.values():
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:  # a record could not hold it
-                raise InputError(
-                    "a whole number must have 64 bits at most",
-                    where="body, field 'context'",
-                    got=f"{value.bit_length()} bits",
-                    remedy="Send it as text",
-                )
-        context.update(_checked(request.context, self._readers["context"], "context"))
-        return entities, context
+            faults.append(InputError("a name must be an entity or a value of the context, not both",
+                                     where="body, field 'context'", got=sorted(double),
+                                     remedy="Leave it out of the context"))  # fmt: skip
+        long = [v for v in request.context.values() if isinstance(v, int) and not -(2**63) <= v < 2**63]
+        if long:
+            faults.append(InputError("a whole number must have 64 bits at most", where="body, field 'context'",
+                                     got=f"{max(v.bit_length() for v in long)} bits",
+                                     remedy="Send it as text"))  # fmt: skip
+        return faults
+
+    def _value_faults(self, request: DecisionRequest) -> list[InputError]:
+        """What is wrong with each value by itself."""
+        faults = []
+        for field, values in (("entities", request.entities), ("context", request.context)):
+            names = {name for name, _, _ in self._readers[field]}
+            for reader in self._readers[field]:
+                try:
+                    _checked({k: v for k, v in values.items() if k == reader[0] or k not in names}, [reader], field)
+                except InputError as error:
+                    faults.append(error)
+        return faults
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form, for ``GET /v1/policies/{policy}``."""

@@ -255,7 +255,7 @@ def test_a_lost_index_is_made_again_from_the_log(root, tmp_path):
         with Decider(workspace) as decider:
             for number, record in enumerate(records):
                 answer = decider.answer("promise", VALUES, request_id=f"id-{number}")
-                assert answer == (record, True)
+                assert answer[:2] == (record, True)
         assert [path.name for path in streams.glob(".requests-*")] == [index.name]
 
 
@@ -270,14 +270,14 @@ def test_an_id_is_free_again_after_its_time(root, tmp_path):
         keys = decider._requests._keys
         others = len(list(keys.scan(b"i"))) - 1  # of other tests
         clock.move_to(clock.now() + 2 * HOUR)
-        assert decider.answer("promise", VALUES, request_id="x") == (first, True)
+        assert decider.answer("promise", VALUES, request_id="x")[:2] == (first, True)
         clock.move_to(clock.now() + 1)
         second = decider.answer("promise", VALUES, request_id="x")
         assert not second.replayed
         clock.move_to(clock.now() + HOUR)
         for number in range(300):
             decider.decide("promise", VALUES, request_id=f"fill-{number}")
-        assert decider.answer("promise", VALUES, request_id="x") == (second.record, True)
+        assert decider.answer("promise", VALUES, request_id="x")[:2] == (second.record, True)
         clock.move_to(clock.now() + 2 * HOUR + 1)
         for number in range(300):
             decider.decide("promise", VALUES, request_id=f"more-{number}")
@@ -364,7 +364,7 @@ def test_a_damaged_index_is_made_again_from_the_log(root, tmp_path, how, caplog)
         for _ in range(2):
             with Decider(workspace) as decider:
                 answers = [decider.answer("promise", VALUES, request_id=f"id-{n}") for n in range(40)]
-            assert answers == [(record, True) for record in records]
+            assert [answer[:2] for answer in answers] == [(record, True) for record in records]
     assert sum("made again from the log" in message for message in caplog.messages) == 1
 
 
@@ -384,7 +384,7 @@ def test_an_index_that_is_lost_while_it_is_open_is_made_again_by_whoever_asks_fi
         damage(index, how)
         second = send(server, REQUEST, "b")[2]
         assert mine("b").record.answer() == second
-        assert mine("a") == (first, True)
+        assert mine("a")[:2] == (first, True)
         third = mine("c").record
         assert send(server, REQUEST, "c")[2] == third.answer()
     server.stop()

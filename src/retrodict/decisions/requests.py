@@ -188,11 +188,11 @@ class RequestSchema:
         if not faults:
             try:
                 entities = _checked(request.entities, self._readers["entities"], "entities")
-                known = _checked(request.context, self._readers["context"], "context")
+                context = _checked(request.context, self._readers["context"], "context")
             except InputError:  # all are looked for only now: a right request pays nothing for it
                 pass
             else:
-                return entities, {**request.context, **known}
+                return entities, {**request.context, **context}
         faults += self._value_faults(request)
         if len(faults) == 1:
             raise faults[0]

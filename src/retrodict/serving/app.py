@@ -198,8 +198,10 @@ class DecisionApp:
     async def _decide_once(self, request: HttpRequest, question: DecisionRequest, request_id: str) -> HttpAnswer:
         """Decide by a request id, or answer again what it was answered before."""
         request_id = check_request_id(request_id, where="header Idempotency-Key")
-        check_takes_ids(find_servant(self.servants, request.parameter, where="address").policy.policy,
-                        where="header Idempotency-Key")  # fmt: skip
+        if (
+            servant := self.servants.get(request.parameter)
+        ) is not None:  # what was answered is, also of one that is gone
+            check_takes_ids(servant.policy.policy, where="header Idempotency-Key")
         content = request_hash(request.parameter, question, self._simulated(request.scope))
         until = request.until_ns()
         try:

@@ -114,7 +114,9 @@ def test_a_changed_module_outside_of_the_project_is_named(tmp_path: Path, monkey
     (tmp_path / "house_rules.py").write_text("LIMIT = 1")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "house_rules", raising=False)
-    importlib.import_module("house_rules")
+    monkeypatch.setitem(
+        sys.modules, "__mp_main__", importlib.import_module("house_rules")
+    )  # the script, by another name
     before = describe_environment()
     (tmp_path / "house_rules.py").write_text("LIMIT = 2")
     after = describe_environment()

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrodict import Label, Model, RandomSplit, Recipe, Table, columns
+from retrodict import Balance, Encode, Label, Model, RandomSplit, Recipe, Table, columns
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.tasks import Target
 from retrodict.learning import rungs
@@ -181,3 +181,16 @@ def test_a_strong_feature_is_no_alarm() -> None:
         strong = 4 * frame.labels + rng.normal(size=400)
         frame = replace(frame, table=frame.table.set_column(0, "v__wind", pa.array(strong)))
         assert not [line for line in run(frame, seed=seed).warnings if "shuffled" in line]
+
+
+def test_a_linear_model_that_prepares_or_balances_is_held_against_the_plain_one() -> None:
+    """A selection that throws away what matters must not hide behind the name of its estimator."""
+    frame = make_frame("binary")
+
+    def names(**options: object) -> list[str]:
+        recipe = Recipe("logistic", RandomSplit(seed=1), **options)
+        return [rung.name for rung in run_recipe(recipe, frame, PARTS).ladder.rungs]
+
+    assert "logistic" not in names()
+    assert "logistic" in names(prepare=[Encode("onehot", ["place"])])
+    assert "logistic" in names(balance=Balance("over"))

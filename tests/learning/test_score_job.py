@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,12 @@ from tests.serving.project import DAYS, START
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError
+from retrodict.core.identity import digest
+from retrodict.learning import score_job
+from retrodict.stores._locks import FileLock
 
+LATER = datetime(2031, 1, 1, tzinfo=UTC)
 TREES = f'recipe=Recipe("lightgbm", {SPLIT}, params={{"num_iterations": 20}})'
 
 
@@ -180,8 +185,6 @@ def test_killed_five_times_it_writes_what_it_writes_unkilled(project, expected, 
 
 def test_a_resumed_job_reads_the_tables_that_it_began_with(project, tmp_path, monkeypatch):
     """An append between a kill and the next call would give the second half other features."""
-    from retrodict.learning import score_job
-
     pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
     whole = score_job._Worker.__call__
 
@@ -195,8 +198,36 @@ def test_a_resumed_job_reads_the_tables_that_it_began_with(project, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         project.models.score_files("parcel", **how)
     monkeypatch.undo()
-    late = rows().slice(0, 1).to_pylist()[0] | {"id": "later"}
+    late = rows().slice(0, 1).to_pylist()[0] | {"id": "later", "sent": LATER, "arrived": LATER}
     project.data.ingest("parcels", pa.Table.from_pylist([late], schema=rows().schema))
     job = project.models.score_files("parcel", **how)
     assert (job.earlier, job.versions) == (1, {"parcels": 0})
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 200
+
+
+def test_two_jobs_do_not_write_one_output(project, tmp_path):
+    """The second is told who writes; unfinished parts of another job are not thrown away without a word."""
+    pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
+    out = tmp_path / "o.parquet"
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(out), "chunk": 100}
+    lock = project.folder / "state" / "scoring"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_job, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            project.models.score_files("parcel", **how)
+    with pytest.raises(InputError, match="the output must not be there yet, or be this job's"):
+        project.models.score_files("parcel", **how, columns=["id"])
+    (name,) = [path for path in lock.iterdir() if digest(str(out).encode())[:16] in path.name]
+    with FileLock(name, where="test", timeout_s=0), pytest.raises(BusyError, match="one writer at a time"):
+        project.models.score_files("parcel", **how)
+    assert project.models.score_files("parcel", **how).scored == 200
+
+
+def test_a_full_disk_is_said_and_the_job_goes_on_later(project, tmp_path, monkeypatch):
+    pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet"), "chunk": 100}
+    with monkeypatch.context() as patch:
+        patch.setattr(score_job.pq, "write_table", lambda *_: (_ for _ in ()).throw(OSError(28, "no room")))
+        with pytest.raises(RetryableError, match="what is written must find its place"):
+            project.models.score_files("parcel", **how)
+    assert project.models.score_files("parcel", **how).scored == 200

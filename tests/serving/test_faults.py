@@ -243,7 +243,10 @@ def test_postgres_is_killed_and_decisions_go_on(postgres, tmp_path, serve):
         status, answer = ask(server)
         assert (status, scored(answer)) == (200, True), answer
         answers.append(answer)
+    said = ask_until(server, lambda answer: answer.get("views", {}).get("depot_delays", {}).get("status") == "behind")
+    answers += said  # nobody knows what has come since
     status, ready = server.send("GET", "/readyz")
+    assert (status, ready["behind"]) == (200, {"depot_delays": None})
     assert (status, "records" in ready["stores"], "must" in ready["not_followed"]) == (200, True, True)
     status, facts = server.send("GET", "/v1/status")
     assert (status, facts["sources"], bool(facts["sources_problem"])) == (200, {}, True)
@@ -253,6 +256,7 @@ def test_postgres_is_killed_and_decisions_go_on(postgres, tmp_path, serve):
         deploy(workspace, "promise", reason="again")
         newest = current(workspace)["promise"].revision
     answers += ask_until(server, lambda _: server.send("GET", "/v1/status")[1]["revisions"]["promise"] == newest)
+    answers += ask_until(server, lambda answer: "views" not in answer)
     assert "not_followed" not in server.send("GET", "/readyz")[1]
     server.stop()
     assert len(recorded(tmp_path, answers)) == len(answers)

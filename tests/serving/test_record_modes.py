@@ -246,16 +246,17 @@ def test_what_is_not_recorded_is_not_replayed(workspace):
 
 
 def test_a_policy_that_samples_takes_no_request_ids(workspace):
-    """Over HTTP, in a batch and in the process."""
+    """Over HTTP, in a batch (where the others are decided) and in the process."""
     key = [(b"idempotency-key", b"sampled-1")]
-    batch = json.dumps({"requests": [{**REQUEST, "request_id": "sampled-2"}]}).encode()
+    batch = json.dumps({"requests": [{**REQUEST, "request_id": "sampled-2"}, REQUEST]}).encode()
 
     async def scenario(client):
         return await ask(client, SAMPLED, headers=key), await ask(client, SAMPLED + ":batch", batch)
 
-    for status, answer in run(workspace, scenario):
-        assert status == 400
-        assert "every decision" in answer["error"]
+    (status, answer), (batch_status, many) = run(workspace, scenario)
+    assert (status, batch_status, [item["status"] for item in many["answers"]]) == (400, 200, [400, 200])
+    for refused in (answer, many["answers"][0]):
+        assert "every decision" in refused["error"]
     with Decider(workspace) as decider, pytest.raises(InputError, match="every decision"):
         decider.answer("sampled", {**REQUEST["entities"], **REQUEST["context"]}, request_id="sampled-3")
 

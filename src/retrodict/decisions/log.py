@@ -110,7 +110,8 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
         "a decision of this id must be in the log",
         where="decision log",
         got=name,
-        remedy="Ids come with every answer as decision_id; one whose answer said 'recorded: no' has no record",
+        remedy="Ids come with every answer as decision_id; one whose answer said 'recorded: no' has no record, "
+        "nor perhaps one that said 'recorded: async' just before a server was killed",
     )
 
 

@@ -126,7 +126,12 @@ def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]
         left_out.add(project.resolve())
     for name, module in list(sys.modules.items()):
         text = getattr(module, "__file__", None)
-        if name == "__main__" or not isinstance(text, str) or not text.endswith(".py") or text.startswith(prefixes):
+        if (
+            name in ("__main__", "__mp_main__")
+            or not isinstance(text, str)
+            or not text.endswith(".py")
+            or text.startswith(prefixes)
+        ):
             continue
         file = Path(text).resolve()
         if file.is_file() and left_out.isdisjoint(file.parents):

@@ -91,7 +91,7 @@ def optimise(
     workspace: Workspace,
     ref: str,
     *,
-    how: Sequence[str] = (),
+    how: Sequence[str] | None = None,
     max_loss: float = 0.002,
     student: str = "lightgbm",
     progress: Progress | None = None,
@@ -103,8 +103,8 @@ def optimise(
     workspace : Workspace
     ref : str
         ``name@version``, or a name for its newest version.
-    how : sequence of str
-        Out of :data:`~retrodict.learning.variants.HOWS`; empty: all that apply.
+    how : sequence of str, optional
+        Out of :data:`~retrodict.learning.variants.HOWS`; None: all that apply.
     max_loss : float, default 0.002
         The upper end of the interval of a variant's loss must not be above it.
     student : str, default "lightgbm"
@@ -123,12 +123,12 @@ def optimise(
                          remedy="Write --max-loss 0.002")  # fmt: skip
     version = get_version(workspace, ref)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
-    for name in how:
+    for name in how or ():
         check_known(name, HOWS, "a variant must be made in a way that there is", where="optimise", what="way")
         if reason := applies(artifact.engine, name):
             raise InputError(f"the version must be one that {name} applies to", where=version.ref, got=reason,
                              remedy="Leave it out")  # fmt: skip
-    ways = list(dict.fromkeys(how)) or [name for name in HOWS if not applies(artifact.engine, name)]
+    ways = list(dict.fromkeys(how or ())) or [name for name in HOWS if not applies(artifact.engine, name)]
     trained = get_run(workspace, version.run)
     model = definition_of(workspace, trained)
     versions, now = trained.data["versions"], trained.data["now"]

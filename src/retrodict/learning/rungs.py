@@ -99,14 +99,19 @@ def fit_rungs(
         ("tree", "decision_tree", {"max_depth": 3}),
         ("cox", "cox", {}),
     ):
-        if estimator in estimators_of(target.task) and estimator not in _SAME.get(recipe.label, (recipe.label,)):
+        if estimator in estimators_of(target.task) and estimator not in _same(recipe):
             fit(name, estimator, params)
     return rungs
 
 
+def _same(recipe: Recipe) -> tuple[str, ...]:
+    """Rungs that are the recipe itself: none where it prepares or balances, which is to be worth it."""
+    return () if recipe.prepare or recipe.balance is not None else _SAME.get(recipe.label, (recipe.label,))
+
+
 def without_same(rungs: Mapping[str, tuple[Floats, Cost]], recipe: Recipe) -> dict[str, tuple[Floats, Cost]]:
     """Rungs but one that is the recipe's own estimator: a search may have chosen it after the rungs were fitted."""
-    same = _SAME.get(recipe.label, (recipe.label,))
+    same = _same(recipe)
     return {name: rung for name, rung in rungs.items() if _RUNGS.get(name, name) not in same}
 
 

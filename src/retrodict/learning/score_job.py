@@ -27,8 +27,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from retrodict.core.display import Block, Facts, Grid, Shown
-from retrodict.core.errors import InputError, InternalError, RetryableError, check_known
-from retrodict.core.identity import content_hash, digest_file
+from retrodict.core.errors import InputError, InternalError, RetrodictError, RetryableError, check_known
+from retrodict.core.identity import content_hash, digest, digest_file
 from retrodict.core.kinds import column_word
 from retrodict.core.statistics.drift import psi
 from retrodict.data.checks import Check
@@ -39,6 +39,7 @@ from retrodict.data.validation import validate
 from retrodict.evaluation.reference import FeatureReference, Reference
 from retrodict.learning.isolation import THREADS
 from retrodict.learning.scorer import Scorer
+from retrodict.stores._locks import FileLock
 from retrodict.workspace import Workspace
 
 __all__ = ["ScoreJob", "score_files"]
@@ -78,8 +79,8 @@ class ScoreJob(Shown):
     versions : dict of str to int
         Versions of the tables that features were read from.
     psi : float or None
-        Population stability index of the scores against those of the training rows; None where there is no profile of
-        them, or no row was scored.
+        Population stability index of the scores against those of the version's test rows; None where there is no
+        profile of them, or no row was scored.
     """
 
     model: str
@@ -108,7 +109,7 @@ class ScoreJob(Shown):
         earlier = f"{self.earlier:,} of {self.chunks:,} chunks were done before" if self.earlier else None
         facts = {"set aside": self.aside or None, "written to": self.output, "rows set aside in": self.aside_file,
                  "tables": [f"{name}@{version}" for name, version in self.versions.items()] or None,
-                 "PSI against training": None if self.psi is None else round(self.psi, 4),
+                 "PSI against the test rows": None if self.psi is None else round(self.psi, 4),
                  "took": f"{self.seconds:.1f} s", "throughput": rate, "resumed": earlier}  # fmt: skip
         reasons = [(reason, count) for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1])]
         return [f"{self.model}: {self.scored:,} of {self.rows:,} rows scored.", Facts(facts),
@@ -153,20 +154,35 @@ def score_files(
     RetryableError
         If a process died: called again, it goes on.
     """
-    began, place = time.perf_counter(), _Output(Path(output))
+    began, place = time.perf_counter(), _Output(Path(output).absolute())
     if chunk < 1 or jobs < 1:
         raise InputError("chunk and jobs must be 1 or more", where="score", got={"chunk": chunk, "jobs": jobs},
                          remedy="Leave them out")  # fmt: skip
-    rows_of = _opened(scorer.workspace, source)
-    with staging_folder(scorer.workspace) as staging, open_batch(rows_of, staging=staging) as batch:
+    options = columns, chunk, jobs, replace, progress
+    lock = scorer.workspace.root / "state" / "scoring" / f"{digest(str(place.target).encode())[:16]}.lock"
+    try:
+        with FileLock(lock, where=f"score, {place.target}", timeout_s=1.0):
+            return _score_into(place, scorer, _opened(scorer.workspace, source), options, began)
+    except RetrodictError:  # some are errors of the system, too
+        raise
+    except OSError as error:
+        raise RetryableError("what is written must find its place", where="score", got=os.strerror(error.errno or 0),
+                             remedy="Free space, or correct permissions, and say the same again: what is done is "
+                                    "kept") from error  # fmt: skip
+
+
+def _score_into(place: _Output, scorer: Scorer, source: Any, options: tuple[Any, ...], began: float) -> ScoreJob:
+    """The job, by the only process that writes this output."""
+    columns, chunk, jobs, replace, progress = options
+    with staging_folder(scorer.workspace) as staging, open_batch(source, staging=staging) as batch:
         columns = _columns_of(batch, scorer, columns)
         job = content_hash({"artifact": scorer.version.artifact, "rows": batch.id, "at": scorer.at, "columns": columns,
                             "chunk": chunk, "suffix": place.target.suffix})  # fmt: skip
         if (done := place.finished(job)) is not None:
             return done
         versions = place.begin(job, scorer.versions, replace=replace)
-        options = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
-        reports, earlier = _run(batch, place, chunk, jobs, options, progress)
+        work = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
+        reports, earlier = _run(batch, place, chunk, jobs, work, progress)
         batch.check_unchanged()
         rows = batch.num_rows
     total, scored, aside = (sum(report[name] for report in reports) for name in ("rows", "scored", "aside"))
@@ -254,9 +270,11 @@ class _Output:
             state = json.loads(note.read_text())
             if state["job"] == job:
                 return dict(state["versions"])
-        ours = note.exists() or self.report.exists()
+        elsewhere = note.exists()  # of a job that did not come to its end: it may go on
+        ours = elsewhere or self.report.exists()
         folder = self.parts.is_dir() and any(self.parts.iterdir())
-        if (self.target.exists() if self.single else folder or self.target.is_file()) and not replace:
+        occupied = self.target.exists() if self.single else folder or self.target.is_file()
+        if (occupied or elsewhere) and not replace:
             raise InputError("the output must not be there yet, or be this job's", where="score",
                              got=str(self.target), remedy="Choose another one, or say replace")  # fmt: skip
         if (folder and not ours) or (not self.single and self.target.is_file()):
@@ -444,7 +462,7 @@ def _table_of(scorer: Scorer) -> Table:
 
 
 def _profile(scorer: Scorer) -> FeatureReference | None:
-    """How the scores of the training rows lay, of a model with one output."""
+    """How the scores of the test rows lay, of a model with one output."""
     digest = scorer.artifact.metadata.get("profiles")
     if digest is None or len(scorer.outputs) != 1:
         return None

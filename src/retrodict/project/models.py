@@ -221,7 +221,7 @@ class Models(Namespace):
 
     @names_damage
     def optimise(
-        self, ref: str, *, how: Sequence[str] = (), max_loss: float = 0.002, student: str = "lightgbm"
+        self, ref: str, *, how: Sequence[str] | None = None, max_loss: float = 0.002, student: str = "lightgbm"
     ) -> Optimisation:
         """Make faster or smaller variants of a version, and register those within a stated loss.
 
@@ -232,7 +232,7 @@ class Models(Namespace):
         ----------
         ref : str
             ``name@version``, or a name for its newest version.
-        how : sequence of str
+        how : sequence of str, optional
             ``prune``, ``distil``, ``float32``, ``int8``.  [default: all that apply]
         max_loss : float
             That a variant may lose, by the upper end of its interval.
@@ -283,7 +283,8 @@ class Models(Namespace):
 
         Features are read as of each row's own moment of decision. What is no row of the model (a time that is missing,
         a text where a number must be) is set aside with its reasons. Killed and said again, it goes on where it was;
-        said again when it is over, it does nothing. The ledger has an entry of it. Exit code 1 if no row was scored.
+        said again when it is over, it does nothing. The ledger has an entry of it. Exit code 1 if there are rows
+        and none was scored.
 
         Parameters
         ----------

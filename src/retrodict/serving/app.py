@@ -238,8 +238,13 @@ class DecisionApp:
             at = self._clock.now() if simulated is None else simulated
             limit = request.limit_ns()
             try:
+                for entry in entries:
+                    try:
+                        if entry.request_id is not None:
+                            check_takes_ids(servant.policy.policy, where="field 'request_id'")
+                    except InputError as error:
+                        entry.error, entry.request_id = entry.error or error, None
                 if any(entry.request_id is not None for entry in entries):
-                    check_takes_ids(servant.policy.policy, where="body, field 'request_id'")
                     await self.requests.opened()
                     claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
                     await asyncio.get_running_loop().run_in_executor(None, claiming)

@@ -111,18 +111,17 @@ def _follow(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
         applied = 0
         try:
             applied = upkeep.catch_up()
-            problem = ""
+            problem, total = "", total + applied
+            if total and time.monotonic() - reported >= _REPORT_S:
+                behind = {source: progress["lag"] for source, progress in upkeep.lags().items()}
+                _log.info("applied %d events in %.0f s; behind: %s", total, time.monotonic() - reported, behind)
+                reported, total = time.monotonic(), 0
         except ConfigurationError:  # this process has its settings for good, and would only fail again
             raise
         except RetrodictError as error:
             if str(error) != problem:  # once, not fifty times a second
                 problem = str(error)
                 _log.error("events cannot be applied: %s", problem)
-        total += applied
-        if total and time.monotonic() - reported >= _REPORT_S:
-            behind = {source: progress["lag"] for source, progress in upkeep.lags().items()}
-            _log.info("applied %d events in %.0f s; behind: %s", total, time.monotonic() - reported, behind)
-            reported, total = time.monotonic(), 0
         if not applied:
             stop.wait(_POLL_S)
 

@@ -61,7 +61,7 @@ _FAILURES = {
     413: "The body is too long",
     429: "Too much is under way; try after Retry-After",
     500: "A fault of the server",
-    503: "Not ready, or the record cannot be written: nothing is answered before its record is durable",
+    503: "Not ready, or the record cannot be written",
     504: "The caller's deadline has passed",
 }
 _HEADERS: Mapping[str, Schema] = {
@@ -149,6 +149,8 @@ def _answer(description: Mapping[str, Any]) -> Schema:
         "score": {"type": ["number", "null"]}, "outputs": {"type": "object"},
         "model": {"type": ["string", "null"]}, "policy": {"type": "string"},
         "reasons": {"type": "array", "items": {"type": "string"}}, "fallback": {"type": "string"},
+        "views": {"type": "object", "description": "Status and age of views that were not simply read"},
+        "recorded": {"enum": ["async", "no"], "description": "Where its record is not durable yet, or there is none"},
     }  # fmt: skip
     return _object(properties, required=["decision_id", "decision", "policy"], open_=True)
 

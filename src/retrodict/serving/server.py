@@ -42,8 +42,9 @@ __all__ = ["ServeOptions", "answer", "keep_health", "loop_factory", "open_port",
 
 _POLL_S = 0.05
 _HEALTH_S = 2.0
+_DOUBT_S = 5.0  # that the stores may take to say how far features are
 _BUILD_S = 3600.0
-_AFTER_ERROR_S = 60.0
+_AFTER_ERROR_S = 5.0
 _QUEUE = 1024  # connections that wait to be taken
 _DRAIN_S = 0.5  # in which callers who keep their connections learn of the end
 
@@ -128,7 +129,7 @@ class _Consumer:
         self._ended: float | None = None
 
     def watch(self) -> None:
-        """Start it again if it was killed or ended: at most as often as this is called, after an error in a minute."""
+        """Start it again if it was killed or ended: as often as this is called, after an error after five seconds."""
         code = self._process.poll()
         if code is None:
             return
@@ -298,10 +299,16 @@ async def keep_health(
             try:
                 if consumer is not None:
                     consumer.watch()
-                health.flows = await loop.run_in_executor(thread, upkeep.flows)
+                request = loop.run_in_executor(thread, upkeep.flows)
+                if not (await asyncio.wait([request], timeout=_DOUBT_S))[0]:
+                    health.doubt()
+                    publish()
+                health.flows = await request
                 health.refreshed, problem = workspace.clock.now(), ""
                 publish()
             except Exception as error:  # noqa: BLE001  # the gauges stay as they were, and their time says how old they are
+                health.doubt()  # what may have come since is in no answer, which each says
+                publish()
                 if str(error) != problem:
                     problem = str(error)
                     _log.error("the health of features cannot be asked for: %s", problem)

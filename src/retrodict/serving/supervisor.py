@@ -81,7 +81,10 @@ class Supervisor:
         """Tell the workers how features and the other workers are."""
         workers = [{"up": place.up, "restarts": place.restarts, "problem": place.problem} for place in self._places]
         flows = [asdict(flow) for flow in self._health.flows]
-        self._board.write(len(self._places), {"workers": workers, "flows": flows, "refreshed": self._health.refreshed})
+        self._board.write(
+            len(self._places),
+            {"workers": workers, "flows": flows, "refreshed": self._health.refreshed, "behind": self._health.behind},
+        )
 
     async def run(self, beside: Coroutine[Any, Any, None], ready: Callable[[str], None] | None) -> None:
         """Keep the workers until SIGINT, SIGTERM or SIGHUP, and ``beside`` running as long.

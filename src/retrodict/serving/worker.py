@@ -90,6 +90,7 @@ class Colleagues:
         ):  # the same gauges twice would look like a stream that stands still
             app.health.flows = msgspec.convert(news["flows"], list[ViewFlow])
             app.health.refreshed = news["refreshed"]
+        app.health.behind = news["behind"]
 
     def status(self) -> dict[str, Any]:
         """What a status says of all workers: counters and latencies together, and each one's facts."""

@@ -113,6 +113,11 @@ class FeatureHealth:
                 behind[flow.version] = (flow.table.rows if flow.table.behind else 0) + lag
         self._flows, self.behind = flows, behind
 
+    def doubt(self) -> None:
+        """Call every view behind, nobody knows by how much: the stores that would say so do not answer."""
+        unknown: dict[str, int | None] = {flow.version: None for flow in self._flows}
+        self.behind = unknown | self.behind
+
     def count(self, row: FeatureRow) -> None:
         """Count one read of all views of a feature set."""
         statuses = row.statuses

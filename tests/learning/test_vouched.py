@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -78,3 +79,39 @@ def test_a_run_that_is_still_open_is_vouched_for_as_it_began(root):
     assert not findings(root)
     execute(root, f"UPDATE runs SET status = 'finished' WHERE id = '{run.id}'")
     assert findings(root) == {("altered", "run")}
+
+
+def test_a_run_that_was_written_into_the_journal_without_the_key_is_not_entered(root, caplog):
+    """Nor signed, nor found: whoever looks next entered whatever stood there."""
+    with Project(root, actor="ana") as project:
+        (run, *_) = project.runs.list()
+        honest = project.runs.start("by hand")
+        honest.log_metric("auc", 0.61)
+        honest.end()
+        record = run.record
+    fields = {"id": OTHER, "model": record.model, "actor": "ceo", "started": record.started, "seed": 1,
+              "code": record.code, "environment": record.environment, "data": {"versions": {}}, "params": {},
+              "kind": "hand", "name": "x", "parent": None, "tags": {}, "note": ""}  # fmt: skip
+    bodies = [["begin", fields], [["metric", "test", "auc", 0, 0.9999, ""]],
+              [["end", "finished", record.started + 1, 5.0, ""]]]  # fmt: skip
+    with closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        for number, body in enumerate(bodies):
+            text = json.dumps(body) + (" " + "0" * 64 if number != 1 else "")
+            records.execute("INSERT INTO run_journal (run, body) VALUES (?, ?)", (OTHER, text))
+    with Project(root, actor="ana") as project:
+        assert f"run:{OTHER}" not in [one.ref for one in project.runs.list()]
+        assert not [*project.runs.search("metrics.test.auc > 0.99")]
+        assert f"run:{OTHER}" not in [entry.object_id for entry in project.workspace.ledger.entries()]
+        assert project.runs.get(honest.ref).metrics["auc"] == 0.61
+    assert "not as it was written" in caplog.text
+
+
+def test_a_metric_that_was_written_beside_a_run_under_way_is_none(root):
+    with Project(root, actor="ana") as project:
+        run = project.runs.start("by hand")
+        run.log_metric("auc", 0.61)
+        run.flush()
+        name = run.ref.removeprefix("run:")
+        text = json.dumps([["metric", "", "auc", 1, 0.99, ""]])
+        execute(root, f"INSERT INTO run_journal (run, body) VALUES ('{name}', '{text}')")
+        assert 0.99 not in [point.value for point in project.runs.get(run.ref).record.points]

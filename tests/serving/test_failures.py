@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -146,3 +147,17 @@ def st_numbers(value):
             yield from st_numbers(one)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value
+
+
+def test_lines_that_are_none_of_ours_are_passed_over(workspace):
+    """Cut, of other bytes or of other fields, or no file at all: the others are shown, and nobody waits."""
+    send(workspace, (DECIDE, b"{}"))
+    folder, before = workspace.root / "state" / "failures", len(read_failures(workspace, limit=10_000).failures)
+    assert before
+    (folder / "odd.jsonl").write_bytes(b'{"time":"x"}\n\xff\xfe\n{"time":\x01}\n[]\n{"time":1,"policy"')
+    os.mkfifo(folder / "pipe.jsonl")
+    try:
+        assert len(read_failures(workspace, limit=10_000).failures) == before
+    finally:
+        for name in ("odd.jsonl", "pipe.jsonl"):
+            (folder / name).unlink()

@@ -13,12 +13,13 @@ import secrets
 import time
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from logging import makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -33,6 +34,24 @@ _BYTES = 4 << 20
 _PER_SECOND = 100
 _NAMES = {"entities", "context", "key", "explain", "requests", "request_id"}
 _LONGEST, _MOST = 8_192, 100  # bytes of a line's input, names of an object
+
+
+class Failure(TypedDict):
+    """One failed request, as a line of the file."""
+
+    time: int
+    policy: str
+    status: int
+    error: str
+    message: str
+    request: str
+    bytes: int
+    input: Any
+    trace: NotRequired[list[str]]
+    left_out: NotRequired[int]
+
+
+_notes = msgspec.json.Decoder(Failure)
 
 
 class FailureLog:
@@ -115,7 +134,7 @@ def _secret(workspace: Workspace) -> bytes:
 class FailuresReport(Shown):
     """Failed requests, newest first; ``failures`` are as they were noted."""
 
-    failures: Sequence[dict[str, Any]]
+    failures: Sequence[Failure]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
@@ -134,11 +153,11 @@ def read_failures(
     workspace: Workspace, policy: str | None = None, *, start: int | None = None, limit: int = 100
 ) -> FailuresReport:
     """Newest failed requests of all servers of a project, of one policy or all, from a time on."""
-    failures = []
+    failures: list[Failure] = []
     for path in _folder(workspace).glob("*.jsonl*") if _folder(workspace).is_dir() else ():
-        for text in path.read_text(encoding="utf-8").split("\n"):
-            if text.endswith("}"):  # the last one may be half written
-                failure = json.loads(text)
+        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+            with suppress(msgspec.MsgspecError):  # the last line may be half written; these notes are no proof
+                failure = _notes.decode(line)
                 if policy in (None, failure["policy"]) and (start is None or failure["time"] >= start):
                     failures.append(failure)
     return FailuresReport(sorted(failures, key=lambda one: one["time"], reverse=True)[:limit])

@@ -2,13 +2,14 @@
 
 A ledger entry costs a signature and a second file; one per metric, or two per run of a loop, would make recording as
 slow as the work. So a run is first written to a table of its own, each time in one plain transaction, and entered
-together with others a moment after its end, by a thread of its process or by whoever looks next. Until then nothing
-vouches for it: a second while the process lives, and from a kill to the next look. Kept in memory alone was rejected: a
-kill would take the run.
+together with others a moment after its end, by a thread of its process or by whoever looks next. Until then its rows
+carry a code by a secret of the signing key: what was written without that key is never entered. A run that is open
+while the key is renewed is not entered either; its rows stay. Kept in memory alone was rejected: a kill takes the run.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ from retrodict.learning.runs.schema import heartbeats, journal, runs
 from retrodict.ledger import Transaction
 from retrodict.workspace import Workspace
 
-__all__ = ["Event", "begin_run", "fold", "settle", "unfinished", "write_events"]
+__all__ = ["Event", "begin_run", "fold", "secret_of", "settle", "unfinished", "write_events"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +50,42 @@ _INSERT, _INSERT_SIGN = insert(journal), insert(heartbeats)
 def begin_run(workspace: Workspace, run: Run) -> None:
     """Write that a run began; the tables must exist."""
     body = json.dumps(["begin", {name: getattr(run, name) for name in _FIELDS}])
+    body = _vouched(secret_of(workspace, begin=True), run.id, body)
     with workspace.records.write() as connection:
         check_parent(connection, run)
         connection.execute(_INSERT, {"run": run.id, "body": body})
         connection.execute(_INSERT_SIGN, {"run": run.id, **sign_of_life()})
 
 
-def write_events(connection: Connection, events: Iterable[tuple[str, Sequence[Event]]]) -> None:
+def write_events(connection: Connection, secret: bytes, events: Iterable[tuple[str, Sequence[Event]]]) -> None:
     """Write what was logged of some runs since the last time; an end must be an event of its own row."""
-    connection.execute(_INSERT, [{"run": run, "body": json.dumps(logged)} for run, logged in events])
+    rows = [{"run": run, "body": _vouched(secret, run, json.dumps(logged))} for run, logged in events]
+    connection.execute(_INSERT, rows)
+
+
+def secret_of(workspace: Workspace, *, begin: bool = False) -> bytes:
+    """What rows of the journal are vouched for by; empty where the signing key is not at hand.
+
+    With ``begin`` a project that has no key yet gets one, with the first entry of its ledger.
+    """
+    if begin and not workspace.ledger.public_key:
+        with workspace.ledger.transaction() as tx:
+            tx.append("runs.begin", "runs:journal", {})
+    return workspace.ledger.secret("runs")[1]
+
+
+def _vouched(secret: bytes, run: str, text: str) -> str:
+    return f"{text} {hmac.new(secret, f'{run} {text}'.encode(), 'sha256').hexdigest()}"
+
+
+def _logged(secret: bytes, run: str, body: str) -> list[Any]:
+    """What a row says; nothing if it was not written with the key. Without a key at hand nobody can tell."""
+    text = body.rpartition(" ")[0]
+    if secret and not hmac.compare_digest(body.encode(), _vouched(secret, run, text).encode()):
+        _log.error("run:%s: a row of its journal was not written with the key of this project: it does not count", run)
+        return []
+    logged: list[Any] = json.loads(text)
+    return logged
 
 
 def fold(run: Run, events: Iterable[Event]) -> Run:
@@ -131,14 +159,14 @@ def _settle(workspace: Workspace) -> None:
             _enter(workspace, tx, [row for row in tx.connection.execute(query) if _is_due(row)])
 
 
-def unfinished(connection: Connection, ids: Sequence[str]) -> dict[str, list[Event]]:
-    """Events of runs that are still in the journal, without their beginning, by run."""
+def unfinished(connection: Connection, secret: bytes, ids: Sequence[str]) -> dict[str, list[Event]]:
+    """Events of runs that are still in the journal, without their beginning, by run; those of a forged row are none."""
     logged: dict[str, list[Event]] = {}
     for run, body in connection.execute(
         select(journal.c.run, journal.c.body).where(journal.c.run.in_(ids)).order_by(journal.c.id)
     ):
-        events = json.loads(body)
-        logged.setdefault(run, []).extend([] if events[0] == "begin" else events)
+        events = _logged(secret, run, body)
+        logged.setdefault(run, []).extend([] if events[:1] == ["begin"] else events)
     return logged
 
 
@@ -172,9 +200,10 @@ def _enter(workspace: Workspace, tx: Transaction, rows: Sequence[Any]) -> None:
     for run, body in tx.connection.execute(query):
         bodies[run].append(body)
     ended: list[Run] = []
+    secret = secret_of(workspace)
     for row in rows:
         try:
-            began, run = _read(bodies[row.run])
+            began, run = _read(secret, row.run, bodies[row.run])
         except (ValueError, TypeError, KeyError, IndexError) as error:
             _log.error("run:%s cannot be entered: its journal is not as it was written (%s)", row.run, error)
             del bodies[row.run]
@@ -195,8 +224,8 @@ def _enter(workspace: Workspace, tx: Transaction, rows: Sequence[Any]) -> None:
         tx.connection.execute(delete(table).where(table.c.run.in_(list(bodies))))
 
 
-def _read(bodies: Sequence[str]) -> tuple[Run, Run]:
+def _read(secret: bytes, name: str, bodies: Sequence[str]) -> tuple[Run, Run]:
     """A run as it began, and with everything that was logged of it."""
-    (_, fields), *groups = (json.loads(body) for body in bodies)
+    (_, fields), *groups = (_logged(secret, name, body) for body in bodies)
     began = Run(**fields, status="running")
     return began, fold(began, (event for group in groups for event in group))

@@ -15,7 +15,7 @@ from retrodict.core.errors import IntegrityError, NotFoundError, check_known, ne
 from retrodict.core.identity import Ref
 from retrodict.evaluation.directions import Direction
 from retrodict.learning.runs.heartbeat import has_process
-from retrodict.learning.runs.journal import fold, settle, unfinished
+from retrodict.learning.runs.journal import fold, secret_of, settle, unfinished
 from retrodict.learning.runs.record import (
     KINDS,
     LISTED,
@@ -97,7 +97,7 @@ def _select(workspace: Workspace, ids: Select[Any] | ColumnElement[bool], *, ste
             if not steps:
                 _take_last(connection, by_id, part)
             running = [run for run in part if by_id[run].status == "running"]
-            for run, events in (unfinished(connection, running) if running else {}).items():
+            for run, events in (unfinished(connection, secret_of(workspace), running) if running else {}).items():
                 by_id[run] = fold(by_id[run], events)
     return [by_id[run] for run in order]
 

@@ -18,7 +18,7 @@ from sqlalchemy import update
 from retrodict.core.errors import RetrodictError, RetryableError
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.runs.heartbeat import INTERVAL_S, now_us
-from retrodict.learning.runs.journal import Event, settle, write_events
+from retrodict.learning.runs.journal import Event, secret_of, settle, write_events
 from retrodict.learning.runs.schema import heartbeats, metadata
 from retrodict.workspace import Workspace, capture_code
 from retrodict.workspace.code import python_files
@@ -61,7 +61,7 @@ class RunWriter:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._unsettled, self._beat, self._settled = False, 0.0, 0.0
-        self._problem = ""
+        self._problem, self._secret = "", secret_of(workspace, begin=True)
         self._code: tuple[Any, str] = (None, "")
         self._environment: tuple[int, str] = (-1, "")
         workspace.records.ensure(metadata)
@@ -106,7 +106,7 @@ class RunWriter:
     def write(self, groups: list[tuple[str, list[Event]]]) -> None:
         """Write groups of events; to be called in turn."""
         with self._workspace.records.write() as connection:
-            write_events(connection, [group for group in groups if group[1]])
+            write_events(connection, self._secret, [group for group in groups if group[1]])
 
     def flush(self) -> None:
         """Write what the open runs have logged; if the store takes nothing it is kept for the next time."""

@@ -115,3 +115,15 @@ def test_a_metric_that_was_written_beside_a_run_under_way_is_none(root):
         text = json.dumps([["metric", "", "auc", 1, 0.99, ""]])
         execute(root, f"INSERT INTO run_journal (run, body) VALUES ('{name}', '{text}')")
         assert 0.99 not in [point.value for point in project.runs.get(run.ref).record.points]
+
+
+@pytest.mark.parametrize("script", [
+    "DROP TABLE run_values; CREATE TABLE run_values(x)", "DROP TABLE ledger_edges; CREATE TABLE ledger_edges(x)",
+    "DROP TABLE ledger_signed_ends; CREATE TABLE ledger_signed_ends(x)",
+    "ALTER TABLE ledger_entries RENAME COLUMN payload TO other",
+])  # fmt: skip
+def test_a_table_of_another_shape_is_a_finding(root, script):
+    """An audit that ends in an error says nothing of what else was altered."""
+    with closing(sqlite3.connect(root / "state" / "records.db")) as records:
+        records.executescript(script)
+    assert ("altered", "records") in findings(root)

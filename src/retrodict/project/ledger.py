@@ -75,21 +75,25 @@ class Ledger(Namespace):
         if checkpoints is not None and not Path(checkpoints).exists():
             raise NotFoundError("the checkpoints must exist", where="audit verify", got=str(checkpoints),
                                 remedy="Name the file, or the folder it is in")  # fmt: skip
-        workspace = self._workspace
+        from sqlalchemy.exc import DBAPIError  # which takes longer to load than everything else here
+
+        workspace, report = self._workspace, ledger.AuditReport()
         try:
-            workspace.ledger  # noqa: B018  # opens the records
+            report = ledger.verify(
+                workspace.ledger, objects=workspace.objects, streams=workspace.streams,
+                data=workspace.tables, tables=VOUCHED, every_signature=every_signature,
+                checkpoints=None if checkpoints is None else Path(checkpoints),
+                public_key=public_key and public_key.lower(),
+            )  # fmt: skip
+            report.findings += [ledger.AuditFinding("altered", f"index {name}", reason)
+                                for name, reason in event_index.altered_indexes(workspace)]  # fmt: skip
+            report.findings += [ledger.AuditFinding("altered", f"what searches read of {ref}", "not what the run says")
+                                for ref in store.altered_indexes(workspace)]  # fmt: skip
         except IntegrityError as error:  # nothing can be said of what they name
-            return ledger.AuditReport(findings=[ledger.AuditFinding("unreadable", "records", str(error))])
-        report = ledger.verify(
-            workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-            data=workspace.tables, tables=VOUCHED, every_signature=every_signature,
-            checkpoints=None if checkpoints is None else Path(checkpoints),
-            public_key=public_key and public_key.lower(),
-        )  # fmt: skip
-        report.findings += [ledger.AuditFinding("altered", f"index {name}", reason)
-                            for name, reason in event_index.altered_indexes(workspace)]  # fmt: skip
-        report.findings += [ledger.AuditFinding("altered", f"what searches read of {ref}", "not what the run says")
-                            for ref in store.altered_indexes(workspace)]  # fmt: skip
+            report.findings.append(ledger.AuditFinding("unreadable", "records", str(error)))
+        except DBAPIError as error:  # a table of another shape; what was found before is said, too
+            reason = f"tables are not as they were made: {str(error.orig).partition(chr(10))[0]}"
+            report.findings.append(ledger.AuditFinding("altered", "records", reason))
         return report
 
     @names_damage

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ from tests.serving.project import DEFINITIONS
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError
+from retrodict.learning.evidence import purged_unevenly
 from retrodict.learning.frame import Frame, count_left_out
 from retrodict.learning.recipes import run_recipe
 from retrodict.models.definitions import Recipe
@@ -118,3 +121,22 @@ def test_a_part_that_purging_empties_says_so():
         InputError, match=r"to validate on.*known before the next part begins.*longer than outcomes take"
     ):
         run_recipe(Recipe("logistic", short), frame, parts)
+
+
+def test_outcomes_of_one_kind_that_are_known_sooner_are_said():
+    """Who churns is known the same week, who stays only after sixty days: purging keeps the churned."""
+    frame = shops(1)
+    assert purged_unevenly(frame, SPLIT, SPLIT.assign(frame, now=NOW), now=NOW) == ()
+    uneven = replace(frame, known_at=np.where(frame.labels == 1, frame.at + 7 * DAY, frame.known_at))
+    parts = SPLIT.assign(uneven, now=NOW)
+    (sentence,) = purged_unevenly(uneven, SPLIT, parts, now=NOW)
+    start, end, _ = SPLIT.spans(NOW)["train"]
+    left_out = np.setdiff1d(np.flatnonzero((frame.at >= start) & (frame.at < end)), parts["train"])
+    same_days = parts["train"][frame.at[parts["train"]] >= frame.at[left_out].min()]
+    shares = [uneven.labels[rows].mean() for rows in (same_days, left_out, parts["train"])]
+    assert sentence.startswith(f"The train part keeps {len(same_days):,} rows since")
+    assert (
+        f"of which {shares[0]:.1%} have the outcome, and leaves out {len(left_out):,}, of which {shares[1]:.1%}"
+        in sentence
+    )
+    assert f"The part's share of {shares[2]:.1%}" in sentence

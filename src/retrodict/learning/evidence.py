@@ -21,12 +21,12 @@ from retrodict.learning.recipes import Trained, without_spans
 from retrodict.learning.runs import Run, get_run, list_runs
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
-from retrodict.models.splits import HashSplit, split_from_dict
+from retrodict.models.splits import HashSplit, Splitter, TimeSplit, split_from_dict
 from retrodict.models.targets import NEVER
 from retrodict.registry import current
 from retrodict.workspace import Workspace
 
-__all__ = ["forsaken", "gate_evidence", "redrawn"]
+__all__ = ["forsaken", "gate_evidence", "purged_unevenly", "redrawn"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 
@@ -152,6 +152,37 @@ def forsaken(workspace: Workspace, model: Model, run: Run, frame: Frame, parts: 
             )
             return (sentence,)
     return ()
+
+
+def purged_unevenly(frame: Frame, split: Splitter, parts: Mapping[str, Any], *, now: int) -> tuple[str, ...]:
+    """Warning that outcomes of one kind are known later, so that purging by known-at has kept the other kind.
+
+    Compared are rows of the same days: those that a part keeps since the first that was left out, and those left out.
+    Said of the part where their shares differ most, from 10 points and five standard errors on.
+    """
+    if frame.target.task != "binary" or not isinstance(split, TimeSplit):
+        return ()
+    worst, sentence = 0.1, ""
+    for name, (start, end, limit) in split.spans(now).items():
+        late = (frame.at >= start) & (frame.at < end) & ~np.isnan(frame.labels) & (frame.known_at >= limit)
+        if not late.any():
+            continue
+        rows = parts[name]
+        since, share = int(frame.at[late].min()), float(frame.labels[rows].mean()) if len(rows) else 0.0
+        ours, theirs = frame.labels[rows[frame.at[rows] >= since]], frame.labels[late]
+        if not len(ours):
+            continue
+        mean = (ours.sum() + theirs.sum()) / (len(ours) + len(theirs))
+        error = float(np.sqrt(mean * (1 - mean) * (1 / len(ours) + 1 / len(theirs))))
+        if abs(ours.mean() - theirs.mean()) > max(worst, 5 * error):
+            worst = abs(ours.mean() - theirs.mean())
+            sentence = (
+                f"The {name} part keeps {len(ours):,} rows since {format_time(since)}, of which {ours.mean():.1%} have "
+                f"the outcome, and leaves out {len(theirs):,}, of which {theirs.mean():.1%} have it, since theirs was "
+                f"not known before its end: one kind is known sooner. The part's share of {share:.1%}, scores and "
+                "calibration are bent by it. Let known_at be when either would be known, as in known_at='start + 60d'."
+            )
+    return (sentence,) if sentence else ()
 
 
 def _fairness(

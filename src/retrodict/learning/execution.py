@@ -25,7 +25,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.evidence import forsaken, gate_evidence, redrawn
+from retrodict.learning.evidence import forsaken, gate_evidence, purged_unevenly, redrawn
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, follow_up, parts_of, tables_of
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
@@ -42,7 +42,7 @@ from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.problem import TRAIN, Problem
 from retrodict.models.runtimes import measure_runtimes
-from retrodict.models.splits import Splitter
+from retrodict.models.splits import Splitter, split_from_dict
 from retrodict.models.tune import AUTO
 from retrodict.models.warmstart import WarmStart
 from retrodict.registry import ModelVersion, list_versions, register
@@ -399,6 +399,8 @@ def record_end(workspace: Workspace, model: Model, run: Run, result: Execution, 
         run.data["follow_up"] = follow_up(result.frame, result.parts)
         trained = replace(trained, warnings=(*trained.warnings,
                           *forsaken(workspace, model, run, result.frame, result.parts)))  # fmt: skip
+    uneven = purged_unevenly(result.frame, split_from_dict(run.params["split"]), result.parts, now=run.data["now"])
+    trained = replace(trained, warnings=(*trained.warnings, *uneven))
     run.params = {
         **run.params,
         "target": result.frame.target.to_dict(),

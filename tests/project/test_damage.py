@@ -164,7 +164,7 @@ def test_a_failure_of_ours_is_raised_as_it_is(finished: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr(models.registry, "get_version", fail)
+    monkeypatch.setattr(models.registry, "describe_version", fail)
     with Project(finished) as project:
         with pytest.raises(KeyError, match="ours"):
             project.models.get("late_parcel@1")

@@ -134,7 +134,7 @@ def test_never_the_score_of_another_model_revision_or_value(workspace, operation
                 continue
             cases = [{}, {"weight": 1}, {}] if operation == "batch" else [operation]
             answers = decider.decide_many("promise", [{**VALUES, **case} for case in cases], at=NOW)
-            for record, _ in answers:
+            for record, *_ in answers:
                 assert (record.artifact, record.revision) == (revision.deployment.artifact, revision.revision)
                 model = ModelArtifact.load(workspace.objects, record.artifact)
                 scored = model.score_row(record.features)

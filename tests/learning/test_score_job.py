@@ -231,3 +231,14 @@ def test_a_full_disk_is_said_and_the_job_goes_on_later(project, tmp_path, monkey
         with pytest.raises(RetryableError, match="what is written must find its place"):
             project.models.score_files("parcel", **how)
     assert project.models.score_files("parcel", **how).scored == 200
+
+
+def test_lists_are_refused_for_csv_and_the_job_can_still_write_parquet(project, tmp_path):
+    """What CSV cannot hold is said once all is scored; nothing stands under the name that was asked for."""
+    table = rows().slice(0, 50)
+    pq.write_table(table.append_column("tags", pa.array([["a", "b"]] * 50)), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="must hold plain values only"):
+        project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.csv"))
+    assert not (tmp_path / "o.csv").exists()
+    job = project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
+    assert job.scored == 50

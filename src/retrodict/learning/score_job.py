@@ -39,6 +39,7 @@ from retrodict.data.validation import validate
 from retrodict.evaluation.reference import FeatureReference, Reference
 from retrodict.learning.isolation import THREADS
 from retrodict.learning.scorer import Scorer
+from retrodict.stores._durable import place_file
 from retrodict.stores._locks import FileLock
 from retrodict.workspace import Workspace
 
@@ -283,7 +284,7 @@ class _Output:
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
         self.parts.mkdir(parents=True)
-        _write_whole(note, json.dumps({"job": job, "versions": dict(versions)}).encode())
+        place_file(note, json.dumps({"job": job, "versions": dict(versions)}).encode())
         return dict(versions)
 
     def chunk(self, number: int, rows: int) -> dict[str, Any] | None:
@@ -331,7 +332,7 @@ class _Output:
 
     def finish(self, job: ScoreJob) -> None:
         """Write the report, by which the same call knows that there is nothing to do."""
-        _write_whole(self.report, json.dumps({"size": self._size(), **job.to_dict()}, indent=1).encode())
+        place_file(self.report, json.dumps({"size": self._size(), **job.to_dict()}, indent=1).encode())
         if self.single:
             shutil.rmtree(self.parts)
             return
@@ -341,13 +342,6 @@ class _Output:
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_bytes(data)
-    fresh.replace(path)
 
 
 def _run(
@@ -436,8 +430,8 @@ class _Worker:
         report["sha256"] = digest_file(fresh)
         fresh.replace(path)
         if aside:
-            _write_whole(path.with_suffix(".aside"), "".join(f"{json.dumps(row)}\n" for row in aside).encode())
-        _write_whole(path.with_suffix(".json"), json.dumps(report).encode())
+            place_file(path.with_suffix(".aside"), "".join(f"{json.dumps(row)}\n" for row in aside).encode())
+        place_file(path.with_suffix(".json"), json.dumps(report).encode())
         return report
 
 

@@ -22,6 +22,7 @@ from retrodict.core.errors import (
     MissingExtraError,
     RetryableError,
 )
+from retrodict.stores.streams._nats import ApiError
 from retrodict.stores.streams.jetstream import JetStreams
 from retrodict.stores.urls import open_streams
 from retrodict.testing.contracts_streams import EventsContract
@@ -97,6 +98,7 @@ def api(server, subject, question):
 APPEND = """
 import sys, itertools
 from retrodict.core.errors import RetryableError
+from retrodict.stores.streams._nats import ApiError
 from retrodict.stores.streams.jetstream import JetStreams
 address, start, stop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with JetStreams([address], prefix="t", timeout_s=0.5) as streams, streams.open_writer("s") as writer:
@@ -380,6 +382,21 @@ def test_a_full_server_says_so(tmp_path, opened):
                 acknowledged += 1
         assert 5 <= acknowledged < 12
         assert len(list(streams.read("s"))) == acknowledged
+
+
+def test_what_the_server_said_outlives_time_that_ran_out(shared, opened):
+    """An attempt that is begun just before the end has no time to hear it again."""
+    calls = iter(range(2))
+
+    async def refused_then_silent(_client):
+        if next(calls) == 0:
+            raise ApiError({"code": 503, "err_code": 10023, "description": "insufficient resources"})
+        await asyncio.sleep(60)
+
+    with pytest.raises(RetryableError, match=r"stream s: .*insufficient resources"):
+        opened(shared, timeout_s=1.0)._connection.call(refused_then_silent, "stream s")
+    with pytest.raises(RetryableError, match=r"stream s: .*TimeoutError"):
+        opened(shared, timeout_s=0.2)._connection.call(lambda _client: asyncio.sleep(60), "stream s")
 
 
 def test_wrong_credentials_are_a_matter_of_configuration(tmp_path, opened, monkeypatch):

@@ -104,6 +104,7 @@ class Connection:
         import nats.errors
 
         deadline = asyncio.get_running_loop().time() + self._timeout_s
+        reason = ""
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -122,7 +123,8 @@ class Connection:
                         remedy="Set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, in the environment",
                         got="a refusal",
                     ) from None
-                reason = type(error).__name__  # its text names addresses
+                if not (reason and isinstance(error, TimeoutError)):  # time that ran out says less than the server did
+                    reason = type(error).__name__  # its text names addresses
             if asyncio.get_running_loop().time() + _PAUSE_S >= deadline:
                 raise ServerAwayError(
                     f"the server must answer within {self._timeout_s:g} s",

@@ -118,6 +118,32 @@ def test_the_same_job_does_nothing_and_another_one_is_refused(project, tmp_path)
                                       replace=True).rows == 51  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["o.parquet", "folder"])
+def test_an_altered_output_is_told_from_what_was_written(project, tmp_path, name):
+    """Of the same size too: the ledger names its contents no longer, and the same call says so."""
+    pq.write_table(rows().slice(0, 50), tmp_path / "in.parquet")
+    out = tmp_path / name
+    options = {"input": str(tmp_path / "in.parquet"), "output": str(out), "chunk": 20}
+    first = project.models.score_files("parcel", **options)
+    file = out if out.is_file() else out / "part-00001.parquet"
+    assert [one.action for one in project.ledger.log(file=file)] == ["scores.write"]
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.write_bytes(body)
+    assert list(project.ledger.log(file=file)) == []
+    with pytest.raises(InputError, match="must be as this job wrote it, and was altered since"):
+        project.models.score_files("parcel", **options)
+    assert file.read_bytes() == bytes(body)
+    file.unlink()
+    with pytest.raises(InputError, match="was altered since"):
+        project.models.score_files("parcel", **options)
+    again = project.models.score_files("parcel", **options, replace=True)
+    assert (again.job, again.earlier) == (first.job, 0)
+    assert [one.action for one in project.ledger.log(file=file)][-1] == "scores.write"
+    with pytest.raises(NotFoundError, match="Name one file"):
+        project.ledger.log(file=tmp_path)
+
+
 def test_every_file_of_a_folder_has_parts_of_its_own(project, expected, tmp_path):
     """A part holds rows of one file; a folder that is not such an output is never replaced."""
     (tmp_path / "in").mkdir()

@@ -161,6 +161,37 @@ def test_a_bucket_that_is_away_stops_nothing(root: Path, locked: str, caplog: py
     assert audit(root).findings[0].kind == "unreadable"
 
 
+def _link_folder(root: Path) -> None:
+    (root.parent / "witness").rmdir()
+    (root.parent / "witness").symlink_to(root / "checkpoints")
+
+
+def _link_file(root: Path) -> None:
+    (root.parent / "witness" / "checkpoints.jsonl").hardlink_to(root / "checkpoints" / "checkpoints.jsonl")
+
+
+@pytest.mark.parametrize("link", [_link_folder, _link_file, lambda root: settings(root, "checkpoints/")])
+def test_our_own_checkpoints_witness_nothing(root: Path, link: Any) -> None:
+    """By whatever name or link: who cuts the project cuts such a witness with it."""
+    settings(root)
+    append(root)
+    settings(root, "../witness")
+    link(root)
+    append(root)
+    report = audit(root)
+    name = json.loads((root / "retrodict.toml").read_text().rpartition("= ")[2])[0]
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("altered", f"witness {name}")]
+    assert "the project's own checkpoints" in report.findings[0].detail
+
+
+def test_one_witness_named_twice_is_one(root: Path) -> None:
+    settings(root, "../witness", "../witness/")
+    append(root)
+    report = audit(root)
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("altered", "witness ../witness/")]
+    assert report.to_dict()["witnesses"]["../witness"] == 3
+
+
 def test_what_is_no_place_is_refused(root: Path) -> None:
     (root / "retrodict.toml").write_text('[project]\nname = "p"\n[ledger]\nwitnesses = "one"\n')
     with pytest.raises(ConfigurationError, match="a list of folders and s3:// URLs"):

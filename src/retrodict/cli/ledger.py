@@ -22,7 +22,8 @@ expose(audit, "verify", "ledger.verify", examples=[
     "retrodict audit verify", "retrodict audit verify --checkpoints /mnt/witness/checkpoints.jsonl --public-key 3f…",
 ])  # fmt: skip
 expose(audit, "log", "ledger.log",
-       examples=["retrodict audit log", "retrodict audit log --object model:late_arrival@1"])  # fmt: skip
+       examples=["retrodict audit log", "retrodict audit log --object model:late_arrival@1",
+                 "retrodict audit log --file scores.parquet"])  # fmt: skip
 expose(audit, "seal", "ledger.seal", examples=["retrodict audit seal"])
 expose(audit, "accept", "ledger.accept", examples=["retrodict audit accept --reason 'restored the backup of Monday'"])
 expose(audit, "adopt", "ledger.adopt",

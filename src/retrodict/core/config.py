@@ -39,13 +39,6 @@ def _is_inner_module(value: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _is_duration(value: object) -> bool:
-    try:
-        return parse_duration(str(value)) > 0
-    except InputError:
-        return False
-
-
 def _whole(least: int, largest: float = math.inf) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= largest
 
@@ -58,6 +51,16 @@ class Setting:
     rule: str
     holds: Callable[[object], bool]
     doc: str
+
+
+def _duration(default: str, longest: str, doc: str) -> Setting:
+    def is_within(value: object) -> bool:
+        try:
+            return 0 < parse_duration(str(value)) <= parse_duration(longest)
+        except InputError:
+            return False
+
+    return Setting(default, f"a duration such as {default!r}, {longest} at most", is_within, doc)
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -83,9 +86,7 @@ SETTINGS: Mapping[str, Setting] = {
     "stores.events": Setting(
         "state/streams", "a folder or a URL", _is_text, "Events in (segment files, or NATS or Kafka by URL)"
     ),
-    "servers.read_timeout": Setting(
-        "1s", "a duration such as '1s'", _is_duration, "How long a read of keys waits for a server"
-    ),
+    "servers.read_timeout": _duration("1s", "1m", "How long a read of keys waits for a server"),
     "servers.retries": Setting(
         2, "a whole number from 0 to 10", _whole(0, 10), "How often a read of keys that found no server is tried again"
     ),
@@ -95,14 +96,12 @@ SETTINGS: Mapping[str, Setting] = {
         lambda value: value in ("exponential_jitter", "exponential", "linear", "fixed"),
         "How the pauses before retries grow",
     ),
-    "servers.retry_base": Setting("20ms", "a duration such as '20ms'", _is_duration, "First pause before a retry"),
-    "servers.retry_cap": Setting("1s", "a duration such as '1s'", _is_duration, "Longest pause before a retry"),
+    "servers.retry_base": _duration("20ms", "1m", "First pause before a retry"),
+    "servers.retry_cap": _duration("1s", "10m", "Longest pause before a retry"),
     "servers.breaker_failures": Setting(
         5, "a whole number, 1 or more", _whole(1), "Failures in a row after which a server is not called for a while"
     ),
-    "servers.breaker_recovery": Setting(
-        "5s", "a duration such as '5s'", _is_duration, "How long it is not called, before one call looks again"
-    ),
+    "servers.breaker_recovery": _duration("5s", "1h", "How long it is not called, before one call looks again"),
     "ledger.checkpoints": Setting(
         "checkpoints", "a folder, best outside the machine's own disk", _is_text, "Where signed checkpoints are written"
     ),
@@ -112,17 +111,10 @@ SETTINGS: Mapping[str, Setting] = {
     "ledger.key": Setting(
         "state/ledger.key", "the path of a file", _is_text, "Ed25519 key that signs checkpoints, made on first use"
     ),
-    "ledger.sign_every": Setting(
-        "1s", "a duration such as '1s'", _is_duration, "How old a logged decision becomes at most before it is signed"
-    ),
-    "ledger.seal_every": Setting(
-        "5m", "a duration such as '5m'", _is_duration, "How old an open segment of the decision log becomes at most"
-    ),
-    "features.horizon": Setting(
-        "24h",
-        "a duration such as '24h'",
-        _is_duration,
-        "How long before the newest event became visible a request may still ask for exact features",
+    "ledger.sign_every": _duration("1s", "1m", "How old a logged decision becomes at most before it is signed"),
+    "ledger.seal_every": _duration("5m", "1h", "How old an open segment of the decision log becomes at most"),
+    "features.horizon": _duration(
+        "24h", "10000d", "How long before the newest event became visible a request may still ask for exact features"
     ),
     "features.partitions": Setting(
         1, "a whole number from 1 to 64", _whole(1, 64), "Into how many partitions online state is cut"
@@ -146,16 +138,13 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_batch": Setting(
         1000, "a whole number, 1 or more", _whole(1), "Most requests in the body of one batch"
     ),
-    "serving.request_ids_kept": Setting(
-        "24h", "a duration such as '24h'", _is_duration, "How long the same request id gives the same answer"
-    ),
+    "serving.request_ids_kept": _duration("24h", "10000d", "How long the same request id gives the same answer"),
     "serving.max_in_flight": Setting(
         256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),
-    "serving.max_wait": Setting(
+    "serving.max_wait": _duration(
         "250ms",  # a pause of the disk or of a batch is no overload
-        "a duration such as '250ms'",
-        _is_duration,
+        "1m",
         "How long a request may wait for its turn; those that waited longer are answered 429",
     ),
     "serving.workers": Setting(

@@ -179,7 +179,7 @@ def _score_into(place: _Output, scorer: Scorer, source: Any, options: tuple[Any,
         columns = _columns_of(batch, scorer, columns)
         job = content_hash({"artifact": scorer.version.artifact, "rows": batch.id, "at": scorer.at, "columns": columns,
                             "chunk": chunk, "suffix": place.target.suffix})  # fmt: skip
-        if (done := place.finished(job)) is not None:
+        if (done := place.finished(job, replace=replace)) is not None:
             return done
         versions = place.begin(job, scorer.versions, replace=replace)
         work = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
@@ -197,7 +197,7 @@ def _score_into(place: _Output, scorer: Scorer, source: Any, options: tuple[Any,
                       round(time.perf_counter() - began, 3), str(place.target), aside_file, versions,
                       _drift(scorer, reports))  # fmt: skip
     _enter(scorer, result, digests)
-    place.finish(result)
+    place.finish(result, digests)
     return result
 
 
@@ -250,19 +250,24 @@ class _Output:
     def part(self, number: int, suffix: str = ".parquet") -> Path:
         return self.parts / f"part-{number:05}{suffix}"
 
-    def finished(self, job: str) -> ScoreJob | None:
-        """The report of the same job, if all of it is there."""
+    def finished(self, job: str, *, replace: bool) -> ScoreJob | None:
+        """The report of the same job, if what it wrote is there, byte for byte."""
         try:
             report = json.loads(self.report.read_text())
-            if report.pop("size") != self._size() or report["job"] != job:
-                return None
-        except (OSError, ValueError, KeyError):
+            digests = report.pop("sha256")
+            done = ScoreJob(**{**report, "earlier": report["chunks"], "seconds": 0.0})
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return ScoreJob(**{**report, "earlier": report["chunks"], "seconds": 0.0})
+        if done.job != job or replace and digests != self._digests():
+            return None
+        if digests != self._digests():
+            raise InputError("the output must be as this job wrote it, and was altered since", where="score",
+                             got=str(self.target), remedy="Say replace to write it again")  # fmt: skip
+        return done
 
-    def _size(self) -> int:
-        files = [self.target] if self.single else self.parts.glob("part-*.parquet")
-        return sum(file.stat().st_size for file in files)
+    def _digests(self) -> list[str]:
+        files = [self.target] if self.single else sorted(self.parts.glob("part-*.parquet"))
+        return [digest_file(file) for file in files if file.is_file()]
 
     def begin(self, job: str, versions: Mapping[str, int], *, replace: bool) -> dict[str, int]:
         """Versions of tables: these, or those of a call for the same job that did not come to its end."""
@@ -330,9 +335,9 @@ class _Output:
         fresh.replace(self.target)
         return [digest_file(self.target)]
 
-    def finish(self, job: ScoreJob) -> None:
+    def finish(self, job: ScoreJob, digests: Sequence[str]) -> None:
         """Write the report, by which the same call knows that there is nothing to do."""
-        place_file(self.report, json.dumps({"size": self._size(), **job.to_dict()}, indent=1).encode())
+        place_file(self.report, json.dumps({"sha256": digests, **job.to_dict()}, indent=1).encode())
         if self.single:
             shutil.rmtree(self.parts)
             return

@@ -17,7 +17,7 @@ from random import SystemRandom
 
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._replay import AuditFinding, Chain
-from retrodict.ledger.checkpoints import Checkpoint, count_lines, scan_checkpoints
+from retrodict.ledger.checkpoints import Checkpoint, count_lines, identity_of, scan_checkpoints
 from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS
 from retrodict.ledger.keys import is_endorsed
 from retrodict.ledger.witnesses import Witness
@@ -146,15 +146,21 @@ def check_end(chain: Chain, statements: Statements, stored: list[Checkpoint], co
 
 
 def ask_witnesses(
-    chain: Chain, witnesses: Sequence[Witness], signed: int, earlier: list[AuditFinding]
+    chain: Chain, witnesses: Sequence[Witness], signed: int, earlier: list[AuditFinding], folder: Path
 ) -> Iterator[tuple[str, int, AuditFinding | None]]:
-    """(name, last entry, finding or None) of the newest statement that each witness has."""
+    """(name, last entry, finding or None) of the newest statement that each witness has, none of which may be ours."""
+    places: dict[object, str] = {identity_of(folder): "the project's own checkpoints"}
     at, names = chain.witnesses[-1] if chain.witnesses else (0, [])
     for name in sorted({*names} - {witness.name for witness in witnesses}):
         detail = f"entry {at} names it, and the settings do not: it was not asked"
         yield name, 0, AuditFinding("removed", f"witness {name}", detail)
     for witness in witnesses:
         try:
+            if (place := witness.identity()) is not None and place in places:
+                detail = f"it leads to {places[place]}: whoever alters those alters it, so it witnesses nothing"
+                yield witness.name, 0, AuditFinding("altered", f"witness {witness.name}", detail)
+                continue
+            places[place] = f"witness {witness.name}"
             statement = _newest_of(witness, chain, signed if witness.name in names else 0)
         except (RetrodictError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

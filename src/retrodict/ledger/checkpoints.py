@@ -194,6 +194,12 @@ def size_of(place: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def identity_of(place: Path) -> tuple[int, int] | None:
+    """Device and number of the file of checkpoints, which all its names and links share; None if there is none."""
+    path = _file_of(place)
+    return (path.stat().st_dev, path.stat().st_ino) if path.exists() else None
+
+
 def count_lines(place: Path) -> int:
     """Lines of the file of checkpoints."""
     path = _file_of(place)

@@ -539,13 +539,17 @@ class Ledger:
         adopt_key(self._key_path, facts["public_key"])
         return entry
 
-    def entries(self, *, object_id: str | None = None, action: str | None = None) -> list[Entry]:
-        """Entries in order, all or those of one object or action."""
+    def entries(
+        self, *, object_id: str | None = None, action: str | None = None, content: str | None = None
+    ) -> list[Entry]:
+        """Entries in order, all or those of one object or action, or those that name a SHA-256."""
         query = select(entries).order_by(entries.c.sequence)
         if object_id is not None:
             query = query.where(entries.c.object_id == object_id)
         if action is not None:
             query = query.where(entries.c.action == action)
+        if content is not None:
+            query = query.where(entries.c.payload.contains(content))
         with self.records.read() as connection:
             rows = connection.execute(query).mappings().all()
         listed = []

@@ -205,7 +205,9 @@ class _Audit:
                 yield from chain.check_nodes(connection, statements.signed)
         report.signed, report.public_key = statements.signed, str(chain.keys[-1][1]) if chain.keys else ""
         yield from check_versions(logs, claims.versions, announced, chain.key_times)
-        for name, entry, finding in ask_witnesses(chain, ledger.witnesses, report.signed, report.findings):
+        for name, entry, finding in ask_witnesses(
+            chain, ledger.witnesses, report.signed, report.findings, ledger.checkpoint_folder
+        ):
             report.witnesses[name] = entry
             yield from [finding] if finding else []
         if fault := ledger.key_fault():

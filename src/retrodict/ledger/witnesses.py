@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from retrodict.core.errors import RetrodictError
-from retrodict.ledger.checkpoints import Checkpoint, append_line, newest_signed, read_line
+from retrodict.ledger.checkpoints import Checkpoint, append_line, identity_of, newest_signed, read_line
 from retrodict.stores.urls import open_bucket
 
 __all__ = ["BucketWitness", "FolderWitness", "Witness", "open_witnesses", "tell"]
@@ -38,6 +38,9 @@ class Witness(Protocol):
 
     name: str
 
+    def identity(self) -> object:
+        """What two witnesses have in common only if they are one; None while nothing is there."""
+
     def append(self, checkpoint: Checkpoint) -> None:
         """Keep a statement; OSError or RetrodictError if the place does not take it."""
 
@@ -50,6 +53,10 @@ class FolderWitness:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self._folder = name, folder
+
+    def identity(self) -> object:
+        """Its file, however it is named or linked."""
+        return identity_of(self._folder)
 
     def append(self, checkpoint: Checkpoint) -> None:
         """Append a line; the folder must exist, for one that is made in its place is no witness."""
@@ -72,6 +79,10 @@ class BucketWitness:
     def __init__(self, url: str) -> None:
         self.name = url.partition("?")[0]
         self._objects, self._mapped = open_bucket(url, "ledger.witnesses")
+
+    def identity(self) -> object:
+        """Its bucket and prefix."""
+        return self.name.rstrip("/")
 
     def append(self, checkpoint: Checkpoint) -> None:
         """Put an object; one that is there already is the same statement."""

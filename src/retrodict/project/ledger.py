@@ -10,6 +10,7 @@ from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.files import write_text
+from retrodict.core.identity import digest_file
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -97,17 +98,29 @@ class Ledger(Namespace):
         return report
 
     @names_damage
-    def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
+    def log(
+        self,
+        *,
+        object: str | None = None,  # noqa: A002  # the option's name
+        file: str | Path | None = None,
+        limit: int = 20,
+    ) -> Listing[Entry]:
         """Read the ledger: who did what, the newest entry last.
 
         Parameters
         ----------
         object : str, optional
             Only entries on this object.
+        file : path, optional
+            Only entries that name the contents of this file, such as one of scores: none, if it was altered.
         limit : int
             Newest entries to show.
         """
-        entries = self._workspace.ledger.entries(object_id=object)
+        if file is not None and not Path(file).is_file():
+            raise NotFoundError("the file must exist", where="audit log", got=str(file),
+                                remedy="Name one file; of a folder of scores, a part")  # fmt: skip
+        content = None if file is None else digest_file(Path(file))
+        entries = self._workspace.ledger.entries(object_id=object, content=content)
         return _listing(entries[max(len(entries) - limit, 0) :], len(entries))
 
     def accept(self, *, reason: str) -> Listing[Entry]:

@@ -147,5 +147,6 @@ def _missing(stream: str, acknowledged: str, end: str) -> IntegrityError:
         f"the files must hold every record that was acknowledged, up to {acknowledged}, and end before",
         where=f"stream {stream}",
         got=end,
-        remedy=f"Restore the stream from a copy, or remove its file {HEAD_NAME!r} to go on without the missing records",
+        remedy="Restore the stream from a copy. Who goes on without the missing records keeps the folder as it is for "
+        f"whoever looks into it, then removes the file {HEAD_NAME!r}; what was signed of them stays named by an audit",
     )

@@ -258,7 +258,7 @@ class _Output:
             done = ScoreJob(**{**report, "earlier": report["chunks"], "seconds": 0.0})
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if done.job != job or replace and digests != self._digests():
+        if done.job != job or (replace and digests != self._digests()):
             return None
         if digests != self._digests():
             raise InputError("the output must be as this job wrote it, and was altered since", where="score",

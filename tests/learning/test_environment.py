@@ -142,8 +142,8 @@ def test_everything_else_that_differs_is_named() -> None:
 
 def test_a_library_of_an_extra_is_described_where_the_work_uses_it() -> None:
     """As it was imported, not only as it is installed."""
-    assert "xgboost-cpu" in describe_environment(load=False, extras={"xgboost"})["imported"]
-    described = describe_environment(load=False, extras={"", "unheard_of"})["imported"]
+    assert "xgboost-cpu" in describe_environment(extras={"xgboost"})["imported"]
+    described = describe_environment(extras={"", "unheard_of"})["imported"]
     assert set(described) <= {"numpy", "pyarrow", "scipy", "scikit-learn", "lightgbm", "duckdb"}
     then = describe_environment(extras={"xgboost"})
     now = {**then, "imported": {**then["imported"], "xgboost-cpu": {**then["imported"]["xgboost-cpu"], "version": "0"}}}
@@ -152,7 +152,7 @@ def test_a_library_of_an_extra_is_described_where_the_work_uses_it() -> None:
 
 def test_an_environment_is_written_so_that_pip_installs_it_again(tmp_path: Path) -> None:
     """Every installed package but the installers, each at its version; the image has the same interpreter."""
-    environment = describe_environment(load=False)
+    environment = describe_environment()
     lines = [Requirement(line) for line in requirements(environment).splitlines()]
     installed = {
         d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
@@ -182,3 +182,47 @@ def test_a_run_names_the_commit_and_whether_anything_was_edited(tmp_path: Path) 
     assert sorted((path, path.stat().st_mtime_ns) for path in (project / ".git").rglob("*")) == before
     subprocess.run([*git, "checkout", "-q", "--detach"], check=True)
     assert commit_text(commit_of(project)) == f"{commit[:12]}, edited"
+
+
+LOOKED_UP = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+before = set(sys.modules)
+from retrodict.learning.environment import describe_environment
+described = describe_environment()
+heavy = {"sklearn", "lightgbm", "scipy", "pandas"} & (set(sys.modules) - before)
+print(json.dumps([sorted(heavy), described]))
+"""
+
+
+def described_by(*loaded: str, **variables: str) -> tuple[list[str], dict[str, Any]]:
+    """Libraries that describing loaded, and the description, in a process that had loaded others before."""
+    command = [sys.executable, "-c", LOOKED_UP, *loaded]
+    output = subprocess.run(command, env=variables, check=True, capture_output=True, timeout=60).stdout
+    heavy, description = json.loads(output)
+    return heavy, description
+
+
+def test_a_description_is_the_same_whatever_is_loaded() -> None:
+    """It imports nothing to know it, and says what the imported libraries say of themselves."""
+    heavy, fresh = described_by()
+    assert heavy == []
+    assert fresh == described_by("lightgbm", "sklearn.ensemble", "scipy.stats", "duckdb", "pyarrow")[1]
+    assert fresh["imported"]["scikit-learn"]["version"] == importlib.import_module("sklearn").__version__
+    assert described_by(OMP_NUM_THREADS="3")[1] == {**fresh, "threads": {"OMP_NUM_THREADS": "3"}}
+
+
+def test_what_hides_a_library_of_a_library_is_described_before_it_is_loaded(tmp_path: Path) -> None:
+    """Each of its files: that of a submodule decides numbers too. What hides nothing is no part of it until loaded."""
+    (tmp_path / "joblib" / "parts").mkdir(parents=True)
+    for name in ("joblib/__init__.py", "joblib/parts/one.py", "own_script.py", "threadpoolctl.py"):
+        (tmp_path / name).write_text("LIMIT = 1")
+    path = {"PYTHONPATH": str(tmp_path)}
+    modules = described_by(**path)[1]["modules"]
+    assert set(modules) == {"joblib", "joblib.parts.one", "threadpoolctl"}
+    assert set(described_by("own_script", **path)[1]["modules"]) == {*modules, "own_script"}
+    assert described_by("joblib", "joblib.parts.one", **path)[1]["modules"] == modules
+    (tmp_path / "joblib" / "parts" / "one.py").write_text("LIMIT = 2")
+    changed = described_by(**path)[1]["modules"]
+    assert {name for name in changed if changed[name] != modules[name]} == {"joblib.parts.one"}

@@ -1,15 +1,17 @@
 """What a run was computed with: interpreter, libraries, machine, threads. Part of its identity, kept as one object.
 
-What is installed is not what runs: a folder earlier on the path hides a package. So the libraries that numbers depend
-on are asked themselves, after they were imported.
+What is installed is not what runs: a folder earlier on the path hides a package. So the path is searched, as an import
+would, for the libraries that numbers depend on and for whatever is hidden. Importing them to ask took two seconds: more
+than all else that a training does which finds that nothing has changed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import os
+import pkgutil
 import platform
 import sys
 import sysconfig
@@ -48,39 +50,34 @@ _EXTRAS = {"deep": ("torch", "torch"), "xgboost": ("xgboost-cpu", "xgboost"), "c
 _OPTIONAL = [package for package, _ in _EXTRAS.values()]
 
 
-def describe_environment(
-    *, project: Path | None = None, load: bool = True, extras: Iterable[str] | None = None
-) -> dict[str, Any]:
+def describe_environment(*, project: Path | None = None, extras: Iterable[str] | None = None) -> dict[str, Any]:
     """Plain description, equal on two machines exactly where results may be expected to be equal bit for bit.
 
     Parameters
     ----------
     project : Path, optional
         Folder whose modules are left out: a run keeps them as its code.
-    load : bool, default True
-        Whether libraries that numbers depend on are imported, to see which they are; False describes those that are
-        loaded, which takes seconds less.
     extras : iterable of str, optional
-        Extras whose libraries the work will use: they are imported too, where they are installed, and no others are
-        described. None: those whose libraries are loaded.
+        Extras whose libraries the work will use: they are described where they are installed, and no others.
+        None: those whose libraries are loaded.
 
     Returns
     -------
     dict
         ``packages``: versions of what is installed. ``imported``: of each library that numbers depend on the file that
-        was imported, its own version, and the package it belongs to (None: another one lies earlier on the path).
-        ``modules``: file and SHA-256 of each loaded module that belongs to no installed package.
+        is imported, its own version, and the package it belongs to (None: another one lies earlier on the path).
+        ``modules``: file and SHA-256 of each module of no installed package that is loaded, or hides an installed one.
     """
     optional = dict(_EXTRAS[name] for name in (_EXTRAS if extras is None else extras) if name in _EXTRAS)
-    for module in optional.values() if extras is not None else ():
-        with contextlib.suppress(ImportError):  # the work itself says what is missing
-            importlib.import_module(module)
+    if extras is None:
+        optional = {package: module for package, module in optional.items() if module in sys.modules}
     packages: dict[str, str] = {}
     folders: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        if name := distribution.metadata["Name"]:
+        described = distribution.metadata  # which is parsed anew each time it is asked for
+        if name := described["Name"]:
             # In the order of the path: the first is the one that is imported.
-            packages.setdefault(name.lower(), distribution.version)
+            packages.setdefault(name.lower(), described["Version"])
             folders.setdefault(name.lower(), str(distribution.locate_file("")))
     return {
         "python": sys.version.split()[0],
@@ -92,9 +89,9 @@ def describe_environment(
         "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
         "packages": dict(sorted(packages.items())),
         "imported": {
-            name: _imported(module, name, folders.get(name))
+            name: _imported(module, file, name, folders.get(name), packages.get(name))
             for name, module in {**_NUMERIC, **optional}.items()
-            if (load and name in _NUMERIC) or module in sys.modules
+            if (file := _file_of(module)) is not None
         },
         "modules": dict(sorted(_loose_modules(project))),
         "retrodict": _package_hash(),
@@ -102,21 +99,28 @@ def describe_environment(
     }
 
 
-def environment_bytes(*, project: Path | None = None, load: bool = True, extras: Iterable[str] | None = None) -> bytes:
+def environment_bytes(*, project: Path | None = None, extras: Iterable[str] | None = None) -> bytes:
     """Canonical JSON of :func:`describe_environment`."""
-    return canonical_json(describe_environment(project=project, load=load, extras=extras))
+    return canonical_json(describe_environment(project=project, extras=extras))
 
 
-def _imported(module: str, package: str, folder: str | None) -> dict[str, Any]:
-    library = importlib.import_module(module)
-    file = Path(str(library.__file__)).resolve()
+def _file_of(module: str) -> Path | None:
+    """File of a module that is loaded, or that an import would load."""
+    loaded = sys.modules.get(module)
+    spec = None if loaded is not None else importlib.util.find_spec(module)
+    file = getattr(loaded, "__file__", None) if spec is None else spec.origin
+    return None if file is None else Path(file).resolve()
+
+
+def _imported(module: str, file: Path, package: str, folder: str | None, version: str | None) -> dict[str, Any]:
     owned = folder is not None and file.is_relative_to(Path(folder).resolve())
-    version = getattr(library, "__version__", None)
+    if module in sys.modules or not owned:  # a file of no package says itself which version it is
+        version = getattr(importlib.import_module(module), "__version__", None)
     return {"file": str(file), "version": version, "package": package if owned else None}
 
 
 def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Loaded modules of no installed package: a version says nothing of them, their text does."""
+    """Modules of no installed package, loaded or hiding an installed one: a version says nothing of them, text does."""
     installed: list[str] = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed += [folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
     left_out = {Path(folder).resolve() for folder in installed} | {Path(retrodict.core.__file__).resolve().parents[1]}
@@ -124,8 +128,8 @@ def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]
     prefixes = tuple(f"{folder}{os.sep}" for folder in (*installed, *left_out))
     if project is not None:
         left_out.add(project.resolve())
-    for name, module in list(sys.modules.items()):
-        text = getattr(module, "__file__", None)
+    loaded = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
+    for name, text in (*loaded, *_hiding(installed)):
         if (
             name in ("__main__", "__mp_main__")
             or not isinstance(text, str)
@@ -136,6 +140,20 @@ def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]
         file = Path(text).resolve()
         if file.is_file() and left_out.isdisjoint(file.parents):
             yield name, {"file": str(file), "sha256": digest_file(file)}
+
+
+def _hiding(installed: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and file of every module of a folder that lies before the installed one of the same name on the path."""
+    hidden = {name.partition(".")[0] for folder in installed if os.path.isdir(folder) for name in os.listdir(folder)}
+    last = max((at for at, folder in enumerate(sys.path) if folder in installed), default=0)
+    for module in pkgutil.iter_modules([folder for folder in sys.path[:last] if folder not in installed]):
+        if module.name in hidden:
+            place = Path(module.module_finder.path, module.name)  # type: ignore[union-attr]  # of folders it is a FileFinder
+            if not module.ispkg:
+                yield module.name, f"{place}.py"
+            for file in place.rglob("*.py") if module.ispkg else ():
+                parts = file.relative_to(place.parent).with_suffix("").parts
+                yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), str(file)
 
 
 def machine_kind(environment: dict[str, Any]) -> tuple[Any, ...]:
@@ -183,9 +201,11 @@ def _cpu() -> str:
 
 
 def _accelerators() -> list[str]:
-    """Names of the devices that a loaded torch can compute on, beside the CPU."""
-    torch: Any = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    """Names of the devices that torch can compute on, beside the CPU; it has to be loaded to tell."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    torch: Any = importlib.import_module("torch")
+    if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
 

@@ -184,9 +184,10 @@ def train(
     used = definition.recipe.split
     extras = {estimator.extra for estimator in definition.recipe.estimators}
     extras |= {"balance"} if definition.recipe.balance is not None else set()
-    for estimator in definition.recipe.estimators:  # the environment names every module that the fit uses
-        with contextlib.suppress(ImportError):
-            importlib.import_module(estimator.fit.partition(":")[0])
+    for estimator in definition.recipe.estimators:  # the environment names every module of others that the fit uses
+        if not estimator.fit.startswith("retrodict."):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(estimator.fit.partition(":")[0])
     versions = newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}")
     schema = workspace.tables.schema(definition.label.table.name, versions[definition.label.table.name])
     run = Run(

@@ -39,7 +39,7 @@ class KeyMaker:
         body = json.loads(workspace.objects.get(code))
         self._files, self._main = body["files"], body["definitions"]
         self._copy = f"{workspace.root / 'state' / 'code' / code}/"
-        facts = describe_environment(project=workspace.root, load=False)
+        facts = describe_environment(project=workspace.root)
         lock = {**facts["packages"], "python": facts["python"], "platform": facts["platform"],
                 "retrodict's code": facts["retrodict"]}  # fmt: skip
         self._lock = workspace.objects.put(canonical_json(lock))

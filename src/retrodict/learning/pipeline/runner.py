@@ -223,7 +223,7 @@ class _Runner:
         }  # fmt: skip
         self.run = Run(
             identity, "", "running", workspace.actor, now, 0, code,
-            workspace.objects.put(environment_bytes(project=workspace.root, load=False)), {"versions": {}}, params,
+            workspace.objects.put(environment_bytes(project=workspace.root)), {"versions": {}}, params,
             kind="pipeline", name=pipeline.name,
         )  # fmt: skip
         self._began = time.perf_counter()

@@ -83,7 +83,7 @@ class RunWriter:
         """The environment, described anew only where modules were imported since."""
         loaded = len(sys.modules)
         if self._environment[0] != loaded:
-            data = environment_bytes(project=self._workspace.root, load=False)
+            data = environment_bytes(project=self._workspace.root)
             self._environment = len(sys.modules), self._workspace.objects.put(data)
         return self._environment[1]
 

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
@@ -22,6 +23,7 @@ from retrodict.evaluation import (
     climb,
     compare_losses,
     compare_outputs,
+    correlate_errors,
     evaluate,
     gate_metrics,
     primary,
@@ -339,3 +341,48 @@ def test_gates_of_classes_and_columns_are_read_as_they_are_written() -> None:
     metrics = {'recall["late"]': 0.6, "dp_ratio(sex)": 0.7, "dp_ratio(home town)": 0.9}
     gates = ['recall["late"] >= 0.5', "dp_ratio(sex) >= 0.8", '"dp_ratio(sex)" >= 0.6', 'dp_ratio("home town") > 0.8']
     assert [result.status for result in check_gates(gates, metrics)] == ["pass", "fail", "pass", "pass"]
+
+
+@pytest.mark.parametrize("task", ["binary", "regression", "count", "multiclass", "quantile"])
+def test_errors_that_go_together_correlate(task: str) -> None:
+    """Against pandas on outputs less labels, of several columns one below the other; rows without a label are none."""
+    rng = np.random.default_rng(3)
+    target = TARGETS[task]
+    width = target.columns
+    labels = rng.integers(0, 2, 50).astype(float)
+    outputs = {name: rng.uniform(0.1, 1, (50, width)) for name in ("first", "second", "third")}
+    outputs["third"] = 0.9 * outputs["first"] + 0.1 * outputs["third"]
+    if task == "multiclass":
+        outputs = {name: values / values.sum(axis=1, keepdims=True) for name, values in outputs.items()}
+    labels[7] = np.nan
+    wanted = np.eye(3)[np.nan_to_num(labels).astype(int)] if task == "multiclass" else np.tile(labels[:, None], width)
+    errors = {name: np.delete(values - wanted, 7, axis=0).ravel() for name, values in outputs.items()}
+    expected = pd.DataFrame(errors).corr()
+    measured = correlate_errors(
+        outputs={name: values[:, 0] if width == 1 else values for name, values in outputs.items()},
+        labels=labels,
+        target=target,
+    )
+    assert set(measured) == set(outputs)
+    for name, others in measured.items():
+        assert others == {other: pytest.approx(expected[name][other]) for other in outputs if other != name}
+    assert measured["first"]["third"] > measured["first"]["second"]
+
+
+def test_errors_that_do_not_differ_or_are_not_known_have_no_correlation() -> None:
+    """One that is the same for every row goes with nothing; null outputs are an error of their own."""
+    labels = np.arange(20.0)
+    rng = np.random.default_rng(1)
+    outputs = {"shifted": labels + 2, "other": labels + rng.normal(size=20), "null": np.full(20, np.nan)}
+    measured = correlate_errors(outputs=outputs, labels=labels, target=Target("regression"))
+    assert {value for others in measured.values() for value in others.values()} == {None}
+
+
+def test_losses_of_groups_correlate_where_outputs_are_no_labels() -> None:
+    """Of a ranking by groups: one that ranks as another does goes with it entirely, reversed not at all."""
+    rng = np.random.default_rng(5)
+    labels, groups, scores = rng.integers(0, 3, 90).astype(float), np.repeat(np.arange(15), 6), rng.normal(size=90)
+    outputs = {"one": scores, "same": 2 * scores + 1, "reversed": -scores}
+    measured = correlate_errors(outputs=outputs, labels=labels, target=Target("ranking"), groups=groups)
+    assert measured["one"]["same"] == pytest.approx(1.0)
+    assert measured["one"]["reversed"] < 0.5

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from retrodict import Bagging, Blend, Greedy, Impute, Label, Model, RandomSplit, Recipe, Stack, Table, Vote, columns
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.tasks import Target
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame
+from retrodict.learning.members import member_grid
 from retrodict.learning.recipes import run_recipe
 from retrodict.workspace.writer import source_of
 
@@ -88,6 +89,56 @@ def test_learned_and_greedy_weights_favour_the_better_member():
         assert shares["linear"] > 0.6
         assert sum(shares.values()) == pytest.approx(1.0)
         assert {"test/member linear", "test/member constant"} <= set(trained.evaluations)
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [Stack(["logistic", "decision_tree", "constant"]), Vote(["logistic", "decision_tree", "constant"], how="hard"),
+     Blend(["logistic", "decision_tree", "constant"]), Greedy(["logistic", "decision_tree", "constant"], rounds=3),
+     Bagging(["decision_tree"], n=3)],
+)  # fmt: skip
+def test_an_ensemble_is_tested_against_each_member_on_the_same_rows(ensemble):
+    """By DeLong's test of the members' own outputs, with what each costs, and how their errors go together."""
+    frame = make_frame()
+    trained = run(ensemble, frame, prepare=[Impute("median")])
+    body, engine = trained.notes["members"], trained.engine
+    matrix = trained.inputs.encode_columns(frame.columns(PARTS["test"]))
+    labels, joined = frame.labels[PARTS["test"]], engine.scores(matrix)
+    members = {f"member {member.name}": member.engine for member in engine.engine.members}
+    prepared = engine.transform(matrix)
+    assert [rung["name"] for rung in body["ladder"]["rungs"]] == sorted(
+        members, key=lambda name: (round(roc_auc_score(labels, members[name].scores(prepared)), 12), name)
+    )
+    for rung in body["ladder"]["rungs"]:
+        scores = members[rung["name"]].scores(prepared)
+        difference = roc_auc_score(labels, joined) - roc_auc_score(labels, scores)
+        assert rung["verdict"]["difference"] == pytest.approx(difference, abs=1e-12)
+        assert rung["verdict"]["low"] <= difference <= rung["verdict"]["high"]
+        stored = sum(len(data) for data in members[rung["name"]].parts().values())
+        assert rung["cost"]["size_kb"] == pytest.approx(stored / 1_000)
+        assert rung["cost"]["latency_us"] > 0
+        assert rung["cost"]["train_seconds"] > 0
+        assert rung["cost"]["train_seconds"] < trained.seconds
+        for other, value in body["correlation"][rung["name"]].items():
+            pair = [members[name].scores(prepared) - labels for name in (rung["name"], other)]
+            assert value == pytest.approx(np.corrcoef(*pair)[0, 1])
+    lines = list(member_grid(trained.notes).rows)
+    assert {line[0] for line in lines} == {name.removeprefix("member ") for name in members}
+    assert body["measure"] == "AUC"
+
+
+def test_a_member_that_alone_is_as_good_is_named():
+    """Of two that are alike the smaller one is what to prefer; a model that joins nothing has no members."""
+    frame = make_frame()
+    trained = run(Vote(["logistic", "constant"]), frame)
+    assert trained.notes["members"]["advice"] == (
+        "Prefer the member logistic: it is simpler, and nothing shows it to be worse."
+    )
+    assert {line[0]: line[1] for line in member_grid(trained.notes).rows} == {
+        "logistic": "not better", "constant": "better"
+    }  # fmt: skip
+    assert "members" not in run("logistic", frame).notes
+    assert member_grid({}) is None
 
 
 @pytest.mark.parametrize("ensemble", [Blend(["linear", "decision_tree"]), Bagging(["decision_tree"], n=3, rows=0.5)])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrodict.evaluation.gates import GateResult, check_gate, check_gates, gate_metrics
     from retrodict.evaluation.groups import GroupEvaluation, evaluate_groups
     from retrodict.evaluation.ladder import Cost, Ladder, LadderVerdict, Rung, beats, climb
-    from retrodict.evaluation.losses import LossComparison, compare_losses, row_losses
+    from retrodict.evaluation.losses import LossComparison, compare_losses, correlate_errors, row_losses
     from retrodict.evaluation.metrics import (
         CalibrationBin,
         ClassTable,
@@ -53,6 +53,7 @@ __all__ = [
     "compare_losses",
     "compare_outputs",
     "compare_scores",
+    "correlate_errors",
     "evaluate",
     "evaluate_groups",
     "fit_aps",
@@ -107,6 +108,7 @@ __getattr__, __dir__ = lazy_names(
         "losses": (
             "LossComparison",
             "compare_losses",
+            "correlate_errors",
             "row_losses",
         ),
         "metrics": (

@@ -202,13 +202,17 @@ class Ladder(Record):
     def sentences(self, name: str = "The model") -> tuple[str, ...]:
         """What the ladder says, a sentence for each rung from best to worst, and what follows from it."""
         lines = [line for rung in reversed(self.rungs) for line in _sentences(name, rung, self.cost)]
+        return (*lines, *filter(None, [self.advice()]))
+
+    def advice(self) -> str | None:
+        """What follows where the candidate does not beat every rung."""
         if self.simplest == "random":
-            lines.append(f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}.")
-        elif self.simplest is not None and self._costs_less(self.simplest):
-            lines.append(f"Nothing shows it to be better than {_spoken(self.simplest)}, which is larger and slower.")
-        elif self.simplest is not None:
-            lines.append(f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse.")
-        return tuple(lines)
+            return f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}."
+        if self.simplest is not None and self._costs_less(self.simplest):
+            return f"Nothing shows it to be better than {_spoken(self.simplest)}, which is larger and slower."
+        if self.simplest is not None:
+            return f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse."
+        return None
 
     def _costs_less(self, name: str) -> bool:
         """Whether the candidate is smaller and faster than a rung."""
@@ -240,7 +244,7 @@ def _times(ratio: float) -> str:
 
 
 def _spoken(name: str) -> str:
-    return _SPOKEN.get(name, f"{name!r}")
+    return _SPOKEN.get(name, f"the {name}" if name.startswith("member ") else f"{name!r}")
 
 
 def _sentences(name: str, rung: Rung, cost: Cost | None) -> Sequence[str]:

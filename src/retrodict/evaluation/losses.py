@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,15 @@ from retrodict.evaluation.numeric import deviances, pinball_losses
 from retrodict.evaluation.ranks import group_ndcg
 from retrodict.evaluation.survival import brier_losses, unfollowed
 
-__all__ = ["LOSSES", "LossComparison", "compare_losses", "compare_rows", "loss_refusal", "row_losses"]
+__all__ = [
+    "LOSSES",
+    "LossComparison",
+    "compare_losses",
+    "compare_rows",
+    "correlate_errors",
+    "loss_refusal",
+    "row_losses",
+]
 
 Floats = NDArray[np.float64]
 
@@ -184,6 +193,48 @@ def compare_losses(
     p_value = 2 * float(stdtr(n - 1, -abs(difference) / deviation)) if deviation else float(difference == 0)
     return LossComparison(n, float((mass * one).sum()) / total, float((mass * two).sum()) / total, difference,
                           difference - half, difference + half, p_value)  # fmt: skip
+
+
+def correlate_errors(
+    *,
+    outputs: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    target: Target | None = None,
+    groups: ArrayLike | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Correlation of the errors of several models on the same rows: near 1, they are wrong about the same rows.
+
+    An error is output less label, of several classes that of each class; of a ranking and a time to an event, whose
+    outputs are no labels, it is the loss (``row_losses``). What joins models of errors that go together gains little
+    (Krogh & Vedelsby 1995, NIPS 7, 231-238).
+
+    Returns
+    -------
+    dict of str to dict of str to float or None
+        Of each model to each other one; None where the errors of one are all the same, or not all known.
+    """
+    errors = {name: _errors(read_rows(labels, values, target, groups=groups).matured()[0])
+              for name, values in outputs.items()}  # fmt: skip
+    return {
+        name: {other: _correlation(first, second) for other, second in errors.items() if other != name}
+        for name, first in errors.items()
+    }
+
+
+def _errors(rows: Rows) -> Floats:
+    if loss_refusal(rows):
+        return np.array([])
+    if rows.target.task in ("ranking", "survival"):
+        return losses_of(rows)
+    if rows.target.task == "multiclass":
+        return np.asarray(rows.outputs - np.eye(rows.target.columns)[rows.labels.astype(np.int64)]).ravel()
+    return (rows.outputs.reshape(rows.n, -1) - rows.labels[:, None]).ravel()
+
+
+def _correlation(first: Floats, second: Floats) -> float | None:
+    if first.size != second.size or first.size < 2 or not np.ptp(first) or not np.ptp(second):
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def compare_rows(first: Rows, second: Rows, *, confidence: float = 0.95) -> LossComparison:

@@ -21,6 +21,7 @@ from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.frame import unread_columns
+from retrodict.learning.members import cost_grid, member_grid
 from retrodict.learning.plots import run_plots
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
@@ -120,6 +121,8 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Coefficients": coefficient_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
         "Ladder": _ladder(run),
+        "Members": member_grid(run.summary.get("notes") or {}),
+        "Costs": cost_grid(run),
         "Calibration": Facts({name: value for name, value in (run.summary.get("calibration") or {}).items()
                               if value or "target" not in run.params}),
         "Fairness": _metrics(run, True),
@@ -208,7 +211,9 @@ def _ladder(run: Run) -> Grid | None:
         return None
     ladder = Ladder.from_dict(run.summary["ladder"])
     rungs = [f"{rung.name}: {rung.metric.name} {plain(rung.metric.value)}" for rung in ladder.rungs]
-    return Grid(("ladder",), [(sentence,) for sentence in (*rungs, *ladder.sentences())])
+    members = (run.summary.get("notes") or {}).get("members") or {}
+    sentences = (*rungs, *ladder.sentences(), *filter(None, [members.get("advice")]))
+    return Grid(("ladder",), [(sentence,) for sentence in sentences])
 
 
 def coefficient_grid(notes: Mapping[str, Any]) -> Grid | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -238,11 +239,13 @@ def _fit_ensemble(
     entries = _members(ensemble, recipe)
     if isinstance(ensemble, Bagging):
         return _fit_bag(ensemble, entries[0], recipe, problem, rows, tell)
-    fitted_members = []
+    fitted_members, seconds = [], {}
     for done, (name, member) in enumerate(entries):
         tell(f"{ensemble.label}: {name}", done, len(entries))
+        began = perf_counter()
         fitted_members.append(fit_recipe(member, problem, rows, tell))
-    notes: dict[str, Any] = {"ensemble": ensemble.label}
+        seconds[name] = perf_counter() - began
+    notes: dict[str, Any] = {"ensemble": ensemble.label, "member_seconds": seconds}
     params = {"members": {name: dict(fitted.params) for (name, _), fitted in zip(entries, fitted_members, strict=True)}}
     weights = [1.0] * len(entries)
     final = None
@@ -273,7 +276,7 @@ def _fit_bag(
 ) -> Fitted[EnsembleEngine]:
     """Each on rows drawn with replacement, of each class as many as its share, so that none is missing."""
     name, member = entries
-    random, members, params = np.random.default_rng(recipe.seed), [], {}
+    random, members, params, seconds = np.random.default_rng(recipe.seed), [], {}, {}
     labels = problem.train.labels if problem.train.target.probabilistic else np.zeros(len(problem.train.labels))
     for number in range(bag.n):
         tell(f"bag: {name}", number, bag.n)
@@ -282,11 +285,14 @@ def _fit_bag(
             for same_class in (np.flatnonzero(labels == label) for label in np.unique(labels))
         ])  # fmt: skip
         places.sort()
+        began = perf_counter()
         fitted = fit_recipe(replace(member, seed=(recipe.seed + number) % 2**31), take(problem, places),
                             rows.take(places), tell)  # fmt: skip
         members.append(Member(f"{name}_{number + 1}", fitted.engine))
+        seconds[members[-1].name] = perf_counter() - began
         params = dict(fitted.params)
-    return Fitted(EnsembleEngine(members, "mean"), {"members": {name: params}, "n": bag.n}, {}, {"ensemble": "bag"})
+    return Fitted(EnsembleEngine(members, "mean"), {"members": {name: params}, "n": bag.n}, {},
+                  {"ensemble": "bag", "member_seconds": seconds})  # fmt: skip
 
 
 def take(problem: Problem, places: Positions) -> Problem:

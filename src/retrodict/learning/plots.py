@@ -66,6 +66,10 @@ def run_plots(
     if summary.get("ladder"):
         name = str(params.get("estimator", "model"))
         pictures["ladder"] = lambda: plots.plot_ladder(Ladder.from_dict(summary["ladder"]), name=name)
+    if members := (summary.get("notes") or {}).get("members"):
+        joined = Ladder.from_dict(members["ladder"])
+        pictures["members"] = partial(plots.plot_ladder, joined, name="ensemble", title="Members and ensemble")
+        pictures["correlation"] = partial(plots.plot_correlation, members["correlation"])
     for step in (summary.get("notes") or {}).get("steps", ()):
         if step.get("scores"):
             pictures["elimination"] = partial(plots.plot_elimination, step["scores"])

@@ -23,6 +23,7 @@ from retrodict.learning.calibration import Calibration, calibrate, calibration_f
 from retrodict.learning.fit import TrainingRows, begin, final_name, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
+from retrodict.learning.members import compare_members, members_of
 from retrodict.learning.refit import AGAIN, fit_again
 from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning, without_same
 from retrodict.models.artifact import ModelArtifact
@@ -30,7 +31,6 @@ from retrodict.models.calibration import Calibrator
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
-from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
 from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
@@ -167,8 +167,8 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     states = Checkpoints.every(recipe.checkpoint, checkpoints)
     fit = derive or (lambda problem: fit_recipe(recipe, problem, rows, report))
     fitted = fit(replace(problem, checkpoints=states, start=begun))
-    report("evaluate", 0, 1)
     engine = fitted.engine
+    report("evaluate", 0, 1)
     samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
     raw = {name: engine.scores(rows.matrix) for name, rows in samples.items()}
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
@@ -183,17 +183,17 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
     evaluations = {name: _evaluate(samples[name], outputs[name], threshold) for name in parts}
-    test, rung_outputs = examples["test"], {name: values for name, (values, _) in rungs.items()}
     if recipe.interval is not None:
-        spans = judge_spans(frame.target, scores["test"], test.labels)
+        spans = judge_spans(frame.target, scores["test"], frame.labels[parts["test"]])
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
-    extra_outputs = rung_outputs | (_member_outputs(engine, test) if ladder else {})
-    evaluations |= {f"test/{name}": _evaluate(test, values) for name, values in extra_outputs.items()}
-    verdicts = None
-    if rung_outputs:
+    test, verdicts = examples["test"], None
+    members = members_of(engine, test, fitted.notes.get("member_seconds", {})) if ladder else {}
+    evaluations |= {f"test/{name}": _evaluate(test, values) for name, (values, _) in (rungs | members).items()}
+    if rungs:
         costs = {name: cost for name, (_, cost) in rungs.items()} | {"candidate": cost_of(engine, test, seconds)}
-        verdicts = climb(candidate=outputs["test"], rungs=rung_outputs, labels=test.labels, target=frame.target,
-                         groups=test.groups, costs=costs)  # fmt: skip
+        choice |= compare_members(members, raw["test"], costs["candidate"], test)
+        verdicts = climb(candidate=outputs["test"], rungs={name: values for name, (values, _) in rungs.items()},
+                         labels=test.labels, target=frame.target, groups=test.groups, costs=costs)  # fmt: skip
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
     if search is not None:
         params["choice"], choice["tuning"] = dict(search.choice), dict(search.report)
@@ -379,17 +379,6 @@ def _choose_threshold(
         raise InputError("the recipe's threshold must be one that some score reaches", where="Recipe, threshold",
                          got=choice.reason, remedy="Ask for less, or for the least cost")  # fmt: skip
     return choice.threshold, {"threshold": choice.to_dict()}
-
-
-def _member_outputs(engine: Engine, test: Examples) -> dict[str, NDArray[np.float64]]:
-    """What each member of an ensemble says of the test rows."""
-    inner: Any = engine
-    matrix = test.matrix
-    if isinstance(inner, PreparedEngine):
-        inner, matrix = inner.engine, inner.transform(matrix)
-    if not isinstance(inner, EnsembleEngine):
-        return {}
-    return {f"member {member.name}": member.engine.scores(matrix) for member in inner.members}
 
 
 def _turned_round(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:

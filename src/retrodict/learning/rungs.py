@@ -173,7 +173,7 @@ def _heuristic(text: str, frame: Frame, rows: Positions, typical: Any) -> tuple[
     return _answers(np.array(outputs), target, typical), Cost(len(text) / 1_000, latency * 1e6, None)
 
 
-def cost_of(engine: Engine, rows: Examples, seconds: float) -> Cost:
+def cost_of(engine: Engine, rows: Examples, seconds: float | None) -> Cost:
     """Size of the stored parts, median time of one row, and seconds of training."""
     matrix, durations = rows.matrix[:_TIMED_ROWS], []
     for row in matrix:

@@ -150,19 +150,25 @@ class Run(Shown):
 
     def _said(self) -> Sequence[Block]:
         """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""
-        from retrodict.evaluation.ladder import Ladder
-
-        ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
-        sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
+        notes = self.record.summary.get("notes") or {}
         choices = dict(_choices(notes))
         facts = [Facts(choices, title="chosen without test rows")] if choices else []
-        return [*sentences, *facts, *_leaderboard(notes), *self._fit_grids()]
+        return [*self._sentences(), *facts, *_leaderboard(notes), *self._fit_grids()]
+
+    def _sentences(self) -> Sequence[str]:
+        from retrodict.evaluation.ladder import Ladder
+
+        ladder, members = (body.get(name) or {} for body, name in (
+            (self.record.summary, "ladder"), (self.record.summary.get("notes") or {}, "members")))  # fmt: skip
+        return [*(Ladder.from_dict(ladder).sentences() if ladder else ()), *filter(None, [members.get("advice")])]
 
     def _fit_grids(self) -> Sequence[Block]:
         from retrodict.learning.card import coefficient_grid, start_grid
+        from retrodict.learning.members import cost_grid, member_grid
 
         notes = self.record.summary.get("notes") or {}
-        return [grid for grid in (coefficient_grid(notes), start_grid(notes)) if grid is not None]
+        grids = (cost_grid(self.record), member_grid(notes), coefficient_grid(notes), start_grid(notes))
+        return [grid for grid in grids if grid is not None]
 
     def _stored(self) -> Sequence[Block | None]:
         from retrodict.learning.runs.comparison import commit_text
@@ -187,6 +193,7 @@ class Run(Shown):
             *self._warnings(),
             Facts(params, title="parameters"),
             (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
+            *self._sentences(),
             *self._fit_grids(),
             *_leaderboard(run.summary.get("notes") or {}),
             _gates(run.summary.get("gates", [])),

@@ -3,6 +3,7 @@
 from retrodict.evaluation.plots.drift import plot_drift, plot_periods
 from retrodict.evaluation.plots.models import (
     plot_calibration,
+    plot_correlation,
     plot_elimination,
     plot_history,
     plot_importance,
@@ -25,6 +26,7 @@ __all__ = [
     "plot_actual",
     "plot_calibration",
     "plot_confusion",
+    "plot_correlation",
     "plot_coverage",
     "plot_drift",
     "plot_elimination",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-__all__ = ["ALERT", "INK", "MAIN", "QUIET", "SOFT", "Canvas", "drawing", "label_to_the_end", "require"]
+__all__ = ["ALERT", "INK", "MAIN", "QUIET", "SOFT", "Canvas", "drawing", "label_to_the_end", "require", "shade_cells"]
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 MAIN, ALERT, SOFT = "#2f6690", "#c8553d", "#c3d5e2"
@@ -100,6 +100,21 @@ def label_to_the_end(axis: Axis, low: float, high: float) -> None:
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     axis.set_ticks(ticks)
     axis.set_view_interval(ticks[0], ticks[-1], ignore=True)
+
+
+def shade_cells(
+    axes: Axes, names: Sequence[object], texts: Sequence[Sequence[str]], shares: Sequence[Sequence[float]]
+) -> None:
+    """A square of cells, each with its text, the darker the larger its share."""
+    # Lines are drawn as bars: an image inside an SVG is a bitmap.
+    for line, (row, parts) in enumerate(zip(texts, shares, strict=True)):
+        for place, (text, part) in enumerate(zip(row, parts, strict=True)):
+            axes.barh(line, 0.96, left=place - 0.48, height=0.94, color=MAIN, alpha=0.06 + 0.9 * part)
+            axes.text(place, line, text, ha="center", va="center", fontsize=8, color="#ffffff" if part > 0.55 else INK)
+    axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=0 if len(names) < 7 else 90)
+    axes.set_yticks(range(len(names)), [str(name) for name in names])
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    axes.tick_params(length=0)
 
 
 def require(items: Sequence[object], what: str) -> None:

@@ -8,15 +8,33 @@ from typing import Any
 
 from retrodict.evaluation.binary import CalibrationBin
 from retrodict.evaluation.ladder import Ladder
-from retrodict.evaluation.plots.canvas import ALERT, INK, MAIN, QUIET, SOFT, drawing, label_to_the_end, require
+from retrodict.evaluation.plots.canvas import (
+    ALERT,
+    INK,
+    MAIN,
+    QUIET,
+    SOFT,
+    drawing,
+    label_to_the_end,
+    require,
+    shade_cells,
+)
 
-__all__ = ["plot_calibration", "plot_elimination", "plot_history", "plot_importance", "plot_ladder", "plot_path"]
+__all__ = [
+    "plot_calibration",
+    "plot_correlation",
+    "plot_elimination",
+    "plot_history",
+    "plot_importance",
+    "plot_ladder",
+    "plot_path",
+]
 
 _NAMED = 8
 _COLOURS = [MAIN, ALERT, "#6b9080", "#8d6a9f", "#d4a03b", "#4a7c8c", "#a05c5c", "#5c6f82"]
 
 
-def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
+def plot_ladder(ladder: Ladder, *, name: str = "candidate", title: str | None = None) -> str:
     """Primary metric of each rung and of the candidate, with 95 % intervals.
 
     Parameters
@@ -24,6 +42,8 @@ def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
     ladder : Ladder
     name : str, default "candidate"
         What to call the candidate.
+    title : str, optional
+        None: what the ladder says of it.
 
     Returns
     -------
@@ -33,7 +53,7 @@ def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
     rows = [*((rung.name, rung.metric) for rung in ladder.rungs), (name, ladder.candidate)]
     areas = ladder.candidate.name == "auc"
     start = 0.5 if areas else 0.0  # what chance gives, and what no loss falls below
-    with drawing(f"Ladder: {name} {ladder.verdict.status}", height=1.3 + 0.38 * len(rows)) as canvas:
+    with drawing(title or f"Ladder: {name} {ladder.verdict.status}", height=1.3 + 0.38 * len(rows)) as canvas:
         axes = canvas.axes
         highs = [value for _, metric in rows for value in (metric.value, metric.high) if value is not None]
         top = 1.02 * max([start, *highs])
@@ -60,6 +80,30 @@ def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
             "area under the ROC curve, 95 % interval" if areas
             else f"{ladder.candidate.name}{better}, 95 % interval"
         )  # fmt: skip
+    return canvas.svg
+
+
+def plot_correlation(correlation: Mapping[str, Mapping[str, float | None]], *, title: str = "Errors of members") -> str:
+    """How the errors of several models go together, each beside each other one; the darker, the more alike.
+
+    Parameters
+    ----------
+    correlation : mapping of str to mapping of str to float or None
+        As ``correlate_errors`` gives it.
+    title : str
+
+    Raises
+    ------
+    InputError
+        If there is no model.
+    """
+    require(list(correlation), "at least one model")
+    names = list(correlation)
+    values = [[1.0 if name == other else correlation[name][other] for other in names] for name in names]
+    with drawing(title, height=2.0 + 0.32 * len(names)) as canvas:
+        texts = [["-" if value is None else f"{value:.2f}" for value in row] for row in values]
+        shade_cells(canvas.axes, names, texts, [[max(value or 0.0, 0.0) for value in row] for row in values])
+        canvas.axes.set(xlabel="correlation of their errors")
     return canvas.svg
 
 

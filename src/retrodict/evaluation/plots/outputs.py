@@ -11,7 +11,17 @@ from retrodict.evaluation._rows import Rows, read_rows
 from retrodict.evaluation.binary import Confusion
 from retrodict.evaluation.metrics import Evaluation
 from retrodict.evaluation.multiclass import ClassTable
-from retrodict.evaluation.plots.canvas import INK, MAIN, QUIET, SOFT, Canvas, drawing, label_to_the_end, require
+from retrodict.evaluation.plots.canvas import (
+    INK,
+    MAIN,
+    QUIET,
+    SOFT,
+    Canvas,
+    drawing,
+    label_to_the_end,
+    require,
+    shade_cells,
+)
 
 __all__ = [
     "plot_actual",
@@ -48,17 +58,8 @@ def plot_confusion(table: Confusion | ClassTable, *, title: str = "Confusion") -
                          remedy="Look at the recall of each class")  # fmt: skip
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with drawing(title, height=2.0 + 0.32 * len(names)) as canvas:
-        axes = canvas.axes
-        # Lines are drawn as bars: an image inside an SVG is a bitmap.
-        for line, (row, parts) in enumerate(zip(counts.tolist(), shares.tolist(), strict=True)):
-            for place, (cell, part) in enumerate(zip(row, parts, strict=True)):
-                axes.barh(line, 0.96, left=place - 0.48, height=0.94, color=MAIN, alpha=0.06 + 0.9 * part)
-                axes.text(place, line, f"{cell:,}", ha="center", va="center", fontsize=8,
-                          color="#ffffff" if part > 0.55 else INK)  # fmt: skip
-        axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=0 if len(names) < 7 else 90)
-        axes.set_yticks(range(len(names)), [str(name) for name in names])
-        axes.set(xlabel="decided", ylabel="actual", xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
-        axes.tick_params(length=0)
+        shade_cells(canvas.axes, names, [[f"{cell:,}" for cell in row] for row in counts.tolist()], shares.tolist())
+        canvas.axes.set(xlabel="decided", ylabel="actual")
     return canvas.svg
 
 

@@ -355,7 +355,7 @@ INDEXES: list[tuple[str, Act, str]] = [
      "altered records"),
     ("a table that ignores what is inserted", sql(
         "PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY (sequence)', "
-        "'PRIMARY KEY (sequence) ON CONFLICT IGNORE') WHERE name = 'ledger_entries'"), "altered records: table"),
+        "'PRIMARY KEY (sequence) ON CONFLICT IGNORE') WHERE name = 'ledger_entries'"), "altered records: PRIMARY"),
     ("a database cut short", lambda root: os.truncate(root / RECORDS, 40_000), "unreadable|altered records"),
     ("a database of zeros", lambda root: [*map(remove, root.glob(f"{RECORDS}-*")),  # a log that holds it whole
                                           place(root / RECORDS, bytes(1 << 16))], "unreadable"),

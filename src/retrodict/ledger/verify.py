@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.display import Block, Facts, Grid, Shown
@@ -103,13 +104,14 @@ class AuditReport(Shown):
         return [verdict, counts, unsealed if self.open else None, Grid(("finding", "where", "what"), rows)]
 
 
-def verify(
+def verify(  # noqa: PLR0913  # what to hold against what
     ledger: Ledger,
     *,
     objects: ObjectStore,
     streams: StreamStore,
     data: TableStore,
     tables: Collection[str] = (),
+    schema: Collection[MetaData] | None = None,
     checkpoints: Path | None = None,
     public_key: str | None = None,
     every_signature: bool = False,
@@ -126,6 +128,8 @@ def verify(
         Where the tables are whose versions and files entries name.
     tables : collection of str
         Tables of the records every row of which an entry must vouch for.
+    schema : collection of sqlalchemy.MetaData, optional
+        All that there may be in the records. None: of other tables nothing is said.
     checkpoints : Path, optional
         File or folder of checkpoints, such as the copy of a witness. None: the project's own.
     public_key : str, optional
@@ -142,7 +146,7 @@ def verify(
     with Chain() as chain, ThreadPoolExecutor(1) as beside:
         audit = _Audit(ledger, objects, streams, data, chain)
         # It reads every page of the records, in a state of its own and without holding up the reading of the chain.
-        faults = beside.submit(ledger.records.faults)
+        faults = beside.submit(ledger.records.faults, schema)
         for check in (
             partial(audit.check_chain, tables, checkpoints, public_key, every=every_signature),
             audit.check_streams,

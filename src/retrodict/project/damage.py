@@ -45,12 +45,9 @@ def _workspace_of(owner: Any) -> Workspace:
 
 def _damage(workspace: Workspace) -> IntegrityError | None:
     """Error that names the first finding of an audit; None if there is none."""
-    from retrodict.ledger import verify
-    from retrodict.project.ledger import VOUCHED
+    from retrodict.project.ledger import audit
 
-    report = verify(
-        workspace.ledger, objects=workspace.objects, streams=workspace.streams, data=workspace.tables, tables=VOUCHED
-    )
+    report = audit(workspace)
     if report.verified:
         return None
     finding = report.findings[0]

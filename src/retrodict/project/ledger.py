@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError
 from retrodict.core.files import write_text
 from retrodict.core.identity import digest_file
 from retrodict.core.lazy import lazy_modules
@@ -16,6 +18,8 @@ from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
     from retrodict import ledger
     from retrodict.data import versions
     from retrodict.decisions.seals import SealReport
@@ -23,19 +27,38 @@ if TYPE_CHECKING:
     from retrodict.learning.runs import store
     from retrodict.ledger import AuditReport, LedgerProof
     from retrodict.ledger.chain import Entry
+    from retrodict.workspace import Workspace
 else:
     (ledger,) = lazy_modules("retrodict", "ledger")
     (versions,) = lazy_modules("retrodict.data", "versions")
     (event_index,) = lazy_modules("retrodict.features.offline", "event_index")
     (store,) = lazy_modules("retrodict.learning.runs", "store")
 
-__all__ = ["VOUCHED", "Ledger"]
+__all__ = ["VOUCHED", "Ledger", "audit"]
 
 # Tables every row of which is written with an entry that vouches for it.
 VOUCHED = (
     "dataset_tags", "deployments", "model_approvals", "model_versions", "run_artifacts", "run_metrics", "run_tags",
     "runs",
 )  # fmt: skip
+
+# Where the rooms declare what is in the records.
+_SCHEMAS = (
+    "ledger.schema", "data.versions.refs", "learning.pipeline.leases", "learning.runs.mlflow.schema",
+    "learning.runs.schema", "registry.deployments", "registry.versions",
+)  # fmt: skip
+
+
+def audit(workspace: Workspace, **options: Any) -> AuditReport:
+    """Hold everything stored against the ledger, and the records against what the rooms declare."""
+    return ledger.verify(
+        workspace.ledger, objects=workspace.objects, streams=workspace.streams, data=workspace.tables, tables=VOUCHED,
+        schema=_schema(), **options,
+    )  # fmt: skip
+
+
+def _schema() -> list[MetaData]:
+    return [import_module(f"retrodict.{name}").metadata for name in _SCHEMAS]
 
 
 def _listing(entries: list[Entry], total: int | None = None) -> Listing[Entry]:
@@ -76,15 +99,11 @@ class Ledger(Namespace):
         if checkpoints is not None and not Path(checkpoints).exists():
             raise NotFoundError("the checkpoints must exist", where="audit verify", got=str(checkpoints),
                                 remedy="Name the file, or the folder it is in")  # fmt: skip
-        from sqlalchemy.exc import DBAPIError  # which takes longer to load than everything else here
-
         workspace, report = self._workspace, ledger.AuditReport()
         try:
-            report = ledger.verify(
-                workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-                data=workspace.tables, tables=VOUCHED, every_signature=every_signature,
+            report = audit(
+                workspace, every_signature=every_signature, public_key=public_key and public_key.lower(),
                 checkpoints=None if checkpoints is None else Path(checkpoints),
-                public_key=public_key and public_key.lower(),
             )  # fmt: skip
             report.findings += [ledger.AuditFinding("altered", f"index {name}", reason)
                                 for name, reason in event_index.altered_indexes(workspace)]  # fmt: skip
@@ -92,9 +111,9 @@ class Ledger(Namespace):
                                 for ref in store.altered_indexes(workspace)]  # fmt: skip
         except IntegrityError as error:  # nothing can be said of what they name
             report.findings.append(ledger.AuditFinding("unreadable", "records", str(error)))
-        except DBAPIError as error:  # a table of another shape; what was found before is said, too
-            reason = f"tables are not as they were made: {str(error.orig).partition(chr(10))[0]}"
-            report.findings.append(ledger.AuditFinding("altered", "records", reason))
+            with suppress(RetrodictError):
+                faults = workspace.records.faults(_schema())
+                report.findings += [ledger.AuditFinding("altered", "records", fault) for fault in faults]
         return report
 
     @names_damage

@@ -9,17 +9,18 @@ for two databases, and a project could be at a version of its scripts that no pa
 from __future__ import annotations
 
 import os
+import re
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateIndex
 
-from retrodict.core.errors import BusyError, InternalError, RetrodictError
+from retrodict.core.errors import BusyError, IntegrityError, InternalError, RetrodictError
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.records.base import RecordStore
 
@@ -43,8 +44,12 @@ class SqlRecords(RecordStore):
         self._writing = threading.Lock()
         self._writer: int | None = None
         self._open = True
+        self._known: dict[str, sa.Table] = {}  # tables of the rooms, as this twin makes them
+        self._present: set[str] = set()  # those that must be there, since a room began to work with them
+        self._repaired: list[str] = []
 
     def ensure(self, metadata: MetaData) -> None:
+        present = self._know(metadata)
         with self.read() as connection:
             absent = self._absent(connection, metadata)
         if any(absent):
@@ -54,9 +59,59 @@ class SqlRecords(RecordStore):
                 for column in columns:  # its rows get the default
                     definition = CreateColumn(column).compile(dialect=connection.dialect)
                     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-                for index in indexes:
-                    if index.table not in tables:
-                        index.create(connection)
+                again = [index for index in indexes if index.table not in tables]
+                for index in again:
+                    index.create(connection)
+            titles = [*(f"column {one.name}" for one in columns), *(f"index {one.name}" for one in again)]
+            self._repaired += [f"{title} was missing, and was made again" for title in titles]
+        self._present |= present
+
+    def _know(self, metadata: MetaData) -> set[str]:
+        tables = self._form(metadata).tables
+        self._known.update(tables)
+        return {*tables}
+
+    def faults(self, schema: Iterable[MetaData] | None = None) -> list[str]:
+        for metadata in schema or ():
+            self._know(metadata)
+        with self.read() as connection:
+            differences = self._differences(connection, every=schema is not None)
+            return [*self._damage(connection), *self._repaired, *differences]
+
+    @abstractmethod
+    def _damage(self, connection: Connection) -> list[str]:
+        """What is wrong with pages, indexes and the like, in words."""
+
+    @abstractmethod
+    def _definitions(self, connection: Connection) -> Iterable[tuple[str, str, str]]:
+        """(table, title, text) of what there is: tables with an empty text, columns, constraints, indexes."""
+
+    @abstractmethod
+    def _expected(self, table: sa.Table) -> dict[str, str]:
+        """Texts by title of what a table of ours consists of."""
+
+    def _differences(self, connection: Connection, *, every: bool) -> list[str]:
+        """What is not as the rooms declare it, in words; ``every``: also what stands beside their tables."""
+        stored: dict[str, dict[str, str]] = {}
+        for name, title, text in self._definitions(connection):
+            stored.setdefault(name, {})[title] = text
+        faults, declared = [], self._known
+        for name in sorted({*declared, *stored} if every else declared):
+            titles = stored.get(name, {})
+            ours = self._expected(declared[name]) if name in declared else {}
+            if not ours or f"table {name}" not in titles:
+                faults += [f"{title} is none of ours" for title, text in titles.items() if not text]
+                faults += [f"table {name} is missing"] if name in self._present else []
+                continue
+            for title in sorted({*titles, *ours}):
+                got, want = titles.get(title), ours.get(title)
+                if want is None:
+                    faults.append(f"{title} of table {name} is none of ours")
+                elif got is None:
+                    faults.append(f"{title} of table {name} is missing")
+                elif got != want:
+                    faults.append(f"{title} of table {name} must be {want!r}, not {got[:200]!r}")
+        return faults
 
     def _form(self, metadata: MetaData) -> MetaData:
         """Tables as this twin makes them."""
@@ -113,12 +168,17 @@ class SqlRecords(RecordStore):
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
-        """Our errors for the database's; constraint violations pass, the rooms know what they mean."""
+        """Our errors for the database's; what failed over tables of another form says so, whatever it was.
+
+        A constraint that is broken in tables as we made them, or a fault in our own code, passes as it is.
+        """
         try:
             yield
         except Exception as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            ours = None if isinstance(error, RetrodictError) or cause is None else self._translated(cause)
+            if isinstance(error, RetrodictError) or cause is None:
+                raise
+            ours = self._translated(cause) or self._of_another_form()
             if ours is None:
                 raise
             raise ours from error
@@ -126,6 +186,19 @@ class SqlRecords(RecordStore):
     @abstractmethod
     def _translated(self, error: BaseException) -> RetrodictError | None:
         """Our error for one of the driver; None where it says nothing of the store, or is none of the driver's."""
+
+    def _of_another_form(self) -> IntegrityError | None:
+        """Error that names how tables differ from what their rooms declare; None where they do not."""
+        try:
+            with self._read_engine.begin() as connection:
+                faults = self._differences(connection, every=False)
+        except Exception:  # noqa: BLE001  # it cannot be read, or is not open yet: what failed first is raised
+            return None
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        return IntegrityError(
+            "the tables of the records must be as this package made them", where=self._where,
+            got=f"{faults[0]}{more}", remedy="See 'retrodict audit verify'; undo the change, or restore a backup",
+        ) if faults else None  # fmt: skip
 
     def _busy(self, holder: str) -> BusyError:
         return BusyError(
@@ -137,3 +210,13 @@ class SqlRecords(RecordStore):
 
     def _check_usable(self) -> None:
         check_usable("a record store", where=self._where, owner=self._pid, closed=not self._open)
+
+
+def plain(text: str) -> str:
+    """SQL on one line, without quotes around names."""
+    return re.sub(r" ?([(,]) ?| (?=\))", r"\1", " ".join(text.replace('"', "").split()))
+
+
+def index_texts(table: sa.Table, engine: Engine) -> dict[str, str]:
+    """Texts by title of the indexes of a table."""
+    return {f"index {index.name}": plain(str(CreateIndex(index).compile(engine))) for index in table.indexes}

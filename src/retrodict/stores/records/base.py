@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -22,8 +23,9 @@ class RecordStore(Protocol):
       change under it: read, decide, write is safe.
     * *Readers never wait* for writers and see one consistent state, that at the beginning of the ``read()`` block, for
       all of it. Writing in such a block is refused.
-    * *Errors*: ``write()`` blocks do not nest (InternalError); damage is an IntegrityError; a broken constraint comes
-      through as SQLAlchemy's own error, since only the room that declared the table knows what it means.
+    * *Errors*: ``write()`` blocks do not nest (InternalError); damage is an IntegrityError, and so is whatever fails
+      in a block while tables are not as their rooms declare them. A broken constraint of a room's own comes through as
+      SQLAlchemy's own error, since only the room knows what it means.
     * *Threads and processes*: the store may be shared by threads; every process opens its own (never across fork).
     """
 
@@ -42,8 +44,12 @@ class RecordStore(Protocol):
     def read(self) -> AbstractContextManager[Connection]:
         """Open a reading transaction on the state at its beginning; writing in it is refused."""
 
-    def faults(self) -> list[str]:
-        """What is wrong with the store itself, in words: pages and indexes that disagree, triggers and views."""
+    def faults(self, schema: Iterable[MetaData] | None = None) -> list[str]:
+        """What is wrong with the store itself, in words.
+
+        Pages and indexes that disagree; columns, constraints, indexes and triggers of the tables that were ensured, and
+        of those in ``schema``, that are others than declared. With a schema also whatever else there is.
+        """
 
     def change_counter(self) -> int:
         """Return a number that differs after any commit, of this process or another; cheap enough to poll every 50 ms.

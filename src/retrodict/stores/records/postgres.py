@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.schema import AddConstraint
 
 from retrodict.core.errors import (
     ConfigurationError,
@@ -34,7 +35,7 @@ from retrodict.core.errors import (
 )
 from retrodict.stores._environment import with_variables
 from retrodict.stores._guard import ServerGuard
-from retrodict.stores.records._transactions import SqlRecords
+from retrodict.stores.records._transactions import SqlRecords, index_texts, plain
 
 try:
     import psycopg
@@ -68,6 +69,22 @@ UNION ALL SELECT 'invalid index ' || c.relname {_TABLES}
 _CHECKABLE = f"SELECT c.relname, i.indexrelid::bigint {_TABLES} AND c.relkind = 'i'".replace(
     " WHERE", " JOIN pg_index AS i ON i.indexrelid = c.oid WHERE", 1
 )
+_DEFINITIONS = f"""
+WITH tables AS (SELECT c.oid, c.relname {_TABLES} AND c.relkind IN ('r', 'p') AND c.relname <> '{_CHANGES}')
+SELECT relname, 'table ' || relname, '' FROM tables
+UNION ALL SELECT relname, 'column ' || attname, format_type(atttypid, atttypmod)
+  || coalesce(' COLLATE ' || collname, '')
+  || CASE WHEN attgenerated <> '' THEN ' GENERATED' ELSE '' END || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
+  || CASE WHEN pg_get_expr(adbin, adrelid) LIKE 'nextval(%%' THEN ' COUNTED' ELSE '' END
+  FROM tables AS t JOIN pg_attribute ON attrelid = t.oid AND attnum > 0 AND NOT attisdropped
+  LEFT JOIN pg_collation AS o ON o.oid = attcollation AND collname <> 'C'
+  LEFT JOIN pg_attrdef ON adrelid = t.oid AND adnum = attnum
+UNION ALL SELECT relname, CASE contype WHEN 'p' THEN 'PRIMARY KEY' ELSE '' END, pg_get_constraintdef(k.oid)
+  FROM tables AS t JOIN pg_constraint AS k ON conrelid = t.oid AND contype <> 'n'
+UNION ALL SELECT t.relname, 'index ' || x.relname, pg_get_indexdef(indexrelid)
+  FROM tables AS t JOIN pg_index ON indrelid = t.oid JOIN pg_class AS x ON x.oid = indexrelid
+  WHERE NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid AND conrelid = t.oid)
+"""
 
 
 class PostgresRecords(SqlRecords):
@@ -135,16 +152,6 @@ class PostgresRecords(SqlRecords):
             raise self._damaged(f"no row in {_CHANGES}")
         return int(row[0])
 
-    def faults(self) -> list[str]:
-        # Whatever could answer for a table, or change what is written to it; indexes where the server can check them.
-        with self.read() as connection:
-            faults = [f"{name} is none of ours" for name in connection.exec_driver_sql(_FOREIGN).scalars()]
-            check = "SELECT to_regprocedure('public.bt_index_check(regclass, boolean)') IS NOT NULL"
-            if connection.exec_driver_sql(check).scalar():
-                for name, oid in connection.exec_driver_sql(_CHECKABLE).all():
-                    faults += _fault_of_index(connection, name, oid)
-        return faults
-
     def close(self) -> None:
         if self._open and os.getpid() == self._pid:
             self._open = False
@@ -154,6 +161,32 @@ class PostgresRecords(SqlRecords):
                 self._watch.close()
 
     # below --------------------------------------------------------------------------------------------------
+
+    def _damage(self, connection: Connection) -> list[str]:
+        # Whatever could answer for a table, or change what is written to it; indexes where the server can check them.
+        faults = [f"{name} is none of ours" for name in connection.exec_driver_sql(_FOREIGN).scalars()]
+        check = "SELECT to_regprocedure('public.bt_index_check(regclass, boolean)') IS NOT NULL"
+        if connection.exec_driver_sql(check).scalar():
+            for name, oid in connection.exec_driver_sql(_CHECKABLE).all():
+                faults += _fault_of_index(connection, name, oid)
+        return faults
+
+    def _definitions(self, connection: Connection) -> Iterator[tuple[str, str, str]]:
+        for table, title, text in connection.exec_driver_sql(_DEFINITIONS):
+            short = plain(text).replace(f" ON {self._schema}.", " ON ").replace(" USING btree(", "(")
+            yield table, title or short, short
+
+    def _expected(self, table: sa.Table) -> dict[str, str]:
+        parts = {f"table {table.name}": ""}
+        for column in table.columns:
+            kind = str(column.type.compile(self._read_engine.dialect)).lower().partition(" collate")[0]
+            kind = kind.replace("float", "double precision") + ("" if column.nullable else " NOT NULL")
+            counted = column is table.autoincrement_column
+            parts[f"column {column.name}"] = f"{kind} COUNTED" if counted else kind
+        for constraint in table.constraints:
+            text = plain(str(AddConstraint(constraint).compile(self._read_engine)).partition(" ADD ")[2])
+            parts["PRIMARY KEY" if text.startswith("PRIMARY KEY") else text] = text
+        return parts | index_texts(table, self._read_engine)
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:

@@ -8,6 +8,7 @@ whose connections may write, one whose connections cannot.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -27,13 +28,15 @@ from retrodict.core.errors import (
     RetryableError,
 )
 from retrodict.stores._durable import make_folder
-from retrodict.stores.records._transactions import SqlRecords
+from retrodict.stores.records._transactions import SqlRecords, index_texts, plain
 
 __all__ = ["SqliteRecords"]
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_NAMED = "name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"  # what SQLite makes itself, for a constraint or by ANALYZE, is not
+_WORDS = re.compile(r"""'(?:[^']|'')*'|[^\s(),']+|\S""")
 _FIX_STATE = "SELECT 1 FROM sqlite_master LIMIT 1"  # SQLite fixes the state at the first read, not at BEGIN
 
 
@@ -94,6 +97,7 @@ class SqliteRecords(SqlRecords):
             tables, columns, _ = self._absent(connection, metadata)
         if columns:
             raise self._unwritable()
+        self._know(metadata)
         self._empty |= {table.name: str(CreateTable(table).compile(self._read_engine)) for table in tables}
         self._read_engine.dispose()
 
@@ -110,16 +114,6 @@ class SqliteRecords(SqlRecords):
             # On a connection that never writes: commits of this object, of this process and of others all change it.
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
-    def faults(self) -> list[str]:
-        # An index that does not hold every row would answer for its table; a trigger changes what is written.
-        with self.read() as connection:
-            rows = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
-            foreign = connection.exec_driver_sql(
-                "SELECT type || ' ' || name FROM sqlite_master WHERE type IN ('trigger', 'view') "
-                "OR replace(sql, ' ', '') LIKE '%ONCONFLICT%'"  # what is inserted would be passed over in silence
-            ).scalars()
-            return [*(text for text in rows if text != "ok"), *(f"{name} is none of ours" for name in foreign)]
-
     def close(self) -> None:
         if self._open and os.getpid() == self._pid:
             self._open = False
@@ -129,6 +123,23 @@ class SqliteRecords(SqlRecords):
                 self._watch.close()
 
     # below --------------------------------------------------------------------------------------------------
+
+    def _damage(self, connection: Connection) -> list[str]:
+        # An index that does not hold every row would answer for its table.
+        rows = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
+        return [text for text in rows if text != "ok"]
+
+    def _definitions(self, connection: Connection) -> Iterator[tuple[str, str, str]]:
+        query = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND {_NAMED}"
+        for kind, name, table, text in connection.exec_driver_sql(query):
+            if kind == "table":
+                yield from ((table, title, part) for title, part in _parts(name, text).items())
+            else:
+                yield table, f"{kind} {name}", "" if kind == "view" else plain(text)
+
+    def _expected(self, table: sa.Table) -> dict[str, str]:
+        parts = _parts(table.name, str(CreateTable(table).compile(self._read_engine)))
+        return parts | index_texts(table, self._read_engine)
 
     def _prepare(self) -> sqlite3.Connection:
         """Open the watching connection, and make the file a write-ahead one if it is not yet."""
@@ -249,6 +260,26 @@ class SqliteRecords(SqlRecords):
                 remedy="Check that its folder exists and may be written",
             )
         return None
+
+
+def _parts(name: str, text: str) -> dict[str, str]:
+    """Definitions in the text of a CREATE TABLE by title, in whatever order: a column that came later stands last."""
+    parts: list[list[str]] = [[]]
+    depth = 0
+    for word in _WORDS.findall(text):
+        depth += (word == "(") - (word == ")")
+        if (depth, word) in ((1, "("), (1, ","), (0, ")")):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    _, *definitions = (plain(" ".join(part)) for part in parts)
+    return {f"table {name}": ""} | {_title(part): part for part in definitions if part}
+
+
+def _title(part: str) -> str:
+    first = part.partition(" ")[0]
+    constraint = first.partition("(")[0] in ("CHECK", "CONSTRAINT", "FOREIGN", "PRIMARY", "UNIQUE", "STRICT", "WITHOUT")
+    return "PRIMARY KEY" if part.startswith("PRIMARY KEY") else part if constraint else f"column {first}"
 
 
 def _code(error: BaseException | None) -> int:

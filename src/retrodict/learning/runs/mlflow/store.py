@@ -37,10 +37,11 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking.abstract_store import AbstractStore
-from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, insert, select, update
+from sqlalchemy import insert, select, update
 
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.learning.runs.mlflow.places import OPEN, artifact_address, workspace_of
+from retrodict.learning.runs.mlflow.schema import experiments, metadata, models
 from retrodict.learning.runs.record import Run as Record
 from retrodict.learning.runs.record import flatten
 from retrodict.learning.runs.store import get_run, list_runs, tag_run
@@ -51,18 +52,6 @@ __all__ = ["ProjectStore"]
 _EXPERIMENT, _PARENT = "mlflow.experimentId", "mlflow.parentRunId"
 _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED"}
 _FIELDS = {"run_id": "id", "run_name": "name", "start_time": "started", "end_time": "finished", "user_id": "actor"}
-
-metadata = MetaData()
-experiments = Table(
-    "mlflow_experiments",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("name", String(500), nullable=False, unique=True),
-    Column("created", BigInteger, nullable=False),
-)
-models = Table(
-    "mlflow_models", metadata, Column("id", String(64), primary_key=True), Column("body", Text, nullable=False)
-)
 
 
 class ProjectStore(AbstractStore):  # type: ignore[misc]  # of a library without types

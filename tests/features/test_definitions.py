@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -240,6 +241,22 @@ def ratio_of(x):
 
 def broken_helper(income):
     return {"y": ratio_of(income)}
+
+
+def where_share(debt, income):
+    return {"y": np.where(income > 0, debt / income, np.nan)}
+
+
+def test_a_condition_written_as_the_documents_say_warns_of_nothing():
+    """Both sides of np.where are worked out: its warnings would fill the log of a server."""
+    features = FeatureSet([derived(where_share)])
+    columns: dict[str, pa.Array] = {}
+    row: dict[str, object] = {}
+    with warnings.catch_warnings(action="error"):
+        derive_columns(features, pa.table({"income": [0.0, 2.0], "debt": [1.0, 1.0]}), columns)
+        derive_row(features, {"income": 0.0, "debt": 0.0}, row)
+    assert columns["where_share__y"].to_pylist() == [None, 0.5]
+    assert row == {"where_share__y": None}
 
 
 def test_derived_mistakes_are_definition_errors():

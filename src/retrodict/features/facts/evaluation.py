@@ -25,6 +25,8 @@ from retrodict.features.plan import FeatureSet
 __all__ = ["derive_columns", "derive_row"]
 
 _SPOKEN = {"object": "list or dict"}
+# np.where works out both sides, also that of the rows it is not taken for.
+_SILENT: Mapping[str, Any] = {"divide": "ignore", "invalid": "ignore"}
 
 
 def derive_columns(features: FeatureSet, spine: pa.Table, columns: dict[str, pa.Array[Any]]) -> None:
@@ -34,8 +36,9 @@ def derive_columns(features: FeatureSet, spine: pa.Table, columns: dict[str, pa.
         column = columns[name] if name in columns else pick(spine, name, where=f"{_bare(where)}, spine")
         return _column_argument(column, form, where=where)
 
-    for column, values in _outputs(features, read, spine.num_rows):
-        columns[column] = _to_arrow(values)
+    with np.errstate(**_SILENT):
+        for column, values in _outputs(features, read, spine.num_rows):
+            columns[column] = _to_arrow(values)
 
 
 def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[str, Any]) -> None:
@@ -49,8 +52,9 @@ def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[st
             check_known(name, request, rule, where=_bare(where), what="input", error=InputError)
         return _row_argument(request[name], form, where)
 
-    for column, array in _outputs(features, read, 1):
-        values[column] = _to_python(array)
+    with np.errstate(**_SILENT):
+        for column, array in _outputs(features, read, 1):
+            values[column] = _to_python(array)
 
 
 def _outputs(

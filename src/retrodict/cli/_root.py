@@ -22,7 +22,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
                  "models": "learning"},
     "Running": {"pipelines": "pipelines"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
-                 "serve": "policies", "decide": "policies", "decisions": "policies"},
+                 "serve": "policies", "api-keys": "policies", "decide": "policies", "decisions": "policies"},
     "Watching": {"outcomes": "monitoring", "monitor": "monitoring", "compare": "monitoring"},
     "Looking back": {"lineage": "ledger", "replay": "ledger", "audit": "ledger"},
     "More": {"demo": "demo", "completion": "completion"},

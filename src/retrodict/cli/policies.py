@@ -51,6 +51,16 @@ expose(
     examples=["retrodict decide warn_early --entity origin=JFK --context sched_dep=2013-09-01T22:00Z --explain"],
 )  # fmt: skip
 
+keys = group(cli, "api-keys", "Who may call a server: keys, what they are for and until when.")
+_SCOPE = Parameter("SCOPE", option=True, flag="--scope", more={"multiple": True})
+expose(keys, "issue", "api_keys.issue", scope=_SCOPE, examples=[
+    "retrodict api-keys issue web-shop --scope score --reason checkout",
+    "retrodict api-keys issue prometheus --scope read --expires 90d --rate 1 --reason metrics",
+])  # fmt: skip
+expose(keys, "rotate", "api_keys.rotate", examples=["retrodict api-keys rotate web-shop --grace 1h --reason yearly"])
+expose(keys, "revoke", "api_keys.revoke", examples=["retrodict api-keys revoke web-shop --reason 'lost laptop'"])
+expose(keys, "list", "api_keys.list", examples=["retrodict api-keys list", "retrodict api-keys list --every"])
+
 decisions = group(cli, "decisions", "Look at decisions that were made, and make a table of them.")
 expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
        examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip

@@ -122,6 +122,17 @@ SETTINGS: Mapping[str, Setting] = {
     "training.threads": Setting(
         0, "a whole number from 0 to 1024", _whole(0, 1024), "Threads of trainings by command; 0: as many as cores"
     ),
+    "auth.required": Setting(
+        "network",
+        "network or always",
+        lambda value: value in ("network", "always"),
+        "Which callers must say who they are: those of a network, or those on this machine too",
+    ),
+    "auth.jwks": Setting("", "a path or an https:// URL", _is_text, "Public keys whose signed tokens are taken (JWKS)"),
+    "auth.issuer": Setting("", "text", _is_text, "Who must have signed a token: its claim iss"),
+    "auth.audience": Setting("", "text", _is_text, "Whom a token must be for: its claim aud"),
+    "serving.certificate": Setting("", "the path of a file", _is_text, "Certificate chain (PEM): callers come by TLS"),
+    "serving.certificate_key": Setting("", "the path of a file", _is_text, "Private key of the certificate (PEM)"),
     "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
     "serving.port": Setting(
         8400, "a whole number from 0 (any free port) to 65535", _whole(0, 65535), "Port to listen on"

@@ -65,6 +65,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         Share of the policy's decisions that are recorded; 1 unless it samples. Each stands for ``1 / share``.
     left_out : int
         Decisions of the policy that the same process left out of the log since the record before.
+    caller : str
+        Whose key or token the request came with; None where none is asked for.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -99,6 +101,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     cached: str | None = None
     share: float = 1.0
     left_out: int = 0
+    caller: str | None = None
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 

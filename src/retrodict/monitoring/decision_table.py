@@ -64,6 +64,7 @@ _FIXED: dict[str, tuple[pa.DataType, Callable[[DecisionRecord], Any]]] = {
     "cached": (_TEXT, lambda r: r.cached),
     "share": (pa.float64(), lambda r: r.share),
     "left_out": (_INT, lambda r: r.left_out),
+    "caller": (_TEXT, lambda r: r.caller),
     "views": (
         pa.list_(pa.struct({"view": _TEXT, "status": _TEXT, "age_s": pa.float64()})),
         lambda r: [{"view": view, "age_s": None, **doubt} for view, doubt in r.views.items()],

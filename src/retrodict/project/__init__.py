@@ -38,6 +38,7 @@ __getattr__, __dir__ = lazy_names(
 )
 
 NAMESPACES = {
+    "api_keys": "ApiKeys",
     "data": "Data",
     "data.quarantine": "Quarantine",
     "decisions": "Decisions",

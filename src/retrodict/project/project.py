@@ -19,6 +19,7 @@ from retrodict.core.lazy import lazy_modules
 from retrodict.models.definitions import Model
 from retrodict.models.splits import TimeSplit
 from retrodict.monitoring.definitions import Monitor
+from retrodict.project.api_keys import ApiKeys
 from retrodict.project.arguments import Time, instant, only_one
 from retrodict.project.damage import names_damage
 from retrodict.project.data import Data
@@ -94,6 +95,8 @@ class Project:
         Decisions that were made: get, table, ask a server; what actually happened: ingest, show.
     ledger : Ledger
         Who did what: verify, log, seal, proof.
+    api_keys : ApiKeys
+        Who may call a server: issue, rotate, revoke, list.
     pipelines : Pipelines
         All of this in order: run, status, history.
 
@@ -124,7 +127,7 @@ class Project:
         self.data, self.features = Data(self), Features(self)
         self.runs, self.models, self.policies = Runs(self), Models(self), Policies(self)
         self.decisions, self.outcomes = Decisions(self), Outcomes(self)
-        self.ledger, self.pipelines = Ledger(self), Pipelines(self)
+        self.ledger, self.pipelines, self.api_keys = Ledger(self), Pipelines(self), ApiKeys(self)
 
     @classmethod
     def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:

@@ -13,8 +13,10 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Collection
+from ssl import SSLContext
 
 from retrodict.serving.board import Board
+from retrodict.serving.connection import HEAD_S, LAST_TAKEN_S
 
 __all__ = ["Acceptor"]
 
@@ -40,6 +42,8 @@ class Acceptor:
         Of the workers that share the socket; None for one alone.
     slot : int
         This worker's, on the board.
+    tls : SSLContext, optional
+        Certificate to show; None: connections are not encrypted.
     """
 
     def __init__(
@@ -49,7 +53,9 @@ class Acceptor:
         make: Callable[[], asyncio.Protocol],
         board: Board | None,
         slot: int,
+        tls: SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._listener, self._connections, self._make = listener, connections, make
         self._board, self._slot = board, slot
         self._loop = asyncio.get_running_loop()
@@ -94,8 +100,11 @@ class Acceptor:
 
     async def _open(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make, accepted)
-        except OSError:  # the caller has left already
+            times: dict[str, float] = {}
+            if self._tls is not None:
+                times = {"ssl_handshake_timeout": HEAD_S, "ssl_shutdown_timeout": LAST_TAKEN_S}
+            await self._loop.connect_accepted_socket(self._make, accepted, ssl=self._tls, **times)
+        except OSError:  # the caller has left already, or speaks no TLS
             accepted.close()
 
     async def stop(self) -> None:

@@ -28,6 +28,7 @@ from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_re
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, pieces_of
+from retrodict.serving.callers import Callers
 from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.deadlines import late, left_s, within
 from retrodict.serving.engine_queue import EngineQueues
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionApp", "Limits"]
 
+_EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 _STATUS_NS = 2_000_000_000  # that a status waits for the stores
@@ -112,6 +114,8 @@ class DecisionApp:
         Requests that got no decision.
     health : FeatureHealth
         Of the features that are served; its gauges are refreshed from outside.
+    callers : Callers, optional
+        Admits who calls; None: anybody may.
     colleagues : Colleagues, optional
         The workers of this server, if it has several: what is told of it is told of all of them.
     """
@@ -126,6 +130,7 @@ class DecisionApp:
         self.problem: str | None = None
         self.not_followed: str | None = None
         self.colleagues: Colleagues | None = None
+        self.callers: Callers | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
@@ -150,7 +155,9 @@ class DecisionApp:
         failure: Exception | None = None
         request = HttpRequest(scope, receive, arrived, "")
         try:
-            handler, request.parameter = find_route(scope["method"], scope["path"])
+            handler, needed, request.parameter = find_route(scope["method"], scope["path"])
+            if needed is not None and self.callers is not None:
+                request.caller = self.callers.admit(scope["headers"], needed)
             answer = await handler(self, request)
         except RefusedRequestError as refused:
             answer, failure = refused.answer, refused
@@ -166,11 +173,11 @@ class DecisionApp:
         if failure is not None and request.parameter and scope["path"].startswith("/v1/decisions/"):
             self._note_failure(request.parameter, answer.status, failure, request.body)
         length = str(len(answer.body)).encode()
-        start = [(b"content-type", answer.kind), (b"content-length", length), *answer.headers]
+        start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
-    @route("POST", "/v1/decisions/{policy}")
+    @route("POST", "/v1/decisions/{policy}", "score")
     async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self._limits.body)
@@ -225,7 +232,7 @@ class DecisionApp:
         await self._record(request, [record], claims=[claim])  # which lets go of the claim
         return HttpAnswer(_json.encode(record.answer()))
 
-    @route("POST", "/v1/decisions/{policy}:batch")
+    @route("POST", "/v1/decisions/{policy}:batch", "score")
     async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.batch_body)
         with self._place(request):
@@ -317,6 +324,8 @@ class DecisionApp:
     ) -> list[str | None]:
         """Record decisions as their policy says, and count them; what their answers say of that."""
         servant, before = self.servants.get(records[0].policy), perf_counter_ns()
+        if request.caller is not None:
+            records = [structs.replace(record, caller=request.caller) for record in records]
         policy = None if servant is None else servant.policy.policy
         marks = await record_decisions(
             self._recorder, self._sampling, policy, records, claims=claims, durable=self._keep_score
@@ -362,7 +371,7 @@ class DecisionApp:
         finally:
             self._in_flight -= 1
 
-    @route("POST", "/v1/features/{service}")
+    @route("POST", "/v1/features/{service}", "score")
     async def _features(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.body)
         name, rule = request.parameter, "the feature service must be defined"
@@ -378,7 +387,7 @@ class DecisionApp:
     async def _services(self, _: HttpRequest) -> HttpAnswer:
         return HttpAnswer(_json.encode({name: service.describe() for name, service in self.services.items()}))
 
-    @route("POST", "/v1/events/{table}")
+    @route("POST", "/v1/events/{table}", "operate")
     async def _push_events(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.events_body)
         if self._inlet.waiting >= max(1, self._limits.in_flight // 4):  # decisions keep their places
@@ -466,11 +475,11 @@ class DecisionApp:
         page = await asyncio.to_thread(make, self, self._recorder.workspace.name)
         return HttpAnswer(page.encode(), 200, PAGE_HEADERS, b"text/html; charset=utf-8")
 
-    @route("GET", "/healthz")
+    @route("GET", "/healthz", None)
     async def _alive(self, _: HttpRequest) -> HttpAnswer:
         return HttpAnswer(b'{"status":"alive"}')
 
-    @route("GET", "/readyz")
+    @route("GET", "/readyz", None)
     async def _ready(self, _: HttpRequest) -> HttpAnswer:
         lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
         unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ask", "ask_many", "server_url"]
 
 _TIMEOUT_S = 30.0
+KEY_VARIABLE = "RETRODICT_API_KEY"
 
 
 def server_url(workspace: Workspace) -> str:
@@ -31,7 +33,8 @@ def server_url(workspace: Workspace) -> str:
     host = workspace.config["serving.host"]
     # What a server listens on is not always what a caller can connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{workspace.config['serving.port']}"
+    scheme = "https" if workspace.config["serving.certificate"] else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{workspace.config['serving.port']}"
 
 
 def ask(
@@ -110,6 +113,8 @@ def _post(
     connection = _connect(url)
     try:
         every = {"content-type": "application/json", **headers}
+        if key := os.environ.get(KEY_VARIABLE):
+            every["authorization"] = f"Bearer {key}"
         connection.request("POST", path, json.dumps(body).encode(), every)
         response = connection.getresponse()
         status, text = response.status, response.read().decode("utf-8", "replace")
@@ -154,6 +159,13 @@ def _refusal(url: str, status: int, answer: Any, *, again: bool) -> RetrodictErr
         return InputError(
             "a Retrodict server must answer at this address", where=url, got=f"status {status}", remedy="Check --url"
         )
-    errors = {404: NotFoundError, 409: RefusedError, 429: RetryableError, 503: RetryableError}
+    errors = {
+        401: RefusedError,
+        403: RefusedError,
+        404: NotFoundError,
+        409: RefusedError,
+        429: RetryableError,
+        503: RetryableError,
+    }
     error = RetryableError if again else errors.get(status, InputError if status < 500 else IntegrityError)
     return error(str(answer["error"]).rstrip("."), where=f"{url}, status {status}")

@@ -113,7 +113,8 @@ class BoundedConnection(HttpToolsProtocol):
         """Time counts from here."""
         super().connection_made(transport)
         self.flow = _Flow(transport)
-        transport.set_write_buffer_limits(high=0)  # so that we are told of every caller that does not take all
+        # So that we are told of every caller that does not take all. One of TLS calls nothing at all too much, at 0.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -28,13 +28,14 @@ _BODY_S = 10.0  # a caller that takes longer to send a body is told so
 
 @dataclass(slots=True)
 class HttpRequest:
-    """One request, and the part of its path that a route's pattern has in braces."""
+    """One request, the part of its path that a route's pattern has in braces, and who sends it, where that is asked."""
 
     scope: Scope
     receive: Receive
     arrived: int
     parameter: str
     body: bytes = b""
+    caller: str | None = None
 
     def has_left(self) -> bool:
         """Whether the caller has left, as far as the connection knows."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from retrodict.serving.routes import ROUTES
+from retrodict.serving.routes import ROUTES, find_route
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -22,8 +22,8 @@ Schema = dict[str, Any]
 
 PAGE_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
-)  # fmt: skip
+    (b"referrer-policy", b"no-referrer"),
+)
 """A page of ours needs nothing but its own style, whatever stands in the names on it."""
 
 # Words of a request's kinds, as core.kinds has them.
@@ -53,6 +53,8 @@ _SUMMARIES = {
     "/": "What is served here",
 }
 _FAILURES = {
+    401: "The key is missing, or none that is in force",
+    403: "The key is for something else",
     400: "The request breaks a rule; the error names the field, and never repeats its value",
     404: "Nothing of this name is in force",
     405: "The address takes another method",
@@ -79,7 +81,10 @@ def openapi(app: DecisionApp) -> Schema:
     paths: dict[str, Schema] = {}
     for method, pattern in ROUTES:
         for path, operation in _operations(app, pattern):
-            titles = {"summary": _SUMMARIES[pattern], "operationId": _operation_id(method, path)}
+            titles: Schema = {"summary": _SUMMARIES[pattern], "operationId": _operation_id(method, path)}
+            scope = find_route(method, pattern)[1]
+            if app.callers is not None and scope is not None:
+                titles |= {"security": [{"key": []}], "description": f"Needs a key for: {scope}"}
             paths.setdefault(path, {})[method.lower()] = {**titles, **operation}
     return {
         "openapi": "3.1.0",
@@ -89,7 +94,10 @@ def openapi(app: DecisionApp) -> Schema:
             "summary": "Decisions with a durable record",
         },
         "paths": paths,
-        "components": {"schemas": {"Error": _object({"error": {"type": "string"}}, required=["error"], open_=True)}},
+        "components": {
+            "schemas": {"Error": _object({"error": {"type": "string"}}, required=["error"], open_=True)},
+            **({} if app.callers is None else {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}),
+        },
     }
 
 

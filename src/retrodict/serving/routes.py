@@ -20,26 +20,30 @@ Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 # holds docs/serving.md to it. A pattern has its parameter at its end, before an action (``:batch``) if it has one, or
 # none.
 ROUTES: list[tuple[str, str]] = []
-_FIXED: dict[str, dict[str, Handler]] = {}
-_PARAMETRIC: dict[tuple[str, str], dict[str, Handler]] = {}  # by what stands before the parameter, and its action
+_Found = tuple[Handler, str | None]
+_FIXED: dict[str, dict[str, _Found]] = {}
+_PARAMETRIC: dict[tuple[str, str], dict[str, _Found]] = {}  # by what stands before the parameter, and its action
 
 
-def route(method: str, pattern: str) -> Callable[[Handler], Handler]:
-    """Register a handler for a method and a pattern; what answers GET answers HEAD, too."""
+def route(method: str, pattern: str, scope: str | None = "read") -> Callable[[Handler], Handler]:
+    """Register a handler for a method and a pattern, and what a caller's key must be for; None: it needs no key.
+
+    What answers GET answers HEAD, too.
+    """
 
     def register(handler: Handler) -> Handler:
         ROUTES.append((method, pattern))
         head, brace, rest = pattern.strip("/").partition("/{")
         action = rest.partition("}")[2]
         methods = _PARAMETRIC.setdefault((head, action), {}) if brace else _FIXED.setdefault(head, {})
-        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), handler))
+        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), (handler, scope)))
         return handler
 
     return register
 
 
-def find_route(method: str, path: str) -> tuple[Handler, str]:
-    """Handler of an address, and what stands there for the part in braces; NotFoundError if there is none."""
+def find_route(method: str, path: str) -> tuple[Handler, str | None, str]:
+    """Handler of an address, what a key must be for, and what stands for the part in braces; NotFoundError if none."""
     path = path.strip("/")
     parameter = ""
     methods = _FIXED.get(path)
@@ -56,4 +60,4 @@ def find_route(method: str, path: str) -> tuple[Handler, str]:
     if method not in methods:
         allowed = ", ".join(sorted(methods))
         raise RefusedRequestError(405, f"this address takes {allowed}", ((b"allow", allowed.encode()),))
-    return methods[method], parameter
+    return *methods[method], parameter

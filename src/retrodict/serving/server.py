@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any
 import uvicorn
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, RetrodictError, RetryableError
+from retrodict.core.errors import BusyError, ConfigurationError, RetrodictError, RetryableError
 from retrodict.core.retries import without_pauses
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -31,6 +32,7 @@ from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.acceptor import Acceptor
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.board import Board
+from retrodict.serving.callers import Callers, open_callers
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
 from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
@@ -45,6 +47,7 @@ _HEALTH_S = 2.0
 _DOUBT_S = 5.0  # that the stores may take to say how far features are
 _BUILD_S = 3600.0
 _AFTER_ERROR_S = 5.0
+_CALLERS_S = 0.25
 _QUEUE = 1024  # connections that wait to be taken
 _DRAIN_S = 0.5  # in which callers who keep their connections learn of the end
 
@@ -96,6 +99,9 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     workers = options.workers or workspace.config["serving.workers"]
     raise_open_files()
     listener = _bind(host, port)
+    _tls_context(workspace)  # what is wrong is said before anything is begun
+    if open_callers(workspace, listener, workers) is None:
+        _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
     upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
         _bring_up_to_date(upkeep)
@@ -184,10 +190,31 @@ def _taken(address: str, error: OSError) -> BusyError:
     )
 
 
-def url_of(listener: socket.socket) -> str:
+def _tls_context(workspace: Workspace) -> ssl.SSLContext | None:
+    """Certificate of the settings, ready to be shown; None where there is none."""
+    config = workspace.config
+    if not config["serving.certificate"]:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    key = config.path("serving.certificate_key") if config["serving.certificate_key"] else None
+    try:
+        context.load_cert_chain(config.path("serving.certificate"), key)
+    except (OSError, ValueError) as error:  # one of TLS is an error of the system, too
+        raise ConfigurationError(
+            "the certificate and its private key must be PEM files that belong together",
+            where=config.place("serving.certificate"),
+            got=type(error).__name__,
+            remedy="Correct serving.certificate and serving.certificate_key",
+        ) from error
+    return context
+
+
+def url_of(listener: socket.socket, workspace: Workspace) -> str:
     """Address of a listening socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if workspace.config["serving.certificate"] else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -215,7 +242,7 @@ async def _run(
             app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
         open_port(listener)
         if ready is not None:
-            ready(url_of(listener))
+            ready(url_of(listener, workspace))
 
     await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, consumer),
                  replay=options.replay)  # fmt: skip
@@ -264,13 +291,14 @@ async def answer(
     tasks: list[asyncio.Task[None]] = []
     try:
         await watcher.look()
-        server = _Server(app, listener, board, slot)
+        app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
+        server = _Server(app, listener, board, slot, _tls_context(workspace))
         # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles; after 700 objects is after every third one
         await begin(app)
-        tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(beside(app))]
+        tasks = [asyncio.create_task(one) for one in (watcher.run(), beside(app), _keep_callers(app.callers))]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])
     finally:
@@ -283,6 +311,21 @@ async def answer(
         app.failures.close()
         inlet.close()
         loading.shutdown()
+
+
+async def _keep_callers(callers: Callers | None) -> None:
+    """Take in keys that were issued or ended; while the records are away, those that are known go on to count."""
+    with ThreadPoolExecutor(1, thread_name_prefix="retrodict-callers") as thread:
+        problem = ""
+        while callers is not None:
+            await asyncio.sleep(_CALLERS_S)
+            try:
+                await asyncio.get_running_loop().run_in_executor(thread, callers.look)
+                problem = ""
+            except RetrodictError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    _log.error("who may call cannot be read again: %s", problem)
 
 
 async def keep_health(
@@ -318,7 +361,9 @@ async def keep_health(
 class _Server(uvicorn.Server):
     """uvicorn with sockets and an end of our own: it re-raises the signal it was stopped by, and resets who waits."""
 
-    def __init__(self, app: DecisionApp, listener: socket.socket, board: Board | None, slot: int) -> None:
+    def __init__(
+        self, app: DecisionApp, listener: socket.socket, board: Board | None, slot: int, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -335,13 +380,13 @@ class _Server(uvicorn.Server):
             )
         )
         self.server_state = self._draining = DrainingState()
-        self._share = listener, board, slot
+        self._share, self._tls = (listener, board, slot), tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         listener, board, slot = self._share
         connections = self.server_state.connections
-        self._acceptor = Acceptor(listener, connections, self._connection, board, slot)
+        self._acceptor = Acceptor(listener, connections, self._connection, board, slot, self._tls)
 
     def _connection(self) -> asyncio.Protocol:
         return BoundedConnection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)

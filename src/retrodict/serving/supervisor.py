@@ -119,7 +119,7 @@ class Supervisor:
     async def _open(self, ready: Callable[[str], None] | None) -> None:
         await self._all_ready.wait()
         if ready is not None:
-            ready(url_of(self._listener))
+            ready(url_of(self._listener, self._workspace))
 
     async def _keep(self, place: _Place) -> None:
         while not self._stop.is_set():

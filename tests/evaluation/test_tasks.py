@@ -15,7 +15,7 @@ from statsmodels.stats.inter_rater import cohens_kappa, to_table
 
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
-from retrodict.evaluation import evaluate
+from retrodict.evaluation import ClassTable, evaluate
 from retrodict.evaluation.metrics import primary
 
 CLASSES = Target("multiclass", classes=("low", "middle", "high"), ordered=True)
@@ -349,3 +349,17 @@ def test_columns_of_another_task_are_errors(labels: list, outputs: list, target:
     """A wrong call is an error, not a metric without value."""
     with pytest.raises(InputError, match=rule):
         evaluate(labels, outputs, target, **more)
+
+
+@given(SEEDS)
+def test_lines_of_classes_are_scikit_learns_report(seed: int) -> None:
+    """Support, precision, recall and F1 of each class; of one that nothing is decided for there is no precision."""
+    codes, p, _ = _classes(seed)
+    decided = p.argmax(axis=1)
+    table = evaluate(codes, p, CLASSES).confusion
+    columns = sk.precision_recall_fscore_support(codes, decided, labels=[0, 1, 2])
+    for place, (name, support, times, precision, recall, f1) in enumerate(table.lines()):
+        assert (name, times) == (CLASSES.classes[place], int((decided == place).sum()))
+        assert (precision, recall, f1, support) == pytest.approx([column[place] for column in columns])
+    never = ClassTable(("a", "b"), ((3, 0), (0, 0)))
+    assert never.lines() == [("a", 3, 3, 1.0, 1.0, 1.0), ("b", 0, 0, None, None, None)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta, timezone
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -129,6 +131,27 @@ def test_a_frame_is_scored_as_decisions_are(project):
     with pytest.raises(InputError, match="must have no column with the name"):
         project.models.score("parcel@1", scored)
     assert not list(project.workspace.ledger.entries(action="decision.record"))
+
+
+def test_times_may_come_as_text(project):
+    """ISO 8601 in any zone is the same instant; what is no time is refused by the column that the caller wrote."""
+    table = rows().slice(1_500, 60)
+    place, times = table.schema.get_field_index("sent"), table.column("sent").to_pylist()
+    zone = timezone(timedelta(hours=-5))
+    expected = project.models.score("parcel@1", table).column("score").to_pylist()
+    for texts in ([t.isoformat() for t in times], [t.astimezone(zone).isoformat(sep=" ") for t in times]):
+        written = table.set_column(place, "sent", pa.array(texts, pa.large_string()))
+        assert project.models.score("parcel@1", written).column("score").to_pylist() == expected
+        frame = project.models.score("parcel@1", written.to_pandas())
+        assert frame["score"].tolist() == expected
+        own = written.append_column("moment", written.column("sent"))
+        assert project.models.score("parcel@1", own, at="moment").column("score").to_pylist() == expected
+    for odd in ("yesterday", "2013-09-01T18:00:00", ""):
+        wrong = table.set_column(place, "sent", pa.array([odd] * 60))
+        with pytest.raises(InputError, match="column 'sent': times as text must be ISO 8601 with a zone"):
+            project.models.score("parcel@1", wrong)
+    with pytest.raises(InputError, match=r"weight: the moment of decision must be a time; got .'weight': 'double'"):
+        project.models.score("parcel@1", table, at="weight")
 
 
 def test_estimators_are_compared_in_the_folds_of_the_split(project):

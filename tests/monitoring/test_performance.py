@@ -8,15 +8,20 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from retrodict import Label, Model, Monitor, Policy, Recipe, Table, TimeSplit, Trigger, columns
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY, HOUR
-from retrodict.core.errors import InputError
+from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import canonical_json
+from retrodict.core.names import find_faults
 from retrodict.core.statistics.survival import event_by
 from retrodict.core.tasks import Target
-from retrodict.evaluation import evaluate
+from retrodict.evaluation import Metric, evaluate
+from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.outcomes import Outcomes, outcomes
-from retrodict.monitoring.performance import OTHERS, performance
+from retrodict.monitoring.performance import OTHERS, Slice, performance
+from retrodict.monitoring.periods import Period
+from retrodict.monitoring.triggers import judge_trigger, measure
 
 
 @pytest.fixture
@@ -161,3 +166,49 @@ def test_rows_that_were_lost_bias_no_rate_of_a_horizon():
     assert part["calibration_ratio_90d"].value == pytest.approx(1, abs=0.02)
     run = evaluate(labels, np.full((count, 1), truth), target)["brier_90d"].value
     assert part["brier_90d"].value == pytest.approx(run)
+    numbers = measure(part, DriftReport(None, "no decisions", 0, 0), Metric("auc", None, "no area", 0))
+    assert numbers.values["event_rate_90d"] == part["event_rate_90d"].value
+    assert numbers.bounds["brier_90d"] == (part["brier_90d"].low, part["brier_90d"].high)
+    assert numbers.values["auc"] is None
+
+
+def _watching(on: str, *, horizons: tuple[str, ...] = ()) -> tuple[Monitor, Trigger]:
+    """A monitor with one trigger: of the time until somebody leaves, or of a number of days."""
+    stays = Table("stays", key="id", columns={"seen": "time", "left": "time", "days": "float"})
+    by_time = {"label": Label("stay", stays, "left", horizons=horizons), "recipe": "cox", "when": "event_by['90d'] > 0"}
+    by_days = {"label": Label("stay", stays, "days", known_at="left"), "recipe": "linear", "when": "value > 1"}
+    parts = by_time if horizons else by_days
+    recipe = Recipe(parts["recipe"], TimeSplit("2024-01-01/2024-03-01"))
+    task = {} if horizons else {"task": "regression"}
+    model = Model("stay", label=parts["label"], decide_at="seen", features=[columns("id")], recipe=recipe, **task)
+    when = parts["when"].replace("'", '"')
+    trigger = Trigger.retrain(on=on, min_labels=0)
+    return Monitor(Policy("keep", model, decide={"call": when, "ok": "otherwise"}), triggers=[trigger]), trigger
+
+
+@pytest.mark.parametrize(
+    ("on", "horizons", "status"),
+    [("brier_90d > 0.2", ("90d",), "fires"), ("brier_90d > 0.24", ("90d",), "quiet"),
+     ("auc_90d < 0.6", ("90d",), "not evaluable"), ("rmse > 4", (), "fires"), ("rmse > 6", (), "quiet")],
+)  # fmt: skip
+def test_triggers_read_the_metrics_of_the_task(on: str, horizons: tuple[str, ...], status: str) -> None:
+    """Of a horizon as of a number; what was not measured is not evaluable and says so."""
+    watch, trigger = _watching(on, horizons=horizons)
+    metrics = [Metric("brier_90d", 0.25, None, 500, 0.23, 0.27), Metric("rmse", 5.0, None, 500, 4.5, 5.5)]
+    part = Slice(Period("2024-04", 0, 1), True, None, None, 500, 500, 0, 0, 0, 0, tuple(metrics))
+    numbers = measure(part, DriftReport(None, "no decisions", 0, 0), Metric("auc", None, "no area", 0))
+    assert judge_trigger(watch, trigger, numbers, firings=[], now=1).status == status
+
+
+def _check(watch: Monitor) -> None:
+    watch.check()
+    for fault in find_faults([watch], {"stays": None}):
+        raise fault
+
+
+@pytest.mark.parametrize("on", ["auc_30d > 0.5", "rmse > 1", "brier_90d > 1.5", "label_rate > 0.5"])
+def test_a_trigger_of_a_time_to_an_event_reads_its_horizons_only(on: str) -> None:
+    """Another horizon, a metric of numbers, and a value that no Brier score has are refused at definition."""
+    watch, _ = _watching(on, horizons=("90d",))
+    with pytest.raises(DefinitionError, match=r"must read numbers that are measured|must be one that can fire"):
+        _check(watch)

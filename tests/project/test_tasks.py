@@ -93,8 +93,16 @@ def test_a_task_goes_from_rows_to_a_replayed_and_watched_decision(task, tmp_path
             assert "chosen: " in str(run.plot("history"))
         if task == "prepared":
             assert "strength of the penalty" in str(run.plot("path"))
-        text = str(run)
-        assert "better than" in text
+        text, stored = str(run), str(p.runs.get(run.ref))
+        for word in ("better than", "what it costs", "one row, µs"):
+            assert word in text
+            assert word in stored
+        assert ("members, and how much better the ensemble is by squared error" in stored) is (task == "stack")
+        assert ("errs most like" in p.models.card("parcel@1").markdown()) is (task == "stack")
+        assert ("test rows  decided  precision  recall" in stored) is (task == "multiclass")
+        if task == "stack":
+            assert "ensemble" in str(run.plot("members"))
+            assert "member ridge" in str(run.plot("correlation"))
     with Project(tmp_path, actor="ben", clock=clock) as p:
         p.models.approve("parcel@1", reason="test")
         p.deploy("promise", force="test")

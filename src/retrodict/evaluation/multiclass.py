@@ -32,12 +32,26 @@ _MOST_AREAS = 100
 Slope = Callable[["_Cells"], tuple[float, Floats]]
 
 
+def _ratio(part: float, total: float) -> float | None:
+    return float(part / total) if total else None
+
+
 @dataclass(frozen=True, slots=True)
 class ClassTable:
     """Counts of rows by their class (line) and the likeliest class (column); of equals the first is taken."""
 
     classes: tuple[str | float, ...]
     counts: tuple[tuple[int, ...], ...]
+
+    def lines(self) -> list[tuple[str | float, int, int, float | None, float | None, float | None]]:
+        """Class, rows of it, rows decided for it, and its precision, recall and F1; None where nothing divides."""
+        counts = np.array(self.counts)
+        return [
+            (name, int(actual), int(decided), _ratio(right, decided), _ratio(right, actual),
+             _ratio(2 * right, actual + decided))
+            for name, right, actual, decided in zip(self.classes, counts.diagonal(), counts.sum(axis=1),
+                                                    counts.sum(axis=0), strict=True)
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)

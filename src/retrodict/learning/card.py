@@ -16,7 +16,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, plain
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.core.files import write_text
-from retrodict.evaluation import Ladder
+from retrodict.evaluation import ClassTable, Ladder
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
@@ -30,7 +30,7 @@ from retrodict.pages import Row, Section, document, plot, themed
 from retrodict.registry import ModelVersion, get_version, runtime_grid
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["ModelCard", "coefficient_grid", "model_card", "start_grid"]
+__all__ = ["ModelCard", "class_grid", "coefficient_grid", "model_card", "start_grid"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _PICTURES = ("calibration", "roc", "precision_recall", "confusion", "actual", "residuals", "coverage", "trials")
@@ -120,6 +120,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Warm start": start_grid(run.summary.get("notes") or {}),
         "Coefficients": coefficient_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
+        "Classes": class_grid(run),
         "Ladder": _ladder(run),
         "Members": member_grid(run.summary.get("notes") or {}),
         "Costs": cost_grid(run),
@@ -214,6 +215,16 @@ def _ladder(run: Run) -> Grid | None:
     members = (run.summary.get("notes") or {}).get("members") or {}
     sentences = (*rungs, *ladder.sentences(), *filter(None, [members.get("advice")]))
     return Grid(("ladder",), [(sentence,) for sentence in sentences])
+
+
+def class_grid(run: Run) -> Grid | None:
+    """Support, precision, recall and F1 of each class over the test rows; None for another task."""
+    file = next((file for file in run.artifacts if file.name == "evaluations.json"), None)
+    if file is None or run.objects is None or (run.params.get("target") or {}).get("task") != "multiclass":
+        return None
+    table = ClassTable(**json.loads(run.objects.get(file.digest))["test"]["confusion"])
+    names = ("class", "test rows>", "decided>", "precision>", "recall>", "F1>")
+    return Grid(names, table.lines(), title="classes")
 
 
 def coefficient_grid(notes: Mapping[str, Any]) -> Grid | None:

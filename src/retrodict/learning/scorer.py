@@ -92,6 +92,7 @@ class Scorer:
         InputError
             If a row has no moment of decision, or a column is of another kind than in training.
         """
+        rows = self._read_times(rows)
         moment = "make_timestamptz(0)" if self._moment is None else self._moment.to_sql()
         columns = [quote(name) for name in dict.fromkeys([*self._features.request_keys,
                                                           *self._features.request_columns])]  # fmt: skip
@@ -101,6 +102,10 @@ class Scorer:
             raise InputError(f"the moment of decision must fit its columns ({type(error).__name__})", where=self.ref,
                              got={name: str(rows.schema.field(name).type) for name in self.inputs},
                              remedy="Give times as timestamps with a zone, or say at=") from error  # fmt: skip
+        if not pa.types.is_timestamp(spine.column(_AT).type):
+            raise InputError("the moment of decision must be a time", where=f"{self.ref}, {self.at or 'decide_at'}",
+                             got={name: str(rows.schema.field(name).type) for name in self.times},
+                             remedy="Name a column of times with a zone, by at=")  # fmt: skip
         if spine.column(_AT).null_count:
             raise InputError("every row must have a moment of decision", where=self.ref,
                              got=f"{spine.column(_AT).null_count} rows without one",
@@ -111,6 +116,22 @@ class Scorer:
         columns_of = scores.T if scores.ndim == 2 else [scores]
         return pa.table({name: np.ascontiguousarray(values)
                          for name, values in zip(self.outputs, columns_of, strict=True)})  # fmt: skip
+
+    def _read_times(self, rows: pa.Table) -> pa.Table:
+        """Read times that came as ISO 8601 text, as a CSV file or JSON has them; one without a zone is refused."""
+        for name in self.inputs:
+            place = self.schema.get_field_index(name)
+            expected = name in self.times if place < 0 else pa.types.is_timestamp(self.schema.field(place).type)
+            text = rows.schema.field(name).type in (pa.string(), pa.large_string(), pa.string_view())
+            if expected and text:
+                try:
+                    times = rows.column(name).cast(pa.string()).cast(pa.timestamp("us", "UTC"))
+                except pa.ArrowInvalid as error:  # its own words hold the value
+                    raise InputError("times as text must be ISO 8601 with a zone", got="text of another form",
+                                     where=f"{self.ref}, column {name!r}",
+                                     remedy="Write them like '2013-09-01T18:00:00Z'") from error  # fmt: skip
+                rows = rows.set_column(rows.schema.get_field_index(name), name, times)
+        return rows
 
     def _gather(self, spine: pa.Table) -> pa.Table:
         return EventIndexes.of(self.workspace).gather(

@@ -12,12 +12,12 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import check_reach, parse
 from retrodict.core.names import NameUse
-from retrodict.core.tasks import Task
+from retrodict.core.tasks import Target
 from retrodict.decisions.definitions import Policy
 from retrodict.evaluation.gates import GATE_METRICS
 from retrodict.features.plan import FeatureSet
 
-__all__ = ["NUMBERS", "Monitor", "Trigger"]
+__all__ = ["NUMBERS", "OF_HORIZONS", "OF_SCORES", "Monitor", "Trigger", "numbers_of"]
 
 NUMBERS: dict[str, tuple[float, float]] = {
     "auc": (0.0, 1.0),
@@ -29,16 +29,29 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "labels": (0.0, math.inf),
     "psi": (0.0, math.inf),
 }
-"""What a trigger can read, with the range of its values."""
+"""What a trigger can read beside metrics of other tasks, with the range of its values."""
 
 
-def _numbers_of(task: Task | None) -> dict[str, tuple[float, float]]:
-    """What a trigger can read of a model of a task; None: of any."""
-    if task is None:
-        return NUMBERS
-    names = {"decisions", "labels", "psi", *GATE_METRICS[task]}
-    names |= set() if task in ("multiclass", "survival") else {"label_rate"}
-    return {name: span for name, span in NUMBERS.items() if name.removesuffix("_drop") in names}
+OF_SCORES = ("auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio")
+"""Metrics of a period's decisions about a yes or no."""
+
+OF_HORIZONS = ("event_rate", "brier", "auc", "calibration_error", "calibration_ratio")
+"""Metrics of a time to an event at each horizon, like ``auc_90d``."""
+
+
+def numbers_of(target: Target | None) -> dict[str, tuple[float, float]]:
+    """What a trigger can read of a model of a target: counts, drift, and the metrics of its task. None: of any."""
+    spans = {**dict.fromkeys(OF_SCORES, (0.0, math.inf)), **NUMBERS}
+    if target is None:
+        return {**{name: span for metrics in GATE_METRICS.values() for name, span in metrics.items()}, **spans}
+    task, metrics = target.task, GATE_METRICS[target.task]
+    names = {"decisions", "labels", "psi", *(() if task in ("multiclass", "survival") else ("label_rate",)), *metrics}
+    spans = {name: span for name, span in spans.items() if name.removesuffix("_drop") in names}
+    spans |= {} if task == "binary" else metrics
+    return spans | {
+        f"{name}_{text}": (0.0, math.inf if name == "calibration_ratio" else 1.0)
+        for name in OF_HORIZONS for text in target.horizons
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class Trigger:
     on : str
         Expression over the measured numbers of one period: ``psi`` (largest over features that drifted beyond their
         noise floor), ``auc``, ``auc_drop`` (against the test rows of the run), ``calibration_error``,
-        ``calibration_ratio``, ``label_rate``, ``labels`` (known outcomes), ``decisions``. It must hold at both ends
+        ``calibration_ratio``, ``label_rate``, ``labels`` (known outcomes), ``decisions``, and every metric of the
+        model's task by its name (``rmse``, ``macro_f1``, ``auc_90d``, ``event_rate_90d``). It must hold at both ends
         of the 95 % interval of every estimate. A number that is not evaluable is null, and a condition on it is
         unknown: the trigger then does not fire, and says so.
     cooldown : duration, default "24h"
@@ -137,14 +151,13 @@ class Monitor(Definition):
     def check(self) -> None:
         """Refuse triggers that no number can fire."""
         for trigger in self.triggers:
-            check_reach(
-                trigger.on, NUMBERS, "a trigger must be one that can fire", where=f"monitor {self.name}, trigger"
-            )
+            spans, rule = numbers_of(self.policy.model.known_target), "a trigger must be one that can fire"
+            check_reach(trigger.on, spans, rule, where=f"monitor {self.name}, trigger")
 
     def uses(self) -> Iterator[NameUse]:
         """Numbers that its triggers read, and features it groups by; a context value may have any other name."""
         target = self.policy.model.known_target
-        names = _numbers_of(None if target is None else target.task)
+        names = numbers_of(target)
         for trigger in self.triggers:
             where, rule = (
                 f"monitor {self.name}, trigger {trigger.on!r}",

@@ -21,13 +21,13 @@ from retrodict.core.tasks import Target
 from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.metrics import Metric, evaluate, mean, pick_metric, share
 from retrodict.evaluation.survival import horizon_weights, unfollowed
+from retrodict.monitoring.definitions import OF_HORIZONS, OF_SCORES
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
 
 __all__ = ["OTHERS", "Slice", "performance", "report_periods", "group_column"]
 
 OTHERS = "(others)"
-_OF_SCORES = ("auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio")
 _BUILT_IN = ("id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback")
 
 
@@ -227,7 +227,7 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
     total = part.status.size
     evaluable = part.countable & scored
     evaluation = evaluate(part.label[evaluable], part.outputs[evaluable], part.target, min_rows=min_labels)
-    names = _OF_SCORES if part.target.task == "binary" else tuple(evaluation.values())
+    names = OF_SCORES if part.target.task == "binary" else tuple(evaluation.values())
     horizons = [] if part.followed is None else list(_by_horizon(part, scored, part.followed, min_labels))
     by_horizon = {metric.name for metric in horizons}
     metrics = (
@@ -269,9 +269,10 @@ def _by_horizon(
         evaluation = evaluate(event.astype(np.float64), rows.outputs[:, place], min_rows=min_labels,
                               weights=None if (weights == 1).all() else weights)  # fmt: skip
         reason = unfollowed(rows, place)
-        for name in ("base_rate", "brier", "auc", "calibration_error", "calibration_ratio"):
-            metric = evaluation[name] if reason is None else Metric(name, None, reason, rows.n)
-            yield replace(metric, name=f"{'event_rate' if name == 'base_rate' else name}_{text}")
+        for name in OF_HORIZONS:
+            measured = "base_rate" if name == "event_rate" else name
+            metric = evaluation[measured] if reason is None else Metric(name, None, reason, rows.n)
+            yield replace(metric, name=f"{name}_{text}")
 
 
 def _means(outputs: NDArray[np.float64], target: Target) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ of a number that should have an interval and has none nothing is known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
@@ -23,7 +23,7 @@ from retrodict.core.identity import content_hash, short
 from retrodict.core.statistics.intervals import Interval, difference_interval
 from retrodict.evaluation.metrics import Metric
 from retrodict.ledger.chain import Entry
-from retrodict.monitoring.definitions import NUMBERS, Monitor, Trigger
+from retrodict.monitoring.definitions import NUMBERS, Monitor, Trigger, numbers_of
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import Period
@@ -33,6 +33,7 @@ __all__ = ["FIRE", "NUMBERS", "PeriodNumbers", "TriggerResult", "fired_near", "j
 Status: TypeAlias = Literal["fires", "quiet", "not evaluable", "cooling down"]
 
 FIRE = "trigger.fire"
+_ABSENT = "a model of this task does not have it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,8 @@ def measure(part: Slice, drift: DriftReport, test_auc: Metric) -> PeriodNumbers:
         Of the test rows of the version in force.
     """
     names = ("auc", "calibration_error", "calibration_ratio", "label_rate")
-    measured = {metric.name: metric for metric in part.metrics}
-    absent = "a model of this task does not have it"
-    metrics: dict[str, Metric] = {name: measured.get(name) or Metric(name, None, absent, 0) for name in names}
+    absent = {name: Metric(name, None, _ABSENT, 0) for name in names}
+    metrics: dict[str, Metric] = {**absent, **{metric.name: metric for metric in part.metrics}}
     metrics["auc_drop"] = _drop(metrics["auc"], test_auc)
     values: dict[str, float | None] = {"psi": drift.psi, "labels": part.labelled, "decisions": part.decisions}
     reasons = {} if drift.psi is not None else {"psi": drift.reason or "no feature is evaluable"}
@@ -139,7 +139,11 @@ def judge_trigger(
         If the condition names a number that does not exist.
     """
     expression = parse(trigger.on, where=f"monitor {monitor.name}, trigger")
-    expression.check_columns([*NUMBERS], where=f"monitor {monitor.name}, trigger {trigger.on!r}")
+    names = numbers_of(monitor.policy.model.known_target)
+    expression.check_columns([*names], where=f"monitor {monitor.name}, trigger {trigger.on!r}")
+    if numbers is not None:
+        numbers = replace(numbers, values={**dict.fromkeys(expression.columns), **numbers.values},
+                          reasons={**dict.fromkeys(expression.columns, _ABSENT), **numbers.reasons})  # fmt: skip
 
     def result(status: Status, reason: str) -> TriggerResult:
         about = (trigger_ref(monitor, trigger), trigger.action, trigger.on, status, reason)

@@ -163,11 +163,12 @@ class Run(Shown):
         return [*(Ladder.from_dict(ladder).sentences() if ladder else ()), *filter(None, [members.get("advice")])]
 
     def _fit_grids(self) -> Sequence[Block]:
-        from retrodict.learning.card import coefficient_grid, start_grid
+        from retrodict.learning.card import class_grid, coefficient_grid, start_grid
         from retrodict.learning.members import cost_grid, member_grid
 
         notes = self.record.summary.get("notes") or {}
-        grids = (cost_grid(self.record), member_grid(notes), coefficient_grid(notes), start_grid(notes))
+        grids = (class_grid(self.record), cost_grid(self.record), member_grid(notes), coefficient_grid(notes),
+                 start_grid(notes))  # fmt: skip
         return [grid for grid in grids if grid is not None]
 
     def _stored(self) -> Sequence[Block | None]:

@@ -72,7 +72,7 @@ _PLOTS: dict[str, tuple[Callable[[], str], list[str]]] = {
     ),
     "elimination": (
         lambda: plots.plot_elimination(
-            [{"features": k, "score": 0.7 - (k - 4) ** 2 / 100, "low": 0.5, "high": 0.8} for k in range(9, 0, -1)]
+            [{"features": k, "mean": 0.7 - (k - 4) ** 2 / 100, "low": 0.5, "high": 0.8} for k in range(9, 0, -1)]
         ),
         ["best: 4 features, 0.7", "between folds"],
     ),

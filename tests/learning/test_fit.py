@@ -188,7 +188,7 @@ def test_spans_hold_what_was_asked_for_and_are_judged(target):
 
 def test_an_interval_of_a_yes_or_no_is_refused_before_anything_is_fitted():
     steps = []
-    with pytest.raises(InputError, match="an interval must be of numbers or of several classes"):
+    with pytest.raises(DefinitionError, match="an interval must be of numbers or of several classes"):
         run_recipe(Recipe("logistic", RandomSplit(), interval=0.9), make_frame(), PARTS,
                    progress=lambda step, *_: steps.append(step))  # fmt: skip
     assert steps == ["encode"]

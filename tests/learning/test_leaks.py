@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.special import expit
+from scipy.stats import spearmanr
+from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from retrodict.core.tasks import Target
 from retrodict.learning import leaks
@@ -149,18 +151,16 @@ def test_an_id_as_a_feature_is_named():
     assert warning == "Feature 'ticket' has 1,800 values in 1,800 training rows: it names rows, like an id."
 
 
-@pytest.mark.parametrize("also", [(), ("weekday",)])
-def test_rows_that_come_again_in_the_test_part_are_named(also):
-    """One in ten test rows is a training row, whole or but for the day; rounded amounts meet by chance without harm."""
-    world = World()
-    copies, originals = np.arange(2_400, 2_450), np.arange(100, 150)
-    for name, column in world.columns.items():
-        if name not in also:
+def test_rows_that_come_again_in_the_test_part_are_named():
+    """One in ten test rows is a training row; one that differs in a feature, if only the day, is another row."""
+    for again in (4, 3):
+        world = World()
+        copies, originals = np.arange(2_400, 2_450), np.arange(100, 150)
+        for column in list(world.columns.values())[:again] if again == 4 else [world.amount, world.wind]:
             column[copies] = column[originals]
-    world.labels[copies] = world.labels[originals]
-    (warning,) = world.warnings()
-    assert warning.startswith("50 of 500 test rows are training rows again, by ")
-    assert ("all of the 4 features" in warning) is (not also)
+        world.labels[copies] = world.labels[originals]
+        warnings = [sentence.partition(",")[0] for sentence in world.warnings()]
+        assert warnings == ["50 of 500 test rows are training rows again"] * (again == 4)
 
 
 # every task, and what a program reads ---------------------------------------------------------------------------------
@@ -262,6 +262,106 @@ def test_duplicates_across_the_split_are_found(task: str):
     parts = {"train": np.arange(0, 1_000), "validate": np.arange(1_000, 1_500), "test": np.arange(1_500, 1_750)}
     (leak,) = leaks_of(task, doubled, np.r_[labels, labels[::4]], rows=parts)
     assert (leak.kind, leak.feature, leak.severity) == ("duplicates", None, "critical")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_differ_by_noise_alone_are_copies(task: str, seed: int):
+    """By a ten-thousandth of their spread; by as much as rows differ anyway, nothing comes again."""
+    rng, columns, labels = of_task(task, seed)
+    columns = {"wind": columns["wind"], "rain": rng.gamma(2, 50, len(labels)), "place": columns["place"]}
+    parts = {"train": np.arange(0, 1_000), "validate": np.arange(1_000, 1_500), "test": np.arange(1_500, 1_750)}
+    for noise, named in ((1e-4, True), (0.3, False)):
+        again = {name: values[::4] if name == "place" else values[::4] + rng.normal(0, noise * values.std(), 375)
+                 for name, values in columns.items()}  # fmt: skip
+        doubled = {name: np.r_[values, again[name]] for name, values in columns.items()}
+        leaks = leaks_of(task, doubled, np.r_[labels, labels[::4]], rows=parts)
+        assert [(leak.kind, "to a thousandth" in leak.sentence) for leak in leaks] == [("duplicates", True)] * named
+
+
+def test_copies_of_one_class_alone_are_found():
+    """Rare rows were repeated before the split, so that every copy has the same outcome; and rare rows among many."""
+    rng = np.random.default_rng(2)
+    wind, rain = rng.normal(size=(2, 1_060))
+    labels = (np.arange(1_060) >= 1_000) * 1.0
+    drawn = np.r_[np.arange(1_000), rng.choice(np.arange(1_000, 1_060), 1_000)]
+    (leak,) = leaks_of("binary", {"wind": wind[drawn], "rain": rain[drawn]}, labels[drawn])
+    assert leak.kind == "duplicates"
+    twice = rng.permutation(np.r_[np.arange(1_060), np.arange(1_060)])
+    (leak,) = leaks_of("binary", {"wind": wind[twice], "rain": rain[twice]}, labels[twice])
+    assert leak.kind == "duplicates"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_rows_that_chance_makes_are_no_copies(seed: int):
+    """Few columns of few values whose label follows from them, numbers that lie dense, and packaged tables."""
+    rng = np.random.default_rng(seed)
+    coarse = dict(zip("abcd", rng.integers(0, 6, (4, 2_000)) * 1.0, strict=True))
+    sums = coarse["a"] + coarse["b"] + coarse["c"] * coarse["d"]
+    dense = rng.normal(size=2_000)
+    bent = {"dense": dense, "square": dense**2, "bent": np.exp(dense)}
+    few = {"shift": rng.integers(0, 5, 2_000) * 1.0, "place": rng.choice(["n", "s"], 2_000)}
+    cancer, diabetes = load_breast_cancer(), load_diabetes()
+    for task, columns, labels in (
+        ("binary", coarse, (sums > np.median(sums)) * 1.0), ("regression", coarse, sums),
+        ("binary", bent, (dense > 0.4) * 1.0), ("binary", few, (few["shift"] > 1) * 1.0),
+        ("binary", dict(zip(cancer.feature_names, cancer.data.T, strict=True)), cancer.target * 1.0),
+        ("regression", {**dict(zip(diabetes.feature_names, diabetes.data.T, strict=True)),
+                        "twice": 2 * diabetes.target + 1}, diabetes.target),
+    ):  # fmt: skip
+        leaks = leaks_of(task, columns, labels, RandomSplit(stratify=False, seed=seed))
+        assert "duplicates" not in [leak.kind for leak in leaks]
+
+
+SMOOTHED = {
+    "towards the mean": lambda sums, sizes: (sums + 20 * sums.sum() / sizes.sum()) / (sizes + 20),
+    "towards another number": lambda sums, sizes: (sums + 7) / (sizes + 10),
+    "logistic in the size": lambda sums, sizes: (
+        sums / sizes + (sums.sum() / sizes.sum() - sums / sizes) / (1 + np.exp((sizes - 20) / 10))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SMOOTHED)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_smoothed_target_encoding_is_found(task: str, how: str):
+    """Customers of one row to hundreds, so that smoothing changes their order."""
+    for seed in range(4):
+        columns, labels = uneven(task, seed)
+        values = (labels == 1) * 1.0 if task == "multiclass" else labels
+        sums, sizes = (np.bincount(columns["customer"], weights=weights) for weights in (values, np.ones(len(labels))))
+        sizes = np.maximum(sizes, 1)
+        planted = SMOOTHED[how](sums, sizes)[columns["customer"]]
+        assert abs(spearmanr(planted, (sums / sizes)[columns["customer"]]).statistic) < 0.99, "else it proves nothing"
+        leaks = leaks_of(task, {**columns, "rate": planted}, labels, GroupSplit(by="customer"))
+        assert ("encoded_target", "rate") in [(leak.kind, leak.feature) for leak in leaks]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_customer_is_like_is_no_encoded_target(task: str, seed: int):
+    """Facts of a customer, also those that their outcomes depend on, and how many rows they have."""
+    columns, labels = uneven(task, seed)
+    rng, customer = np.random.default_rng(seed + 100), columns["customer"]
+    sizes = np.bincount(customer).astype(float)
+    facts = {"size": sizes, "log_size": np.log1p(sizes), "income": rng.gamma(2, 50, len(sizes)),
+             "level": levels(seed) + rng.normal(0, 0.3, len(sizes))}  # fmt: skip
+    honest = {**columns, **{name: values[customer] for name, values in facts.items()}}
+    assert leaks_of(task, honest, labels, GroupSplit(by="customer")) == []
+
+
+def levels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=200)
+
+
+def uneven(task: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns and labels of 200 customers, the first with hundreds of rows, the last with one or two."""
+    rng = np.random.default_rng(seed + 50)
+    customer = np.minimum(rng.zipf(1.5, 4_000) - 1, 199)
+    wind = rng.normal(size=4_000)
+    level = levels(seed)[customer] + wind + rng.normal(size=4_000)
+    labels = {"binary": (level > 0) * 1.0, "multiclass": np.digitize(level, [-1, 1]) * 1.0, "regression": level}[task]
+    return {"customer": customer, "wind": wind}, labels
 
 
 def test_an_inverted_time_is_found():

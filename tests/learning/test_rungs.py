@@ -193,4 +193,4 @@ def test_a_linear_model_that_prepares_or_balances_is_held_against_the_plain_one(
 
     assert "logistic" not in names()
     assert "logistic" in names(prepare=[Encode("onehot", ["place"])])
-    assert "logistic" in names(balance=Balance("over"))
+    assert {"unbalanced"} == set(names(balance=Balance("over"))) - set(names())

@@ -215,17 +215,18 @@ def _check(gate: str, metrics: Mapping[str, float | bool | Measured | None]) -> 
     expression = parse(gate_text(gate), where=f"gate {gate!r}")
     names = sorted(expression.columns)
     row: dict[str, float | bool] = {}
+    reasons: dict[str, str] = {}
     for name in names:
-        value, why_not = _value(name, metrics)
+        value, reason = _value(name, metrics)
         if value is None:
-            return GateResult(gate, "not evaluable", None, why_not)
-        row[name] = value
+            return GateResult(gate, "not evaluable", None, reason)
+        row[name], reasons[name] = value, reason
     try:
         verdict = expression.to_row()(row)
     except InputError as error:  # a truth value compared with a number, say: the other gates still deserve an answer
         return GateResult(gate, "not evaluable", None, str(error))
     single = row[names[0]] if len(names) == 1 else None
-    values = ", ".join(f"{name} is {_format_value(row[name])}" for name in names)
+    values = ", ".join(f"{name} is {_format_value(row[name])}{reasons[name]}" for name in names)
     if verdict is None:
         return GateResult(gate, "not evaluable", single, f"the comparison has no truth value: {values}")
     if not isinstance(verdict, bool):
@@ -237,14 +238,14 @@ def _value(name: str, metrics: Mapping[str, float | bool | Measured | None]) -> 
     if name not in metrics:
         return None, f"there is no metric {name!r}. {near(name, metrics, what='metric')}"
     metric: Any = metrics[name]
-    reason = None
+    verdict, reason = getattr(metric, "verdict", getattr(metric, "status", "")), None
     if isinstance(metric, Measured):
         metric, reason = metric.value, metric.reason
     # NumPy's own scalars become plain ones: the row function is typed.
     value: float | bool | None = metric.item() if hasattr(metric, "item") else metric
     if value is None or math.isnan(value):
         return None, f"{name}: {reason or ('no value' if value is None else 'not a number')}"
-    return value, ""
+    return value, f" ({verdict}: {reason})" if verdict else ""
 
 
 def _format_value(value: float | bool) -> str:

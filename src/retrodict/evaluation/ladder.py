@@ -33,6 +33,7 @@ _SPOKEN = {
     "majority": "the majority",
     "random": "answers drawn at random",
     "tree": "a small tree",
+    "unbalanced": "the same recipe without balancing",
 }
 
 
@@ -64,6 +65,11 @@ class LadderVerdict(Record):
     def value(self) -> bool | None:
         """For the gate ``beats_ladder``: None when not evaluable."""
         return None if self.status == "not evaluable" else self.status == "beats"
+
+    @property
+    def worse(self) -> bool:
+        """Whether the whole interval of the difference lies on the rung's side."""
+        return self.high is not None and self.high < 0
 
 
 def beats(
@@ -206,6 +212,8 @@ class Ladder(Record):
 
     def advice(self) -> str | None:
         """What follows where the candidate does not beat every rung."""
+        if self.best is not None and self.verdict.worse:
+            return f"Prefer {_spoken(self.best)}: it is better, by more than the noise."
         if self.simplest == "random":
             return f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}."
         if self.simplest is not None and self._costs_less(self.simplest):
@@ -254,7 +262,8 @@ def _sentences(name: str, rung: Rung, cost: Cost | None) -> Sequence[str]:
     if verdict.value is None:
         lines = [f"Whether {name[0].lower()}{name[1:]} is better than {other} is not evaluable: {verdict.reason}."]
     else:
-        lines = [f"{name} is {'' if verdict.value else 'not '}better than {other}: {verdict.reason}."]
+        word = "better" if verdict.value else "worse" if verdict.worse else "not better"
+        lines = [f"{name} is {word} than {other}: {verdict.reason}."]
     ratios = [
         f"{_times(ours / theirs)} times {what}"
         for what, ours, theirs in (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.core.clock import format_time
-from retrodict.core.display import Block, Facts, Grid, Shown, plain
+from retrodict.core.display import Block, Facts, Grid, Shown, number, plain, seconds
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.core.files import write_text
 from retrodict.evaluation import ClassTable, Ladder
@@ -30,10 +30,20 @@ from retrodict.pages import Row, Section, document, plot, themed
 from retrodict.registry import ModelVersion, get_version, runtime_grid
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["ModelCard", "class_grid", "coefficient_grid", "model_card", "start_grid"]
+__all__ = [
+    "ModelCard",
+    "choice_words",
+    "choices",
+    "class_grid",
+    "coefficient_grid",
+    "model_card",
+    "start_grid",
+    "threshold_grid",
+]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _PICTURES = ("calibration", "roc", "precision_recall", "confusion", "actual", "residuals", "coverage", "trials")
+_AT_THRESHOLD = ("precision", "recall", "f1", "false_positive_rate", "positive_share", "accuracy")
 _LIBRARIES = ("catboost", "lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "xgboost-cpu")
 
 
@@ -112,11 +122,13 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
     model = definitions_of(workspace, run.code).get(Model, version.name)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
     environment = json.loads(workspace.objects.get(run.environment))
+    choices_of_run = dict(choices(run.summary.get("notes") or {}))
     sections: dict[str, Block | None] = {
         "Model": _identity(version, model, run),
         "Data": _data(workspace, model, run),
         "Features": Grid(("feature", "taken for", "made from"), list(_features(model, artifact))),
         "Training": Facts({**_settings(run), "seed": run.seed, "seconds": run.seconds}),
+        "Chosen without test rows": Facts(choices_of_run) if choices_of_run else None,
         "Warm start": start_grid(run.summary.get("notes") or {}),
         "Coefficients": coefficient_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
@@ -129,7 +141,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Fairness": _metrics(run, True),
         "Gates": _rows(version.gates, ("gate", "status", "value", "reason")),
         "Runtimes": runtime_grid(artifact.metadata["runtimes"]) if "runtimes" in artifact.metadata else None,
-        "Leaks": _rows(run.summary.get("leaks"), ("kind", "feature", "figure", "severity", "sentence")),
+        "Leaks": _rows(run.summary.get("leaks"), ("kind", "feature", "figure", "severity", "sentence", "accepted")),
         "Environment": _environment(environment, run),
         "Judgements": _rows(
             [{"time": format_time(a.time), "by": a.approver, "approved": a.granted, "reason": a.reason}
@@ -188,7 +200,8 @@ def _features(model: Model, artifact: ModelArtifact) -> Iterator[tuple[str, str,
             origin = f"view {prefix} of source {views[prefix].source.name}"
         else:
             origin = f"function {prefix}" if prefix in functions else "function"
-        yield feature.name, feature.type, origin
+        words = f" ({len(feature.vocabulary):,}; another is read as missing)" if feature.vocabulary else ""
+        yield feature.name, f"{feature.type}{words}", origin
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -225,6 +238,75 @@ def class_grid(run: Run) -> Grid | None:
     table = ClassTable(**json.loads(run.objects.get(file.digest))["test"]["confusion"])
     names = ("class", "test rows>", "decided>", "precision>", "recall>", "F1>")
     return Grid(names, table.lines(), title="classes")
+
+
+def choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a recipe chose without test rows, in words."""
+    if tuning := notes.get("tuning"):
+        yield from _tuned(tuning)
+    if threshold := notes.get("threshold"):
+        cost = threshold.get("cost")
+        costs = "" if cost is None else f" Cost of a row: {number(cost)}"
+        low, high = threshold.get("low"), threshold.get("high")
+        costs += f" ({number(low)} to {number(high)})." if costs and low is not None else "." if costs else ""
+        value = threshold["threshold"]
+        yield "threshold", f"{'none' if value is None else format(value, '.4g')}. {threshold['reason']}{costs}"
+    if weights := notes.get("weights"):
+        yield "shares", ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
+    if notes.get("zeroed_coefficients"):
+        yield "L1", f"{notes['zeroed_coefficients']} of {notes['coefficients']} coefficients are zero"
+    if balance := notes.get("balance"):
+        counts = [
+            ", ".join(f"{label}: {rows:,}" for label, rows in balance[key].items()) for key in ("before", "after")
+        ]
+        yield "balance", f"{balance['how']}, from {counts[0]} to {counts[1]}"
+        for sentence in balance.get("warnings", ()):
+            yield "balance, note", sentence
+    for step in notes.get("steps") or ():
+        if selected := step.get("selected"):
+            yield step["step"], f"{len(selected)} of {len(step['names'])} columns: {', '.join(selected)}"
+
+
+def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a search came to, in words."""
+    counts = ", ".join(f"{report[state]} {state}" for state in ("finished", "pruned", "failed") if report[state])
+    counts = f" ({counts})" if counts else ""
+    yield "trials", f"{report['trials']} in {seconds(report['seconds'])}{counts}; {report['stopped']}"
+    best, default = report["best"], report["default"]
+    if best is not None:
+        spread = "" if best["std"] is None else f", {number(best['std'])} between folds"
+        than = "" if default is None else f"; as written {number(default['value'])}"
+        yield report["metric"], f"{number(best['value'])} on {report['folds']} folds{spread}{than}"
+    for how, value in report["ensembles"].items():
+        alone = report.get("alone")  # earlier runs compared with the best
+        than = "" if alone is None else f"; the best by other folds {number(alone)}"
+        yield f"joined, {how}", f"{number(value)} on folds that did not weigh them{than}"
+    choice = report["choice"]
+    if "members" in choice:
+        shares = zip(choice["members"], choice["weights"], strict=True)
+        yield "chosen", ", ".join(f"{member.get('estimator', 'the recipe')} {share:.0%}" for member, share in shares)
+    else:
+        yield "chosen", choice_words(choice)
+
+
+def choice_words(choice: Mapping[str, Any]) -> str:
+    """Settings of a trial, in words."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in choice.items()) or "as written"
+
+
+def _value(value: object) -> str:
+    return number(value) or "none" if isinstance(value, float) else str(value)
+
+
+def threshold_grid(run: Run) -> Grid | None:
+    """What a threshold does on the test rows; None for a run without one."""
+    threshold = ((run.summary.get("notes") or {}).get("threshold") or {}).get("threshold")
+    points = {point.name: point for point in run.points if point.split == "test" and point.step == 0}
+    metrics = [points[name] for name in _AT_THRESHOLD if name in points]
+    if threshold is None or not metrics:
+        return None
+    rows = [(point.name, point.value, point.low, point.high) for point in metrics]
+    return Grid((f"test rows, yes from {threshold:.4g}", "value>", "from>", "to>"), rows)
 
 
 def coefficient_grid(notes: Mapping[str, Any]) -> Grid | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from retrodict.core.expressions import parse
 from retrodict.evaluation import Metric
 from retrodict.evaluation.compare import compare_outputs
 from retrodict.evaluation.fairness import measure_fairness
-from retrodict.evaluation.gates import gate_text
+from retrodict.evaluation.gates import GateResult, gate_text
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import Trained, without_spans
 from retrodict.learning.runs import Run, get_run, list_runs
@@ -26,7 +26,7 @@ from retrodict.models.targets import NEVER
 from retrodict.registry import current
 from retrodict.workspace import Workspace
 
-__all__ = ["forsaken", "gate_evidence", "purged_unevenly", "redrawn"]
+__all__ = ["forsaken", "gate_evidence", "own_gates", "purged_unevenly", "redrawn"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 
@@ -52,7 +52,7 @@ def gate_evidence(
     facts: dict[str, Any] = {metric.name: metric for metric in trained.evaluations["test"].metrics}
     facts |= {
         "beats_ladder": None if ladder is None else ladder.verdict,
-        "leaks": None if trained.leaks is None else len(trained.leaks),
+        "leaks": None if trained.leaks is None else sum(leak.accepted is None for leak in trained.leaks),
         "latency_us": None if cost is None else cost.latency_us,
         "size_kb": None if cost is None else cost.size_kb,
     }
@@ -63,6 +63,19 @@ def gate_evidence(
         elif bracket and word in _FAIRNESS:
             facts |= _fairness(workspace, model, frame, test, trained, versions, column.removesuffix(")"))
     return facts
+
+
+def own_gates(trained: Trained) -> Iterator[GateResult]:
+    """What a version brings to its approval beside the gates that its model names.
+
+    A threshold that no score reaches fails; a leak that is accepted passes, and says why.
+    """
+    choice = trained.notes.get("threshold")
+    if choice is not None and choice["threshold"] is None:
+        yield GateResult("threshold", "fail", None, choice["reason"])
+    for leak in trained.leaks or ():
+        if leak.accepted is not None:
+            yield GateResult(f"accept({leak.feature})", "pass", leak.figure, f"{leak.accepted} ({leak.sentence})")
 
 
 def _against_champion(

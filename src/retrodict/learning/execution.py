@@ -25,7 +25,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.evidence import forsaken, gate_evidence, purged_unevenly, redrawn
+from retrodict.learning.evidence import forsaken, gate_evidence, own_gates, purged_unevenly, redrawn
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, follow_up, parts_of, tables_of
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
@@ -122,7 +122,7 @@ def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     checked = former.check(workspace, model, frame, parts, versions) if former is not None and ladder else ((), None)
     trained = run_recipe(
         model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched, checkpoints=checkpoints,
-        former=None if former is None else former.artifact,
+        former=None if former is None else former.artifact, accept=model.accept,
     )  # fmt: skip
     if former is not None and checked[1] is not None:
         trained = former.report(model, frame, parts, trained, checked[0], checked[1], progress)
@@ -392,7 +392,7 @@ def record_end(workspace: Workspace, model: Model, run: Run, result: Execution, 
     runtimes = measure_runtimes(artifact.engine, np.vstack([examples.rows, matrix]))
     artifact = replace(artifact, examples=examples, metadata={**artifact.metadata, "runtimes": runtimes})
     evidence = gate_evidence(workspace, model, result.frame, result.parts["test"], trained, run.data["versions"])
-    gates = check_gates(model.gates, evidence)
+    gates = (*check_gates(model.gates, evidence), *own_gates(trained))
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}

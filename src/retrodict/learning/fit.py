@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.tasks import Target, Task
+from retrodict.core.tasks import Target
 from retrodict.evaluation.losses import row_losses
 from retrodict.learning.frame import Frame, known_days
 from retrodict.models.definitions import Recipe
@@ -28,7 +28,7 @@ from retrodict.models.engines.composite import (
     PreparedEngine,
     stacked,
 )
-from retrodict.models.ensembles import Bagging, Blend, Ensemble, Greedy, Stack, Vote
+from retrodict.models.ensembles import Bagging, Blend, Ensemble, Greedy, Stack, Vote, final_name
 from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Fitted, Problem, Start
@@ -43,7 +43,6 @@ __all__ = [
     "TrainingRows",
     "begin",
     "blend_outputs",
-    "final_name",
     "fit_recipe",
     "fold_problem",
     "greedy_counts",
@@ -54,9 +53,6 @@ __all__ = [
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
 Tell = Callable[[str, int, int], None]
-
-# What reads the members of a stack where the recipe says "logistic" and there are no classes.
-_FINALS: dict[Task, str] = {"regression": "linear", "count": "linear"}
 
 
 class _Folds:
@@ -135,7 +131,9 @@ def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell)
             corrected = CorrectedEngine(fitted.engine, PriorCorrection.of(balanced))
             fitted = Fitted(corrected, fitted.params, fitted.history, {**fitted.notes, "balance": balanced.to_dict()})
     engine = PreparedEngine(steps, fitted.engine, int(steps[0].n_features_in_)) if steps else fitted.engine
-    return Fitted(engine, fitted.params, fitted.history, {**notes, **fitted.notes})
+    selections = [step["selected"] for step in notes.get("steps", ()) if "selected" in step]
+    selected = {"selected": selections[-1]} if selections else {}
+    return Fitted(engine, {**fitted.params, **selected}, fitted.history, {**notes, **fitted.notes})
 
 
 def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Problem, list[Any], dict[str, Any]]:
@@ -156,7 +154,8 @@ def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Prob
             validate = replace(validate, matrix=np.ascontiguousarray(step.transform(validate.matrix)))
         inputs = _inputs_after(step, inputs)
         steps.append(step)
-        reports.append({"step": type(step).__name__, "columns": len(inputs), **step.report_})
+        selected = {"selected": list(inputs.names)} if "ranking" in step.report_ else {}
+        reports.append({"step": type(step).__name__, "columns": len(inputs), **selected, **step.report_})
     notes = {"steps": reports} if reports else {}
     return replace(problem, inputs=inputs, train=train, validate=validate), steps, notes
 
@@ -380,11 +379,6 @@ def _fit_final(
     tell(f"{ensemble.label}: final", 0, 1)
     examples = replace(train.take(held_out), matrix=matrix)
     return get_estimator(final_name(ensemble, target.task)).solve(Problem(inputs, examples, None, {}, problem.seed))
-
-
-def final_name(ensemble: Stack | Blend, task: Task) -> str:
-    """Estimator that reads the members: of numbers ``"logistic"`` means ``"linear"``."""
-    return _FINALS.get(task, ensemble.final) if ensemble.final == "logistic" else ensemble.final
 
 
 def blend_outputs(

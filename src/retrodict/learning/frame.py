@@ -215,7 +215,7 @@ def features_of(model: Model, schema: pa.Schema) -> FeatureSet:
     Raises
     ------
     DefinitionError
-        If a column is named that the table does not have; the message has near names.
+        If a column is named that the table does not have; the message has near names. If no column is left.
     """
     where = f"model {model.name}, columns of table {model.label.table.name!r}"
     for feature in model.features:
@@ -225,7 +225,14 @@ def features_of(model: Model, schema: pa.Schema) -> FeatureSet:
     hidden = {*model.label.table.key, *_label_columns(model)}
     readable = [f.name for f in schema if kind_of(f.type) in _READABLE and f.name not in hidden]
     explicit = {name for f in model.features if isinstance(f, RowColumns) for name in f.names}
-    return FeatureSet(model.features, row_columns=[n for n in readable if not n.startswith("_") and n not in explicit])
+    features = FeatureSet(
+        model.features, row_columns=[n for n in readable if not n.startswith("_") and n not in explicit]
+    )
+    if not features.columns:
+        raise DefinitionError("a model must read a column that is neither the key nor read by the label",
+                              where=where, got=schema.names,
+                              remedy="Ingest what is known of a row at the decision, too")  # fmt: skip
+    return features
 
 
 def unread_columns(model: Model, schema: pa.Schema) -> dict[str, str]:

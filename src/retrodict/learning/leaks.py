@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.display import Record
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.statistics.intervals import midranks
 from retrodict.core.tasks import Target
 from retrodict.evaluation.metrics import roc_auc
@@ -39,10 +40,15 @@ _AREA, _AREA_LOW = 0.9, 0.8
 # variance of ranks.
 _EXPLAINED = 0.95
 _COPY = 0.999
+_OF_ROWS = ("duplicates", "group", "time_order")
 _CORRELATION = 0.99
 _BINS = 64
 _GROUPS = 10
 _ROWS = 20
+# Of the spread of a number: what rows may differ by and still count as copies of each other.
+_TINY = 1e-3
+# Powers of a group's size that a smoothed mean outcome may follow, and groups that such a curve needs.
+_POWERS, _CURVE_GROUPS = 6, 50
 # Rows that a check of one feature looks at: enough for it, and bounded.
 _SAMPLE = 50_000
 
@@ -64,6 +70,9 @@ class Leak(Record):
         Critical where the test rows cannot judge the model; high where somebody has to look.
     sentence : str
         In words.
+    accepted : str or None
+        Why the definition of the model accepts it (``Model(accept={feature: why})``): then no warning and no gate
+        counts it. Rows that come again, groups on both sides and a time turned round cannot be accepted.
     """
 
     kind: Kind
@@ -71,6 +80,7 @@ class Leak(Record):
     figure: float
     severity: Literal["critical", "high"]
     sentence: str
+    accepted: str | None = None
 
 
 def find_leaks(
@@ -79,6 +89,7 @@ def find_leaks(
     parts: Mapping[str, NDArray[np.int64]],
     examples: Mapping[str, Examples],
     split: Splitter | None = None,
+    accept: Mapping[str, str] | None = None,
 ) -> tuple[Leak, ...]:
     """Name what looks like a leak.
 
@@ -98,11 +109,30 @@ def find_leaks(
         The same rows, encoded.
     split : Splitter, optional
         How the parts were made. None: in time.
+    accept : mapping of str to str, optional
+        Why findings about a feature are accepted, by its name.
     """
+    reasons = accept or {}
+    for name in reasons:
+        rule = "a leak must be accepted of a feature of the model"
+        check_known(name, inputs.names, rule, where="Model, accept", what="feature", error=InputError)
+    return tuple(
+        leak if leak.kind in _OF_ROWS else replace(leak, accepted=reasons.get(str(leak.feature)))
+        for leak in _find_leaks(frame, inputs, parts, examples, split)
+    )
+
+
+def _find_leaks(
+    frame: Frame,
+    inputs: InputSpec,
+    parts: Mapping[str, NDArray[np.int64]],
+    examples: Mapping[str, Examples],
+    split: Splitter | None,
+) -> tuple[Leak, ...]:
     if frame.target.task == "survival":
         few = any((part.labels > 0).sum() < _ROWS for part in examples.values())
         twin_rows = _repeated_rows(inputs, examples["train"], examples["test"])
-        findings = ((twin_rows,) if twin_rows else ()) if few else find_leaks(
+        findings = ((twin_rows,) if twin_rows else ()) if few else _find_leaks(
             *_of_events(frame, inputs, parts, examples), split)  # fmt: skip
         features = {leak.feature for leak in findings if leak.kind in ("label_copy", "single_feature")}
         status = _tell_status(frame, inputs, parts, examples)
@@ -283,6 +313,7 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
             if at not in ranks:
                 ranks[at] = midranks(values[present])
             figures = [_correlation(ranks[at], mean[codes][present], ranked=True) for mean in means]
+            figures += [_smoothed(values[present], codes[present], sizes, mean) for mean in means]
             figure = max(figures, key=abs)
             if abs(figure) >= _CORRELATION:
                 yield Leak(
@@ -290,6 +321,31 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
                     f"Feature {feature.name!r} is the mean outcome of each {key!r}: "
                     "make sure it counts only outcomes known before the decision.",
                 )  # fmt: skip
+
+
+def _smoothed(values: Floats, codes: NDArray[np.int64], sizes: NDArray[np.int64], means: Floats) -> float:
+    """Correlation of a number with the mean outcomes of its groups, each drawn to one value as its size says.
+
+    How much, is a curve over the logarithm of the size that is fitted: ``n / (n + m)``, a logistic one, or any other.
+    What the size alone explains does not count. 0 where the number varies within groups, or groups are few.
+    """
+    rows = np.bincount(codes, minlength=len(sizes))
+    groups = np.flatnonzero(rows)
+    level = np.bincount(codes, weights=values, minlength=len(sizes))[groups] / rows[groups]
+    within = np.var(values - level[np.searchsorted(groups, codes)])
+    if len(groups) < _CURVE_GROUPS or within > (1 - _CORRELATION) * np.var(values):
+        return 0.0
+    size = np.log(sizes[groups])
+    size = (size - size.mean()) / (np.ptp(size) or 1.0)
+    curve = np.column_stack([size**power for power in range(_POWERS)])
+    basis = np.hstack([curve, curve * (means[groups] - means[groups].mean())[:, None]])
+    left, unexplained = (_residual(part, level) for part in (curve, basis))
+    return float(np.sqrt(1 - unexplained / left)) if left > 0.1 * float(np.var(level)) else 0.0
+
+
+def _residual(basis: Floats, level: Floats) -> float:
+    """Variance that a least-squares fit of a basis leaves."""
+    return float(np.var(level - basis @ np.linalg.lstsq(basis, level, rcond=None)[0]))
 
 
 # rows -----------------------------------------------------------------------------------------------------------------
@@ -336,36 +392,45 @@ def _torn_groups(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> Iterat
 
 
 def _repeated_rows(inputs: InputSpec, train: Examples, test: Examples) -> Leak | None:
-    """Test rows that were trained on: whole, or by a number that is nearly unique, with the same outcomes."""
+    """Test rows that were trained on, exactly or but for tiny differences, with the same outcomes."""
     rows = slice(None, None, 1 + len(test.labels) // _SAMPLE)
-    truth, looked_at = test.labels[rows], test.matrix[rows]
-    signatures = [(f"all of the {len(inputs)} features", slice(None), 0.0)]
-    signatures += [
-        (f"feature {feature.name!r}", slice(at, at + 1), 0.5)
-        for at, feature in enumerate(inputs.features)
-        if feature.type == "number"
-    ]
-    for words, columns, distinct in signatures:
-        count = _twins(train.matrix[:, columns], train.labels, looked_at[:, columns], truth, distinct)
-        if count:
-            sampled = " sampled" if len(truth) < len(test.labels) else ""
-            return Leak(
-                "duplicates", None, count / len(truth), "critical",
-                f"{count:,} of {len(truth):,}{sampled} test rows are training rows again, by {words} "
-                "and their outcomes: remove duplicates, or the test is no test.",
-            )  # fmt: skip
-    return None
+    truth, spread = test.labels[rows], np.zeros(len(inputs))
+    for at, feature in enumerate(inputs.features):
+        seen = train.matrix[:: 1 + len(train.labels) // _SAMPLE, at]
+        seen = seen[~np.isnan(seen)]
+        if feature.type == "number" and len(seen):
+            spread[at] = np.subtract(*np.quantile(seen, [0.75, 0.25]))
+
+    def rounded(tiny: float) -> tuple[Floats, Floats]:
+        grid = np.where(spread > 0, tiny * spread, 1.0)
+        left, right = (np.where(spread > 0, np.round(part / grid), part) for part in (train.matrix, test.matrix[rows]))
+        return left, right
+
+    count, words = _twins(train.matrix, train.labels, test.matrix[rows], truth), f"by all of the {len(inputs)} features"
+    if not count:
+        left, right = rounded(_TINY)
+        count, words = _twins(left, train.labels, right, truth), f"by all of the {len(inputs)} features to a thousandth"
+        # Rows that lie close together meet the more often, the coarser the grid; copies of a row do not.
+        if not count or _meetings(*rounded(10 * _TINY)) > 2 * count:
+            return None
+    sampled = " sampled" if len(truth) < len(test.labels) else ""
+    return Leak(
+        "duplicates", None, count / len(truth), "critical",
+        f"{count:,} of {len(truth):,}{sampled} test rows are training rows again, {words} "
+        "and their outcomes: remove duplicates, or the test is no test.",
+    )  # fmt: skip
 
 
-def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats, distinct: float) -> int:
-    """Test rows that equal a training row and have its outcome; 0 unless that is more than chance.
+def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats) -> int:
+    """Test rows that equal a training row and have its outcome; 0 unless chance explains neither.
 
-    The training rows must be distinct in more than a share of them.
+    Training rows must be distinct in more than a tenth of them, and more rows must meet than would if each column were
+    drawn by itself: a few columns of few values are equal without being copies.
     """
     keys, test_keys = _row_keys(train), _row_keys(test)
     order = np.argsort(keys)
     keys = keys[order]
-    if 1 + np.count_nonzero(keys[1:] != keys[:-1]) <= distinct * len(keys):
+    if 1 + np.count_nonzero(keys[1:] != keys[:-1]) <= len(keys) / 10:
         return 0
     first, last = (np.searchsorted(keys, test_keys, side=side) for side in ("left", "right"))
     equal = (last > first) & ~np.isnan(test).all(axis=1)
@@ -374,9 +439,28 @@ def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats, distinct:
         return 0
     ones = np.append(0.0, np.cumsum(labels[order]))
     rates = (ones[last] - ones[first])[equal] / (last - first)[equal]
-    agree = float(np.isclose(rates, truth[equal], rtol=1e-9).mean())
-    most_frequent = float(np.unique(truth[equal], return_counts=True)[1].max()) / count
-    return count if agree >= 0.98 and most_frequent <= 0.95 else 0
+    agree = np.isclose(rates, truth[equal], rtol=1e-9)
+    _, outcome, times = np.unique(truth, return_inverse=True, return_counts=True)
+    usual = (times / len(truth))[outcome][equal]  # chance that a row drawn at random has the outcome
+    surprise = (agree - usual).sum() / np.sqrt(max((usual * (1 - usual)).sum(), 1e-12))
+    if agree.mean() < 0.98 or surprise < 5 or (1 - usual).sum() < _ROWS / 4:
+        return 0
+    return count if _met_by_chance(train, test[equal]) < count / 2 else 0
+
+
+def _meetings(train: Floats, test: Floats) -> int:
+    """Test rows that equal a training row."""
+    return int(np.isin(_row_keys(test), _row_keys(train)).sum())
+
+
+def _met_by_chance(train: Floats, rows: Floats) -> float:
+    """How many of some rows would equal a training row if each column were drawn by itself."""
+    expected = np.full(len(rows), float(len(train)))
+    for column, values in zip(train.T, rows.T, strict=True):
+        _, places, counts = np.unique(np.append(column, values), return_inverse=True, return_counts=True)
+        counts -= np.bincount(places[len(column) :], minlength=len(counts))
+        expected *= counts[places[len(column) :]] / len(column)
+    return float(-np.expm1(-expected).sum())
 
 
 def _row_keys(matrix: Floats) -> NDArray[np.uint64]:

@@ -6,7 +6,7 @@ numbers, which is what replay compares; only what the parts cost is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -20,19 +20,18 @@ from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
 from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
-from retrodict.learning.fit import TrainingRows, begin, final_name, fit_recipe
+from retrodict.learning.fit import TrainingRows, begin, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.members import compare_members, members_of
 from retrodict.learning.refit import AGAIN, fit_again
-from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning, without_same
+from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning, without_balance, without_same
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
-from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
-from retrodict.models.estimators import estimators_of, get_estimator
+from retrodict.models.ensembles import check_task
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import LARGEST, Examples, Fitted, Problem
 from retrodict.models.spans import fit_spans, judge_spans
@@ -108,7 +107,7 @@ class Trained:
         return ModelArtifact(name, self.inputs, self.engine, self.calibrator, {**metadata, **threshold})
 
 
-def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a training, and what a replay leaves out
+def run_recipe(  # noqa: PLR0913  # titled blocks in the order of a training, and what a replay leaves out
     recipe: Recipe,
     frame: Frame,
     parts: Mapping[str, Positions],
@@ -119,6 +118,7 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     checkpoints: Path | None = None,
     former: ModelArtifact | None = None,
     derive: Callable[[Problem], Fitted[Any]] | None = None,
+    accept: Mapping[str, str] | None = None,
 ) -> Trained:
     """Fit the ladder and the recipe's estimator on the training rows, calibrate on validation, evaluate everywhere.
 
@@ -141,16 +141,18 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
         What the fit goes on from: codes and fitted steps are its, too. The ladder is fitted from nothing.
     derive : callable, optional
         What makes the engine instead of the recipe's estimator, of the same problem: a variant of ``former``.
+    accept : mapping of str to str, optional
+        Features whose leak warning is accepted, and why.
 
     Raises
     ------
     InputError
         If a part is empty or the training rows do not hold every class.
     """
-    report = progress or (lambda _step, _done, _total: None)
+    report = progress or (lambda *_: None)
     report("encode", 0, 1)
     _check_parts(frame, parts)
-    _check_task(recipe, frame.target)
+    check_task(recipe, frame.target.task)
     inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types) if former is None else former.inputs
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     validate, (stopping, aside) = examples["validate"], _roles(recipe, frame, parts["validate"])
@@ -160,13 +162,12 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     rows = TrainingRows(recipe.split, frame, parts["train"])
     # First, so that a search knows what is left of a budget.
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
-    leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
+    leaks = find_leaks(frame, inputs, parts, examples, recipe.split, accept) if ladder else None
     recipe, search = _settle(recipe, problem, rows, searched or _search, report, rungs)
     rungs, began = without_same(rungs, recipe), perf_counter()
     begun = None if former is None or derive is not None else begin(recipe, former.engine)
-    states = Checkpoints.every(recipe.checkpoint, checkpoints)
     fit = derive or (lambda problem: fit_recipe(recipe, problem, rows, report))
-    fitted = fit(replace(problem, checkpoints=states, start=begun))
+    fitted = fit(replace(problem, checkpoints=Checkpoints.every(recipe.checkpoint, checkpoints), start=begun))
     engine = fitted.engine
     report("evaluate", 0, 1)
     samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
@@ -174,11 +175,12 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
     recipe, search = _in_time(recipe, search, perf_counter() - began)
     if recipe.fits_again:  # what is said of validation rows stays what the first fit says of them
-        report("fit again, with the validation rows", 0, 1)
-        fitted = _fit_again(recipe, fitted, problem, inputs, frame, parts)
+        fitted = _fit_again(recipe, fitted, problem, inputs, frame, parts, report)
         engine = fitted.engine
         raw |= {name: engine.scores(samples[name].matrix) for name in ("train", "test")}
     seconds = perf_counter() - began
+    if ladder and derive is None and (plain := without_balance(recipe)) is not None:
+        rungs["unbalanced"] = _plain_rung(plain, problem, rows, frame, parts, examples, aside, report)
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
@@ -190,22 +192,19 @@ def run_recipe(  # noqa: PLR0913, PLR0915  # titled blocks in the order of a tra
     members = members_of(engine, test, fitted.notes.get("member_seconds", {})) if ladder else {}
     evaluations |= {f"test/{name}": _evaluate(test, values) for name, (values, _) in (rungs | members).items()}
     if rungs:
-        costs = {name: cost for name, (_, cost) in rungs.items()} | {"candidate": cost_of(engine, test, seconds)}
-        choice |= compare_members(members, raw["test"], costs["candidate"], test)
-        verdicts = climb(candidate=outputs["test"], rungs={name: values for name, (values, _) in rungs.items()},
-                         labels=test.labels, target=frame.target, groups=test.groups, costs=costs)  # fmt: skip
+        cost = cost_of(engine, test, seconds)
+        choice |= compare_members(members, raw["test"], cost, test)
+        verdicts = _climb(rungs, outputs["test"], test, cost)
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
     if search is not None:
         params["choice"], choice["tuning"] = dict(search.choice), dict(search.report)
-    shuffled = shuffled_warning(recipe, problem, rows, test) if ladder else ()
     report("evaluate", 1, 1)
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame),
-         *_few_warning(test), *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
-         *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
-         *(search.warnings if search is not None else ())),
+        (*_data_warnings(inputs, frame, parts, train, leaks), *_threshold_warning(choice), *_few_warning(test),
+         *_warnings(evaluations), *_turned_round(evaluations),
+         *(shuffled_warning(recipe, problem, rows, test) if ladder else ()), *(search.warnings if search else ())),
         leaks, search, seconds,
     )  # fmt: skip
 
@@ -248,12 +247,37 @@ def _in_time(recipe: Recipe, search: SearchResult | None, seconds: float) -> tup
 
 def _fit_again(
     recipe: Recipe, fitted: Fitted[Any], problem: Problem, inputs: InputSpec, frame: Frame,
-    parts: Mapping[str, Positions],
+    parts: Mapping[str, Positions], report: Progress,
 ) -> Fitted[Any]:  # fmt: skip
     """The recipe fitted on training and validation rows together."""
+    report("fit again, with the validation rows", 0, 1)
     rows = np.sort(np.concatenate([parts["train"], parts["validate"]]))
     more = replace(_examples(inputs, frame, rows), weights=_weights(recipe, frame, rows))
     return fit_again(recipe, fitted, problem, more, TrainingRows(recipe.split, frame, rows))
+
+
+def _climb(
+    rungs: Mapping[str, tuple[NDArray[np.float64], Cost]], outputs: NDArray[np.float64], test: Examples, cost: Cost
+) -> Ladder:
+    costs = {name: paid for name, (_, paid) in rungs.items()} | {"candidate": cost}
+    return climb(candidate=outputs, rungs={name: answers for name, (answers, _) in rungs.items()}, labels=test.labels,
+                 target=test.target, groups=test.groups, costs=costs)  # fmt: skip
+
+
+def _plain_rung(
+    recipe: Recipe, problem: Problem, rows: TrainingRows, frame: Frame, parts: Mapping[str, Positions],
+    examples: Mapping[str, Examples], aside: Positions, report: Progress,
+) -> tuple[NDArray[np.float64], Cost]:  # fmt: skip
+    """The recipe without balancing as a rung: fitted from nothing, calibrated and fitted again as the recipe is."""
+    report("without balancing", 0, 1)
+    began = perf_counter()
+    fitted = fit_recipe(recipe, problem, rows, lambda *_: None)
+    raw = fitted.engine.scores(examples["validate"].matrix[np.searchsorted(parts["validate"], aside)])
+    calibrator, _ = _calibrate(replace(recipe, interval=None), frame, aside, raw)
+    if recipe.fits_again:
+        fitted = _fit_again(recipe, fitted, problem, problem.inputs, frame, parts, report)
+    outputs = calibrator.apply(fitted.engine.scores(examples["test"].matrix))
+    return without_spans(outputs, frame.target), cost_of(fitted.engine, examples["test"], perf_counter() - began)
 
 
 def _search(
@@ -275,31 +299,6 @@ def _calibrate(
     return calibrator, calibration
 
 
-def _check_task(recipe: Recipe, target: Target) -> None:
-    """Refuse what the recipe asks for and the task does not have, before anything is fitted."""
-    task, classes = target.task, target.probabilistic
-    estimator = recipe.estimator
-    hard = isinstance(estimator, Vote) and estimator.how == "hard"
-    for requested, fits, rule, name, remedy in (
-        (recipe.interval is not None, bool(target.spans), "an interval must be of numbers or of several classes",
-         "interval", "Leave interval out"),
-        (recipe.threshold is not None, task == "binary", "a threshold must be of the score of a yes or no",
-         "threshold", "Leave threshold out, and decide on the outputs"),
-        (recipe.balance is not None, classes, "rows to balance must be of classes",
-         "balance", "Leave balance out, or use weights"),
-        (hard, classes, "members that vote must predict classes",
-         "estimator", "Leave how out: values are averaged"),
-    ):  # fmt: skip
-        if requested and not fits:
-            raise InputError(rule, where=f"Recipe, {name}", got=task, remedy=remedy)
-    for member in estimator.members if isinstance(estimator, Ensemble) else ():
-        if isinstance(member, Recipe | Ensemble):
-            _check_task(member if isinstance(member, Recipe) else Recipe(member), target)
-    if isinstance(estimator, Stack | Blend) and task not in get_estimator(final_name(estimator, task)).tasks:
-        raise InputError("the final estimator must learn the task", where=f"Recipe, {estimator.label}", got=task,
-                         remedy=f"Say final= one of {', '.join(estimators_of(task))}")  # fmt: skip
-
-
 def _check_parts(frame: Frame, parts: Mapping[str, Positions]) -> None:
     """Refuse parts without rows, and training rows without every class."""
     for name, rows in parts.items():
@@ -309,6 +308,11 @@ def _check_parts(frame: Frame, parts: Mapping[str, Positions]) -> None:
                 where="recipe", got=0,
                 remedy="Move the TimeSplit to where the data is, and let each part be longer than outcomes take",
             )  # fmt: skip
+    if frame.target.task == "binary" and len(outcomes := np.unique(frame.labels[parts["train"]])) == 1:
+        raise InputError("the training rows must hold both outcomes", where="recipe",
+                         got=f"{len(parts['train']):,} rows, of which each is a {'yes' if outcomes[0] else 'no'}",
+                         remedy="Train on a longer span, or correct the expression of the label" if frame.timed else
+                         "Add rows of the other outcome, or correct the expression of the label")  # fmt: skip
     if frame.target.task == "multiclass":
         present = set(frame.labels[parts["train"]].astype(int).tolist())
         if absent := [name for at, name in enumerate(frame.target.classes) if at not in present]:
@@ -370,15 +374,33 @@ def _evaluate(rows: Examples, outputs: NDArray[np.float64], threshold: float | N
 def _choose_threshold(
     recipe: Recipe, frame: Frame, rows: Positions, scores: NDArray[np.float64]
 ) -> tuple[float | None, dict[str, Any]]:
-    """Threshold that the recipe asks for, on the calibrated scores of the validation rows."""
+    """Threshold that the recipe asks for, on the calibrated scores of the validation rows; None where none is reached.
+
+    The run then ends all the same: what was trained is kept and says so, and cannot be approved.
+    """
     if recipe.threshold is None:
         return None, {}
     days = float(frame.at[rows].max() - frame.at[rows].min()) / 86_400e6
     choice = recipe.threshold.choose(scores, frame.labels[rows], days=days or None, seed=recipe.seed)
-    if choice.threshold is None:
-        raise InputError("the recipe's threshold must be one that some score reaches", where="Recipe, threshold",
-                         got=choice.reason, remedy="Ask for less, or for the least cost")  # fmt: skip
     return choice.threshold, {"threshold": choice.to_dict()}
+
+
+def _threshold_warning(notes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Threshold that was asked for and that no score reaches."""
+    choice = notes.get("threshold")
+    if choice is None or choice["threshold"] is not None:
+        return ()
+    return (f"{choice['reason']} The version has no threshold, and cannot be approved: ask for less, or for a cost.",)
+
+
+def _data_warnings(
+    inputs: InputSpec, frame: Frame, parts: Mapping[str, Positions], train: Examples, leaks: tuple[Leak, ...] | None
+) -> tuple[str, ...]:
+    """What is to be said of the rows, whatever is learned from them."""
+    ids = {leak.feature for leak in leaks or () if leak.kind == "id"}  # of which every value is another one
+    return (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame), *_input_warnings(inputs),
+            *_empty_warning(train, inputs), *_unseen_warnings(inputs, frame, parts["test"], ids),
+            *_torn_groups(frame, parts), *(leak.sentence for leak in leaks or () if leak.accepted is None))  # fmt: skip
 
 
 def _turned_round(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
@@ -466,12 +488,50 @@ def _is_number(value: object) -> bool:
 
 
 def _few_warning(test: Examples) -> tuple[str, ...]:
-    """Few test rows judge nothing, whatever their figures are."""
-    if len(test.labels) >= _FEW_ROWS:
+    """Few test rows, or few of a class, judge nothing, whatever their figures are."""
+    count, target = len(test.labels), test.target
+    if count < _FEW_ROWS:
+        return (f"Only {count} rows judge the model, of which no figure says much: test on {_FEW_ROWS} or more.",)
+    if not target.probabilistic:
         return ()
-    return (
-        f"Only {len(test.labels)} rows judge the model, of which no figure says much: test on {_FEW_ROWS} or more.",
+    names = target.classes or ("no", "yes")
+    sizes = dict(zip(names, np.bincount(test.labels.astype(np.int64), minlength=len(names)).tolist(), strict=True))
+    few = {name: size for name, size in sorted(sizes.items(), key=lambda item: item[1]) if size < _FEW_ROWS}
+    if not few:
+        return ()
+    listed = ", ".join(f"{name!r} {size}" for name, size in list(few.items())[:5]) + ", …" * (len(few) > 5)
+    sentence = (
+        f"Few of the {count:,} test rows are of an outcome ({listed}): what is said of it is uncertain, as intervals "
+        f"show. Test on {_FEW_ROWS} rows of each or more."
     )
+    return (sentence,)
+
+
+def _empty_warning(train: Examples, inputs: InputSpec) -> tuple[str, ...]:
+    """Features of which every training row has the same value, or none."""
+    # A missing value beside others of one value is a difference.
+    first = train.matrix[:1]
+    equal = ((train.matrix == first) | (np.isnan(train.matrix) & np.isnan(first))).all(axis=0)
+    same = [name for name, alike in zip(inputs.names, equal, strict=True) if alike]
+    names = ", ".join(map(repr, same[:5])) + ", …" * (len(same) > 5)
+    return (
+        (f"{names}: the same value, or none, in every training row. It tells nothing: leave it out.",) if same else ()
+    )
+
+
+def _unseen_warnings(inputs: InputSpec, frame: Frame, test: Positions, ids: Collection[str | None]) -> tuple[str, ...]:
+    """Categories of the test rows that the training rows did not hold: those that come are read as missing."""
+    sentences = []
+    for at in inputs.categorical:
+        name, column = inputs.names[at], frame.columns(test)[inputs.names[at]]
+        codes = InputSpec((inputs.features[at],)).encode_columns({name: column})
+        unseen = int(np.isnan(codes).sum()) - int(np.asarray(column.is_null(nan_is_null=True)).sum())
+        if unseen > len(test) / 100 and name not in ids:
+            sentences.append(
+                f"Feature {name!r} has a category in {unseen:,} of {len(test):,} test rows that was not learned: "
+                "it is read as missing, as it will be in decisions."
+            )
+    return tuple(sentences)
 
 
 def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
@@ -479,7 +539,7 @@ def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
     if "test/majority" not in evaluations or "log_loss" not in evaluations["test"].values():
         return ()
     loss, majority = (evaluations[name]["log_loss"].value for name in ("test", "test/majority"))
-    if loss is None or majority is None or loss <= majority:
+    if loss is None or majority is None or round(loss, 4) <= round(majority, 4):  # as they are printed
         return ()
     compared = f"The log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}"
     return (f"{compared}: the same rate for every row would tell more than these probabilities.",)

@@ -24,10 +24,11 @@ from retrodict.learning.fit import TrainingRows, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.models.definitions import Recipe, named_feature
 from retrodict.models.engines.base import Engine
+from retrodict.models.ensembles import Ensemble
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.problem import Examples, Problem
 
-__all__ = ["cost_of", "fit_rungs", "shuffled_warning", "without_same"]
+__all__ = ["cost_of", "fit_rungs", "shuffled_warning", "without_balance", "without_same"]
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -105,8 +106,20 @@ def fit_rungs(
 
 
 def _same(recipe: Recipe) -> tuple[str, ...]:
-    """Rungs that are the recipe itself: none where it prepares or balances, which is to be worth it."""
-    return () if recipe.prepare or recipe.balance is not None else _SAME.get(recipe.label, (recipe.label,))
+    """Rungs that are the recipe itself: none where it prepares, which is to be worth it."""
+    return () if recipe.prepare else _SAME.get(recipe.label, (recipe.label,))
+
+
+def without_balance(recipe: Recipe) -> Recipe | None:
+    """The same recipe whose rows, and those of the members of an ensemble, stay as they are; None if they do anyway."""
+    estimator = recipe.estimator
+    if isinstance(estimator, Ensemble):
+        members = [without_balance(member) or member if isinstance(member, Recipe) else member
+                   for member in estimator.members]  # fmt: skip
+        estimator = replace(estimator, members=members)
+    if recipe.balance is None and estimator == recipe.estimator:
+        return None
+    return replace(recipe, estimator=estimator, balance=None, start_from=None)
 
 
 def without_same(rungs: Mapping[str, tuple[Floats, Cost]], recipe: Recipe) -> dict[str, tuple[Floats, Cost]]:

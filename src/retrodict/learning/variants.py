@@ -73,7 +73,7 @@ def derive_variant(
     if recipe.tune is not None:
         recipe = recipe.tune.concrete(recipe, derived["choice"])
     recipe = replace(recipe, start_from=None, refit=None, checkpoint=None)
-    return run_recipe(recipe, frame, parts, ladder=ladder, progress=progress, former=parent,
+    return run_recipe(recipe, frame, parts, ladder=ladder, progress=progress, former=parent, accept=model.accept,
                       derive=lambda problem: _derive(parent.engine, problem, derived))  # fmt: skip
 
 

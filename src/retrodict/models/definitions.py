@@ -17,7 +17,7 @@ from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
 from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
-from retrodict.models.ensembles import Blend, Ensemble, Stack
+from retrodict.models.ensembles import Blend, Ensemble, Stack, check_task
 from retrodict.models.estimators import Estimator, FeatureType, estimators_of, get_estimator
 from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO, Tune
@@ -302,6 +302,9 @@ class Model(Definition):
         Levels that the task ``quantile`` predicts.
     group : str, optional
         Column of the label's table whose equal values are ranked against each other (``ranking``).
+    accept : mapping of str to str, optional
+        Features whose leak warning is accepted, each with why: ``{"area": "measured before the biopsy"}``. Neither the
+        warnings nor the gate ``leaks`` have them then; run, card, version and approval keep the reason.
     owner, description : str, optional
         For people; not part of the version.
     """
@@ -316,6 +319,7 @@ class Model(Definition):
     task: Task | None = field(default=None, metadata={"identity": "if set"})
     quantiles: tuple[float, ...] | list[float] = field(default=(), metadata={"identity": "if set"})
     group: str | None = field(default=None, metadata={"identity": "if set"})
+    accept: Mapping[str, str] = field(default_factory=dict, metadata={"identity": "if set"})
     owner: str = field(default="", metadata={"identity": False})
     description: str = field(default="", metadata={"identity": False})
 
@@ -341,6 +345,9 @@ class Model(Definition):
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
         if self.label.horizons:
             self._check_survival(where)
+        elif self._task is not None:
+            check_task(self.recipe, self._task)
+        self._check_accept(where)
         if not self.timed and self.recipe.half_life is not None:
             raise DefinitionError("rows without a moment have no age: half_life must be left out", where=where,
                                   got=self.recipe.half_life, remedy="Say decide_at, or leave it out")  # fmt: skip
@@ -387,9 +394,11 @@ class Model(Definition):
         for name in parse(self.recipe.baseline).columns if self.recipe.baseline and not features.open else ():
             if named_feature(name, features.columns) not in features.columns:
                 yield NameUse("feature", name, rule, f"{where}, baseline", names=features.columns)
-        rule = "a type must be said of a feature of the model"
-        for name in () if features.open else self.recipe.types:
-            yield NameUse("feature", name, rule, f"{where}, recipe, types", names=features.columns)
+        declared = [("a type must be said", "recipe, types", name) for name in self.recipe.types]
+        declared += [("a leak must be accepted", "accept", name) for name in self.accept]
+        for what, place, name in () if features.open else declared:
+            yield NameUse("feature", name, f"{what} of a feature of the model", f"{where}, {place}",
+                          names=features.columns)  # fmt: skip
         rule = f"decide_at must read columns that the table {table!r} has"
         for name in self.parsed_decide_at.columns if self.timed else ():
             yield NameUse("column", name, rule, f"{where}, decide_at", table)
@@ -431,12 +440,24 @@ class Model(Definition):
         elif self.recipe.split.timed:
             rule, got = "a split in time must have a moment of the decision", type(self.recipe.split).__name__
             remedy += ", or split with RandomSplit, GroupSplit or HashSplit"
+        elif getattr(self.recipe.threshold, "how", "") == "alarms":
+            rule, got = "alarms a day must be counted over days", f"Threshold.alarms({self.recipe.threshold.value:g})"
+            remedy += ", or write Threshold.capacity(share=0.05)"
         else:
             views = [view.name for view in self.features if isinstance(view, FeatureView) and not view.source.timeless]
             if not views:
                 return
             rule, got = "a view of facts that have a time must know before which moment they count", views
         raise DefinitionError(rule, where=f"{where}, decide_at", got=got, remedy=remedy)
+
+    def _check_accept(self, where: str) -> None:
+        accept: object = self.accept
+        reasons = list(accept.items()) if isinstance(accept, Mapping) else [(accept, None)]
+        for name, reason in reasons:
+            if not isinstance(name, str) or not isinstance(reason, str) or not reason.strip():
+                raise DefinitionError("accept must say of each feature why its leak warning is accepted",
+                                      where=f"{where}, accept", got=accept,
+                                      remedy="Write accept={'area': 'measured before the biopsy'}")  # fmt: skip
 
     def _check_task(self, where: str) -> None:
         """Refuse a task that the label cannot have, and what belongs to another one."""

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.tasks import Task
 
-__all__ = ["Bagging", "Blend", "Ensemble", "Greedy", "Stack", "Vote"]
+__all__ = ["Bagging", "Blend", "Ensemble", "Greedy", "Stack", "Vote", "check_task", "final_name"]
+
+# What reads the members of a stack where it says "logistic" and there are no classes.
+_FINALS: dict[Task, str] = {"regression": "linear", "count": "linear"}
+_CLASSES = ("binary", "multiclass")
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,45 @@ class Greedy(Ensemble):
         super().__post_init__()
         _check_count(self.rounds, 1, "rounds", "Greedy")
         _check_count(self.folds, 2, "folds", "Greedy")
+
+
+def final_name(ensemble: Stack | Blend, task: Task) -> str:
+    """Estimator that reads the members: of numbers ``"logistic"`` means ``"linear"``."""
+    return _FINALS.get(task, ensemble.final) if ensemble.final == "logistic" else ensemble.final
+
+
+def check_task(recipe: Any, task: Task) -> None:
+    """Refuse what a recipe, or an ensemble that stands for one, asks for and the task does not have.
+
+    Raises
+    ------
+    DefinitionError
+    """
+    estimator = getattr(recipe, "estimator", recipe)
+    interval, threshold, balance = (getattr(recipe, name, None) for name in ("interval", "threshold", "balance"))
+    hard = isinstance(estimator, Vote) and estimator.how == "hard"
+    for requested, fits, rule, name, remedy in (
+        (interval is not None, task not in ("binary", "ranking", "survival"),
+         "an interval must be of numbers or of several classes",
+         "interval", "Leave interval out"),
+        (threshold is not None, task == "binary", "a threshold must be of the score of a yes or no",
+         "threshold", "Leave threshold out, and decide on the outputs"),
+        (balance is not None, task in _CLASSES, "rows to balance must be of classes",
+         "balance", "Leave balance out, or use weights"),
+        (hard, task in _CLASSES, "members that vote must predict classes",
+         "estimator", "Leave how out: values are averaged"),
+    ):  # fmt: skip
+        if requested and not fits:
+            raise DefinitionError(rule, where=f"Recipe, {name}", got=task, remedy=remedy)
+    for member in estimator.members if isinstance(estimator, Ensemble) else ():
+        if isinstance(member, Ensemble) or hasattr(member, "balance"):
+            check_task(member, task)
+    if isinstance(estimator, Stack | Blend):
+        from retrodict.models.estimators import estimators_of, get_estimator
+
+        if task not in get_estimator(final_name(estimator, task)).tasks:
+            raise DefinitionError("the final estimator must learn the task", where=f"Recipe, {estimator.label}",
+                                  got=task, remedy=f"Say final= one of {', '.join(estimators_of(task))}")  # fmt: skip
 
 
 def _check_count(count: object, least: int, name: str, where: str) -> None:

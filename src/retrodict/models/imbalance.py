@@ -189,6 +189,9 @@ class Threshold:
             case "rows" | "share":
                 limit = {self.how: int(self.value or 0) if self.how == "rows" else self.value}
                 return thresholds.cut_by_capacity(scores, labels, **limit, **shared)  # type: ignore[arg-type]
+            case "alarms" if days is None:
+                reason = "No day to count alarms of: the validation rows are of one moment."
+                return thresholds.Cutoff(None, reached=False, reason=reason)
             case "alarms":
                 return thresholds.cut_by_constraint(scores, labels, alarms_per_day=self.value, days=days, **shared)
             case "fixed":

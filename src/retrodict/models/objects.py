@@ -10,7 +10,9 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError
 
-__all__ = ["ObjectSpec", "built", "resolve"]
+__all__ = ["OWN_STEP", "ObjectSpec", "built", "resolve"]
+
+OWN_STEP = "Take a transformer of scikit-learn, or write what it does as a derived feature"
 
 
 @dataclass(frozen=True)

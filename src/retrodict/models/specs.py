@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.tasks import Task
+from retrodict.models.objects import OWN_STEP
 
 if TYPE_CHECKING:
     from retrodict.models.estimators import Estimator
@@ -68,6 +69,13 @@ class SklearnSpec:
             raise DefinitionError("an estimator must predict", where=f"Recipe, {type(model).__name__}",
                                   got="a transformer",
                                   remedy="End the Pipeline with a classifier or a regressor")  # fmt: skip
+        from sklearn.base import is_classifier
+
+        if is_classifier(model) and not any(hasattr(model, name) for name in ("predict_proba", "decision_function")):
+            raise DefinitionError("a classifier must give probabilities or scores", where="Recipe",
+                                  got=f"{type(model).__name__}, which gives classes only",
+                                  remedy="Choose another one; of VotingClassifier say voting='soft', or write "
+                                  "Recipe(Vote([…], how='hard'), …)")  # fmt: skip
         return cls(json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=True))
 
     @cached_property
@@ -148,6 +156,10 @@ def _refuse_search(model: Any) -> None:
     parts = model.get_params().values() if hasattr(model, "get_params") else ()
     for part in (model, *parts):
         home, name = type(part).__module__, type(part).__name__
+        if home == "sklearn.ensemble._stacking":
+            raise DefinitionError("a stack must judge its members in the folds of the recipe's split", where="Recipe",
+                                  got=name,
+                                  remedy="Write Recipe(Stack(['lightgbm', 'logistic']), …)")  # fmt: skip
         if home.startswith("sklearn.model_selection") and hasattr(part, "fit"):
             search = name.endswith("SearchCV")
             remedy = "Name what it searches, and say tune=" if search else "Name its estimator, and say threshold="
@@ -204,7 +216,7 @@ def _describe_object(value: Any, where: str) -> dict[str, Any]:
         raise DefinitionError(
             "every part must be of scikit-learn: a class of your own cannot be stored without pickle",
             where=f"Recipe, {where}", got=f"{kind.__module__}.{kind.__name__}",
-            remedy="Make it a step of the recipe's prepare, or register it with @estimator",
+            remedy="Register it with @estimator, and name it in the recipe" if hasattr(value, "predict") else OWN_STEP,
         )  # fmt: skip
     if kind.__name__ in {"OneHotEncoder", "OrdinalEncoder"} and value.handle_unknown == "error":
         how = "'ignore'" if kind.__name__ == "OneHotEncoder" else "'use_encoded_value', unknown_value=-1"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.tasks import Target
 from retrodict.models.imbalance import Balance, Threshold
-from retrodict.models.objects import ObjectSpec, built, resolve
+from retrodict.models.objects import OWN_STEP, ObjectSpec, built, resolve
 
 __all__ = ["Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform", "as_step"]
 
@@ -378,6 +378,9 @@ class Transform:
 
     def __init__(self, part: Any, columns: Sequence[str] | None = None) -> None:
         spec = ObjectSpec.of(part, where="Transform")
+        if not spec.reference.startswith("sklearn."):
+            raise DefinitionError("a step must be of scikit-learn: a class of your own cannot be stored without pickle",
+                                  where="Recipe, prepare", got=spec.reference, remedy=OWN_STEP)  # fmt: skip
         if not hasattr(resolve(spec.reference), "transform"):
             raise DefinitionError("a step must have a method transform", where="Transform", got=spec.reference,
                                   remedy="Name an estimator as Recipe(estimator=…), not as a step")  # fmt: skip

@@ -151,9 +151,7 @@ class Run(Shown):
     def _said(self) -> Sequence[Block]:
         """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""
         notes = self.record.summary.get("notes") or {}
-        choices = dict(_choices(notes))
-        facts = [Facts(choices, title="chosen without test rows")] if choices else []
-        return [*self._sentences(), *facts, *_leaderboard(notes), *self._fit_grids()]
+        return [*self._sentences(), *self._chosen(), *_leaderboard(notes), *self._fit_grids()]
 
     def _sentences(self) -> Sequence[str]:
         from retrodict.evaluation.ladder import Ladder
@@ -161,6 +159,13 @@ class Run(Shown):
         ladder, members = (body.get(name) or {} for body, name in (
             (self.record.summary, "ladder"), (self.record.summary.get("notes") or {}, "members")))  # fmt: skip
         return [*(Ladder.from_dict(ladder).sentences() if ladder else ()), *filter(None, [members.get("advice")])]
+
+    def _chosen(self) -> Sequence[Block]:
+        from retrodict.learning.card import choices, threshold_grid
+
+        facts = dict(choices(self.record.summary.get("notes") or {}))
+        blocks = [Facts(facts, title="chosen without test rows") if facts else None, threshold_grid(self.record)]
+        return [block for block in blocks if block is not None]
 
     def _fit_grids(self) -> Sequence[Block]:
         from retrodict.learning.card import class_grid, coefficient_grid, start_grid
@@ -195,6 +200,7 @@ class Run(Shown):
             Facts(params, title="parameters"),
             (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
             *self._sentences(),
+            *self._chosen(),
             *self._fit_grids(),
             *_leaderboard(run.summary.get("notes") or {}),
             _gates(run.summary.get("gates", [])),
@@ -232,7 +238,8 @@ class Run(Shown):
         rungs = dict.fromkeys(point.split for point in self.record.points if point.split.startswith("test/"))
         splits = ["test", *rungs]
         estimator = str(self.record.params.get("estimator", "model"))
-        names = [estimator, *(split.removeprefix("test/") for split in rungs)]
+        names = [split.removeprefix("test/") for split in rungs]
+        names = [estimator, *(f"{name}, baseline" if name == estimator else name for name in names)]
         values = [self.record.values(split) for split in splits]
         usual = _METRICS if "auc" in values[0] else _table_metrics(values[0])
         metrics = [metric for metric in usual if any(row.get(metric) is not None for row in values)]
@@ -245,70 +252,16 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> Grid | None:
     return Grid(("gate", "status", "measured"), rows) if rows else None
 
 
-def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a recipe chose, in words."""
-    if tuning := notes.get("tuning"):
-        yield from _tuned(tuning)
-    if threshold := notes.get("threshold"):
-        cost = threshold.get("cost")
-        costs = "" if cost is None else f" Cost of a row: {number(cost)}"
-        low, high = threshold.get("low"), threshold.get("high")
-        costs += f" ({number(low)} to {number(high)})." if costs and low is not None else "." if costs else ""
-        yield "threshold", f"{threshold['threshold']:.4g}. {threshold['reason']}{costs}"
-    if weights := notes.get("weights"):
-        yield "shares", ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
-    if notes.get("zeroed_coefficients"):
-        yield "L1", f"{notes['zeroed_coefficients']} of {notes['coefficients']} coefficients are zero"
-    if balance := notes.get("balance"):
-        counts = [
-            ", ".join(f"{label}: {rows:,}" for label, rows in balance[key].items()) for key in ("before", "after")
-        ]
-        yield "balance", f"{balance['how']}, from {counts[0]} to {counts[1]}"
-        for sentence in balance.get("warnings", ()):
-            yield "balance, note", sentence
-    for step in notes.get("steps") or ():
-        if "selected" in step or "dropped" in step:
-            yield step["step"], f"{step['columns']} columns are left"
-
-
-def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a search came to, in words."""
-    counts = ", ".join(f"{report[state]} {state}" for state in ("finished", "pruned", "failed") if report[state])
-    counts = f" ({counts})" if counts else ""
-    yield "trials", f"{report['trials']} in {seconds(report['seconds'])}{counts}; {report['stopped']}"
-    best, default = report["best"], report["default"]
-    if best is not None:
-        spread = "" if best["std"] is None else f", {number(best['std'])} between folds"
-        than = "" if default is None else f"; as written {number(default['value'])}"
-        yield report["metric"], f"{number(best['value'])} on {report['folds']} folds{spread}{than}"
-    for how, value in report["ensembles"].items():
-        alone = report.get("alone")  # earlier runs compared with the best
-        than = "" if alone is None else f"; the best by other folds {number(alone)}"
-        yield f"joined, {how}", f"{number(value)} on folds that did not weigh them{than}"
-    choice = report["choice"]
-    if "members" in choice:
-        shares = zip(choice["members"], choice["weights"], strict=True)
-        yield "chosen", ", ".join(f"{member.get('estimator', 'the recipe')} {share:.0%}" for member, share in shares)
-    else:
-        yield "chosen", _words(choice)
-
-
 def _leaderboard(notes: Mapping[str, Any]) -> Iterator[Grid]:
     """The best trials of a search by what judged them; only what was chosen has figures of the test rows, elsewhere."""
+    from retrodict.learning.card import choice_words
+
     report = notes.get("tuning") or {}
     if trials := report.get("leaderboard"):
-        rows = [(place, f"#{trial['number']}", trial["value"], trial["std"], _words(trial["choice"]))
+        rows = [(place, f"#{trial['number']}", trial["value"], trial["std"], choice_words(trial["choice"]))
                 for place, trial in enumerate(trials, start=1)]  # fmt: skip
         title = f"best of {report['finished']} finished trials, on folds of the training rows"
         yield Grid(("place>", "trial", f"{report['metric']}>", "std of folds>", "what"), rows, title)
-
-
-def _words(choice: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_plain(value)}" for name, value in choice.items()) or "as written"
-
-
-def _plain(value: object) -> str:
-    return number(value) or "none" if isinstance(value, float) else str(value)
 
 
 def _table_metrics(metrics: Mapping[str, float | None]) -> Sequence[str]:

@@ -334,6 +334,8 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     if granted and version.failed_gates:
         raise RefusedError("every gate must have passed", where=where, got=version.failed_gates,
                            remedy="Train a better version")  # fmt: skip
+    # Leaks that the definition accepts: the entry says what was known to whoever judged.
+    accepted = {gate["gate"]: gate["reason"] for gate in version.gates if gate["gate"].startswith("accept(")}
     with workspace.ledger.transaction() as tx:
         key = (approvals.c.name == version.name) & (approvals.c.version == version.version)
         position = tx.connection.execute(select(func.count()).select_from(approvals).where(key)).scalar_one()
@@ -350,7 +352,7 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
         tx.append(
             "model.approve" if granted else "model.reject",
             where,
-            {"reason": reason, "artifact": version.artifact},
+            {"reason": reason, "artifact": version.artifact, **({"accepted": accepted} if accepted else {})},
             inputs=[(f"run:{version.run}", "evidence")],
         )
     return get_version(workspace, version.ref)

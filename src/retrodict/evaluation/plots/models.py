@@ -143,7 +143,8 @@ def plot_elimination(history: Sequence[Mapping[str, Any]], *, title: str = "Elim
     Parameters
     ----------
     history : sequence of mapping
-        ``features`` (a number), ``score`` (higher is better), ``low`` and ``high`` of each step, in any order.
+        ``features`` (a number), ``mean`` score (higher is better), ``low`` and ``high`` of each step, in any order;
+        both None where there is one fold.
     title : str
 
     Raises
@@ -153,15 +154,15 @@ def plot_elimination(history: Sequence[Mapping[str, Any]], *, title: str = "Elim
     """
     require(history, "at least one step")
     steps = sorted(history, key=lambda step: step["features"])
-    sizes, scores = [step["features"] for step in steps], [step["score"] for step in steps]
-    best = max(steps, key=lambda step: (step["score"], -step["features"]))
+    sizes, scores = [step["features"] for step in steps], [step["mean"] for step in steps]
+    best = max(steps, key=lambda step: (step["mean"], -step["features"]))
     with drawing(title) as canvas:
         axes = canvas.axes
-        axes.fill_between(sizes, [step["low"] for step in steps], [step["high"] for step in steps], color=SOFT,
-                          alpha=0.7, linewidth=0, label="between folds")  # fmt: skip
+        low, high = ([step["mean"] if step[end] is None else step[end] for step in steps] for end in ("low", "high"))
+        axes.fill_between(sizes, low, high, color=SOFT, alpha=0.7, linewidth=0, label="between folds")
         axes.plot(sizes, scores, color=MAIN, marker="o", markersize=4, linewidth=1.4, label="mean score")
         axes.axvline(best["features"], color=ALERT, linewidth=1.0, linestyle=(0, (4, 3)),
-                     label=f"best: {best['features']} features, {best['score']:.4g}")  # fmt: skip
+                     label=f"best: {best['features']} features, {best['mean']:.4g}")  # fmt: skip
         axes.set(xlabel="features", ylabel="score")
         axes.grid()
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)

@@ -15,6 +15,7 @@ from tests.serving.test_app import Client
 from tests.serving.test_server import Server
 
 from retrodict import Project
+from retrodict.client import Client as Caller
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, RetryableError
 from retrodict.decisions.log import read_decisions
@@ -23,7 +24,6 @@ from retrodict.features.online import OnlineFeatures
 from retrodict.models.artifact import ModelArtifact
 from retrodict.serving import Decider
 from retrodict.serving.batch import decode_batch
-from retrodict.serving.client import ask, ask_many
 from retrodict.workspace import Workspace
 
 BATCH = "/v1/decisions/promise:batch"
@@ -136,22 +136,33 @@ def test_other_addresses_and_one_id_for_all_are_refused(server):
     assert (status, "own id" in answer["error"]) == (400, True)
 
 
-def test_ids_within_a_batch_and_beyond(server, root):
+@pytest.fixture
+def caller(server):
+    with Caller(f"http://127.0.0.1:{server.port}") as opened:
+        yield opened
+
+
+def test_ids_within_a_batch_and_beyond(caller, root):
     """The second with one id gets the first's answer, or a refusal; so does a batch sent again, or one alone."""
     bodies = [
         {**request(5), "request_id": "b-1"}, {**request(6), "request_id": "b-2"}, {**request(5.0), "request_id": "b-1"},
         {**request(7), "request_id": "b-2"}, {**BAD, "request_id": "b-3"}, request(5),
     ]  # fmt: skip
-    url = f"http://127.0.0.1:{server.port}"
-    first = ask_many(url, "promise", bodies, at=NOW)
+    def ask_many():
+        return [answer.body for answer in caller.decide_many("promise", bodies, at=NOW)]
+
+    def ask(body, request_id):
+        return caller.decide("promise", body["entities"], body["context"], request_id=request_id, at=NOW)
+
+    first = ask_many()
     assert [item["status"] for item in first] == [200, 200, 200, 409, 400, 200]
     assert first[2] == {**first[0], "replayed": True}
-    again = ask_many(url, "promise", bodies, at=NOW)
+    again = ask_many()
     assert [item.get("replayed") for item in again] == [True, True, True, None, None, None]
     assert again[0]["decision_id"] == again[2]["decision_id"] == first[0]["decision_id"]
-    alone = ask(url, "promise", request(6), at=NOW, request_id="b-2")
-    assert (alone["decision_id"], alone["replayed"]) == (first[1]["decision_id"], True)
-    assert ask(url, "promise", request(6), at=NOW, request_id="b-3")["decision"] in ("ok", "warn")
+    alone = ask(request(6), "b-2")
+    assert (alone.decision_id, alone.replayed) == (first[1]["decision_id"], True)
+    assert ask(request(6), "b-3").decision in ("ok", "warn")
     with Workspace(root) as workspace:
         count = Counter(item.record.request_id for item in read_decisions(workspace))
     assert (count["b-1"], count["b-2"], count["b-3"]) == (1, 1, 1)

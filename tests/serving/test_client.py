@@ -1,59 +1,134 @@
-"""Asking a server: its own words in the error that says what to do, and nothing that is no server passes for one."""
+"""Asking a server: its own words in the error that says what to do, another attempt only where it can do no harm."""
 
+import asyncio
 import json
+import math
+import socket
 import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
+from tests.serving.process import Server
+from tests.serving.project import REQUEST, make_project
 
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetryableError
-from retrodict.serving.client import ask, server_url
+from retrodict.client import AsyncClient, Client
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError, RetryableError
+from retrodict.decisions.log import read_decisions
 from retrodict.workspace import Workspace
+from retrodict.workspace.servers import server_url
+
+GOOD = b'{"decision_id": "x", "decision": "ok", "score": 0.5, "model": "m@1", "policy": "p#1", "later": 1}'
+NOW = parse_time("2024-02-20T10:00Z")
+
+
+def said(status, body, *headers):
+    lines = "".join(f"{header}\r\n" for header in headers)
+    return f"HTTP/1.1 {status} X\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+DROP, SILENCE = None, "nothing"
 
 
 @contextmanager
-def answering(status, body):
-    """A server that answers everything alike; yields its address and the requests it got."""
-    requests = []
+def scripted(*script):
+    """A server that gives one answer after the other, the last one for ever; yields its address and what it got."""
+    answers, requests, connections, silence = list(script), [], [], threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            length = int(self.headers["content-length"])
-            requests.append((self.path, dict(self.headers), json.loads(self.rfile.read(length))))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
+    def read(stream):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = stream.readline()
+            if not line:
+                return None
+            head += line
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        return (first, headers, stream.read(int(headers.get("content-length", 0))))
 
-        def log_message(self, *_):
-            pass
+    def serve(connection):
+        with connection, suppress(OSError), connection.makefile("rb") as stream:
+            while (request := read(stream)) is not None:
+                requests.append(request)
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                if answer is DROP:
+                    return
+                if answer is SILENCE:
+                    silence.wait(30)
+                    return
+                connection.sendall(answer)
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    def accept():
+        with suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                threading.Thread(target=serve, args=[connections[-1]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", requests
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests, connections
         finally:
-            server.shutdown()
-            thread.join()
+            silence.set()
+            listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_answer_is_the_servers():
-    """The policy's name is part of the address, whatever it holds; simulated time goes along."""
-    with answering(200, b'{"decision_id": "x", "decision": "ok"}') as (url, requests):
-        assert ask(url, "a/b", {"entities": {}}, at=0) == {"decision_id": "x", "decision": "ok"}
-    ((path, headers, body),) = requests
-    assert (path, body, headers["retrodict-time"]) == ("/v1/decisions/a%2Fb", {"entities": {}}, "1970-01-01T00:00:00Z")
+def by_waiting(url, call, **options):
+    with Client(url, **options) as client:
+        return call(client)
 
 
+def by_awaiting(url, call, **options):
+    async def run():
+        async with AsyncClient(url, **options) as client:
+            return await call(client)
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("ask", [by_waiting, by_awaiting])
+
+
+def decide(client):
+    return client.decide("p", {"customer": 1})
+
+
+@both
+def test_what_is_sent_and_what_comes_back(ask, monkeypatch):
+    """The policy's name is part of the address, whatever it holds; times and NumPy's numbers are JSON's."""
+    monkeypatch.setenv("RETRODICT_API_KEY", "secret")
+    context = {"at": datetime(2024, 1, 2, tzinfo=UTC), "n": np.int64(3), "x": np.float32(0.5), "no": math.nan}
+    with scripted(said(200, GOOD, "idempotency-replayed: true")) as (url, requests, _):
+        answer = ask(url, lambda one: one.decide("a/b", {"c": "é"}, context, key="k", request_id="r", at=0))
+        ask(url, decide, key="other")
+    assert (answer.decision, answer.score, answer.replayed, answer.body["later"]) == ("ok", 0.5, True, 1)
+    (first, headers, body), (_, others, _) = requests
+    assert first == "POST /v1/decisions/a%2Fb HTTP/1.1"
+    wanted = {"at": "2024-01-02T00:00:00Z", "n": 3, "x": 0.5, "no": None}
+    assert json.loads(body) == {"entities": {"c": "é"}, "context": wanted, "explain": False, "key": "k"}
+    assert headers["authorization"] == "bearer secret"
+    assert others["authorization"] == "bearer other"
+    assert (headers["idempotency-key"], headers["retrodict-time"]) == ("r", "1970-01-01t00:00:00z")
+    assert 0 < int(headers["retrodict-deadline"]) <= 30_000
+    assert "idempotency-key" not in others
+
+
+@both
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(400, InputError), (404, NotFoundError), (429, RetryableError), (503, RetryableError), (500, IntegrityError)],
-)
-def test_a_refusal_keeps_the_servers_words(status, error):
-    """As the error that says what the caller can do."""
-    with answering(status, b'{"error": "a number must be small."}') as (url, _), pytest.raises(error) as caught:
-        ask(url, "p", {})
+    [(400, InputError), (401, RefusedError), (403, RefusedError), (404, NotFoundError), (409, RefusedError),
+     (429, RetryableError), (503, RetryableError), (504, RetryableError), (500, IntegrityError)],
+)  # fmt: skip
+def test_a_refusal_keeps_the_servers_words(ask, status, error):
+    """As the error that says what the caller can do; once, but where there is no capacity."""
+    with scripted(said(status, b'{"error": "a number must be small."}')) as (url, requests, _):
+        with pytest.raises(error) as caught:
+            ask(url, decide)
+        assert len(requests) == (3 if status == 503 else 1)
     assert type(caught.value) is error
     assert f"status {status}: a number must be small." in str(caught.value)
 
@@ -61,16 +136,122 @@ def test_a_refusal_keeps_the_servers_words(status, error):
 @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"{}"), (404, b"gone"), (200, b"[1]")])
 def test_another_server_is_no_retrodict_server(status, body):
     """Something answers, but no decision."""
-    with answering(status, body) as (url, _), pytest.raises(InputError, match="a Retrodict server must answer"):
-        ask(url, "p", {})
+    with scripted(said(status, body)) as (url, _, _), pytest.raises(InputError, match="a Retrodict server must answer"):
+        by_waiting(url, decide)
 
 
-def test_nobody_there_may_be_tried_again():
+@both
+def test_nobody_there_may_be_tried_again(ask):
     """With the command that starts one; a wrong address is wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(RetryableError, match="retrodict serve"):
-        ask("http://127.0.0.1:9", "p", {})
+        ask(url, decide)
     with pytest.raises(InputError, match="http://HOST:PORT"):
-        ask("127.0.0.1:8400", "p", {})
+        ask("127.0.0.1:8400", decide)
+
+
+FULL = said(429, b'{"error": "full"}', "retry-after: 0")
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "options", "attempts"),
+    [
+        ([FULL, FULL, said(200, GOOD)], {}, 3),
+        ([FULL, FULL, FULL], {}, 3),
+        ([FULL, FULL], {"retries": 0}, 1),
+        ([FULL] * 6, {"retries": 5}, 6),
+        ([DROP, said(200, GOOD)], {}, 1),  # perhaps it was decided: nobody may ask twice
+        ([DROP, FULL, said(200, GOOD)], {"ids": True}, 3),
+        ([said(409, b'{"error": "under way"}', "retry-after: 0"), said(200, GOOD)], {"ids": True}, 2),
+        ([said(409, b'{"error": "another"}'), said(200, GOOD)], {"ids": True}, 1),
+        ([said(429, b'{"error": "full"}', "retry-after: 60"), said(200, GOOD)], {}, 1),  # nobody waits for so long
+    ],
+)  # fmt: skip
+def test_another_attempt_is_made_where_it_does_no_harm(ask, script, options, attempts):
+    """As often as was asked for; with one id for all attempts of a call."""
+    with scripted(*script) as (url, requests, _):
+        works = script[-1] not in (FULL, DROP) and attempts == len(script)
+        if works:
+            assert ask(url, decide, **options).decision == "ok"
+        else:
+            with pytest.raises((RetryableError, RefusedError)):
+                ask(url, decide, **options)
+        assert len(requests) == attempts
+        ids = Counter(headers.get("idempotency-key") for _, headers, _ in requests)
+        assert len(ids) == 1
+        assert (None in ids) != bool(options.get("ids"))
+
+
+@both
+def test_a_call_ends_with_its_time(ask):
+    """Also where nothing ever comes, and for all attempts together."""
+    with scripted(SILENCE) as (url, requests, _):
+        with pytest.raises(RetryableError, match="ReadTimeout"):
+            ask(url, decide, timeout=0.2, ids=True, retries=10)
+    assert int(requests[0][1]["retrodict-deadline"]) <= 200
+
+
+def test_connections_are_kept_and_shared(monkeypatch):
+    """One for calls that follow each other; no more than threads for those at once. A proxy is not asked."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with scripted(said(200, GOOD)) as (url, requests, connections), Client(url) as client:
+        for _ in range(20):
+            decide(client)
+        assert len(connections) == 1
+        with ThreadPoolExecutor(8) as pool:
+            assert {answer.decision for answer in pool.map(lambda _: decide(client), range(80))} == {"ok"}
+        assert len(requests) == 100
+        assert len(connections) <= 9
+
+
+def test_what_cannot_be_sent_is_refused():
+    """Before anything is: ids, options, values that JSON has not."""
+    with scripted(said(200, GOOD)) as (url, requests, _):
+        for call, options in [(lambda one: one.decide("p", {}, request_id="ü"), {}),
+                              (lambda one: one.decide("p", {}, request_id="x" * 201), {}),
+                              (lambda one: one.decide("p", {"a": object()}), {}),
+                              (decide, {"timeout": 0}), (decide, {"retries": 11})]:  # fmt: skip
+            with pytest.raises(InputError):
+                by_waiting(url, call, **options)
+        assert requests == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asked")
+    make_project(folder, "").close()
+    return folder
+
+
+@both
+def test_a_real_server_decides_once_for_each_id(ask, root):
+    """Single ones, batches with their failures, other addresses; events and services are refused in its words."""
+    server = Server(root, "--replay", "--no-consume")
+    url = f"http://127.0.0.1:{server.port}"
+    case, name = (REQUEST["entities"], REQUEST["context"]), f"{ask.__name__}-1"
+    try:
+        first = ask(url, lambda one: one.decide("promise", *case, request_id=name, at=NOW, explain=True))
+        again = ask(url, lambda one: one.decide("promise", *case, request_id=name, at=NOW, explain=True))
+        assert (again.decision_id, again.replayed, first.replayed) == (first.decision_id, True, False)
+        assert len(first.reasons) >= 1
+        cases = [{"entities": case[0], "context": case[1]}, {"entities": {}, "context": {}}]
+        many = ask(url, lambda one: one.decide_many("promise", cases, at=NOW), ids=True)
+        assert [answer.status for answer in many] == [200, 400]
+        assert many[0].decision in ("ok", "warn")
+        assert "depot" in many[1].error
+        assert "promise" in ask(url, lambda one: one.get("/v1/status"))["policies"]
+        with pytest.raises(NotFoundError, match="service"):
+            ask(url, lambda one: one.features("none", [{"depot": "north"}]))
+        with pytest.raises(NotFoundError, match="table"):
+            ask(url, lambda one: one.push("none", [{}]))
+    finally:
+        server.stop()
+    with Workspace(root) as workspace:
+        ids = Counter(one.record.request_id for one in read_decisions(workspace))
+    assert ids[name] == 1
+    assert None not in ids
 
 
 @pytest.mark.parametrize(
@@ -78,6 +259,7 @@ def test_nobody_there_may_be_tried_again():
     [("0.0.0.0", "http://127.0.0.1:8400"), ("::", "http://[::1]:8400"), ("example.org", "http://example.org:8400")],
 )
 def test_the_address_is_one_that_can_be_reached(tmp_path, host, url):
-    """What a server listens on is not always an address."""
-    (tmp_path / "retrodict.toml").write_text(f'[project]\nname = "p"\n[serving]\nhost = "{host}"\nport = 8400\n')
-    assert server_url(Workspace(tmp_path)) == url
+    """What a server listens on is not always what a caller connects to."""
+    (tmp_path / "retrodict.toml").write_text(f'[project]\nname = "p"\n[serving]\nhost = "{host}"\n')
+    with Workspace(tmp_path) as workspace:
+        assert server_url(workspace) == url

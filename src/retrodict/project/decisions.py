@@ -17,8 +17,10 @@ from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.user_rows import UserRows
+from retrodict.workspace.servers import server_url
 
 if TYPE_CHECKING:
+    from retrodict.client import Answer
     from retrodict.decisions.lineage import DecisionLineage
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
@@ -26,13 +28,12 @@ if TYPE_CHECKING:
     from retrodict.monitoring import decision_export, decision_table
     from retrodict.monitoring.decision_table import Compaction
     from retrodict.project.project import Project
-    from retrodict.serving import client
     from retrodict.serving import failures as failure_log
     from retrodict.serving.failures import FailuresReport
 else:
     (files,) = lazy_modules("retrodict.features.offline", "files")
     decision_export, decision_table = lazy_modules("retrodict.monitoring", "decision_export", "decision_table")
-    client, failure_log = lazy_modules("retrodict.serving", "client", "failures")
+    (failure_log,) = lazy_modules("retrodict.serving", "failures")
 
 __all__ = ["Decision", "Decisions", "JoinedLog", "ServerAnswer"]
 
@@ -130,13 +131,13 @@ class Decision(_Answer):
 
 @dataclass(frozen=True, repr=False)
 class ServerAnswer(_Answer):
-    """Answer of a running server."""
+    """Answer of a running server: ``answer`` has its ``decision``, ``score`` and the rest."""
 
-    answer: dict[str, Any]
+    answer: Answer
 
     def to_dict(self) -> dict[str, Any]:
         """The answer, as it came."""
-        return self.answer
+        return self.answer.body
 
 
 @dataclass(frozen=True, repr=False)
@@ -356,8 +357,9 @@ class Decisions(Namespace):
         -----
         :meth:`Project.decide` decides in this process.
         """
-        body: dict[str, Any] = {"entities": dict(entities), "context": dict(context), "explain": explain}
-        if key is not None:
-            body["key"] = key
-        address = url or client.server_url(self._workspace)
-        return ServerAnswer(client.ask(address, policy, body, at=instant(at, "at"), request_id=request_id))
+        from retrodict.client import Client  # the HTTP client takes longer to load than everything else here
+
+        with Client(url or server_url(self._workspace)) as client:
+            answer = client.decide(policy, entities, context, key=key, explain=explain, request_id=request_id,
+                                   at=instant(at, "at"))  # fmt: skip
+        return ServerAnswer(answer)

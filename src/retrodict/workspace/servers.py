@@ -16,7 +16,16 @@ from retrodict.stores._durable import closing, make_folder, open_file
 from retrodict.stores._locks import lock_range
 from retrodict.workspace.workspace import Workspace
 
-__all__ = ["announce_server", "is_served"]
+__all__ = ["announce_server", "is_served", "server_url"]
+
+
+def server_url(workspace: Workspace) -> str:
+    """Address at which a server of this project answers, by its configuration."""
+    host = workspace.config["serving.host"]
+    # What a server listens on is not always what a caller can connect to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    scheme = "https" if workspace.config["serving.certificate"] else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{workspace.config['serving.port']}"
 
 
 def _path(workspace: Workspace) -> Path:

@@ -148,6 +148,7 @@ def test_ids_within_a_batch_and_beyond(caller, root):
         {**request(5), "request_id": "b-1"}, {**request(6), "request_id": "b-2"}, {**request(5.0), "request_id": "b-1"},
         {**request(7), "request_id": "b-2"}, {**BAD, "request_id": "b-3"}, request(5),
     ]  # fmt: skip
+
     def ask_many():
         return [answer.body for answer in caller.decide_many("promise", bodies, at=NOW)]
 

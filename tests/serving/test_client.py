@@ -187,9 +187,8 @@ def test_another_attempt_is_made_where_it_does_no_harm(ask, script, options, att
 @both
 def test_a_call_ends_with_its_time(ask):
     """Also where nothing ever comes, and for all attempts together."""
-    with scripted(SILENCE) as (url, requests, _):
-        with pytest.raises(RetryableError, match="ReadTimeout"):
-            ask(url, decide, timeout=0.2, ids=True, retries=10)
+    with scripted(SILENCE) as (url, requests, _), pytest.raises(RetryableError, match="ReadTimeout"):
+        ask(url, decide, timeout=0.2, ids=True, retries=10)
     assert int(requests[0][1]["retrodict-deadline"]) <= 200
 
 

@@ -83,6 +83,7 @@ def run_paced(port: int, requests: list[bytes], connections: int, seconds: float
         sockets[connection.fileno()], buffers[connection.fileno()] = connection, b""
         poll.register(connection.fileno(), select.EPOLLIN)
     idle, asked, clock = list(sockets), itertools.cycle(requests), time.perf_counter
+    time.sleep(0.5)  # the connections are taken: this is about requests
     start, sent, late = clock(), 0, 0
     while (now := clock()) < start + seconds or due:
         while idle and now < start + seconds and start + sent / rate <= now:

@@ -156,7 +156,7 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_wait": _duration(
         "250ms",  # a pause of the disk or of a batch is no overload
         "1m",
-        "How long a request may wait for its turn; those that waited longer are answered 429",
+        "How long a request may wait for its turn, and a queue eight times over; else it is 429",
     ),
     "serving.workers": Setting(
         1, "a whole number from 1 to 32", _whole(1, 32), "Processes that answer, from one port and with a log each"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import Policy
+from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import Explanation, explain_row
 
 __all__ = ["CompiledPolicy", "PolicyDecision"]
+
+
+_NOT_SAID = "{feature} {direction} the score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,15 @@ class CompiledPolicy:
     ) -> None:
         self.policy = policy
         self._outputs = frozenset(outputs)
-        names = _resolve(list(features), list(others), outputs)
+        features, others = list(features), list(others)
+        names = _resolve(features, others, outputs)
         for decision, condition in policy.thresholds.items():
             for name in condition.columns:
                 where = f"policy {policy.name}, decide {decision!r}"
                 output_rule = "a decision's condition must read outputs of the model and nothing else"
                 check_known(name, outputs, output_rule, where=where, what="output", error=DefinitionError)
+        self._words = {**dict.fromkeys(policy.personal, _NOT_SAID), **policy.reasons}
+        _check_personal(policy, features, others)
         self._rules = []
         for rule in policy.rules:
             expression = parse(rule.when, where=f"rule {rule.name}")
@@ -89,7 +97,25 @@ class CompiledPolicy:
     def explain(self, model: ModelArtifact, values: Mapping[str, Any]) -> Explanation:
         """Reasons in the policy's words; of several horizons those of the first one that it decides on."""
         first = next((name for condition in self.policy.thresholds.values() for name in condition.columns), None)
-        return explain_row(model, values, top=4, words=self.policy.reasons, output=first)
+        return explain_row(model, values, top=4, words=self._words, output=first)
+
+
+def _check_personal(policy: Policy, features: Collection[str], others: Collection[str]) -> None:
+    """Refuse to hide what decisions are found by, what is not there, and words that would say it."""
+    keys = FeatureSet(policy.model.features).request_keys
+    names = [*features, *(name for name in others if name not in keys)]
+    for name in policy.personal:
+        check_known(name, names, "what is personal must be a feature or a value of the context, and no key",
+                    where=f"policy {policy.name}, personal", what="name", error=DefinitionError)  # fmt: skip
+    for feature, template in policy.reasons.items():
+        fields = {field for _, field, _, _ in Formatter().parse(template)}
+        values = ["value"] if feature in policy.personal else []
+        hits = [name for name in [*policy.personal, *values] if name in fields]
+        if hits:
+            raise DefinitionError(
+                "words must not say what is personal", where=f"policy {policy.name}, reasons for {feature!r}", got=hits,
+                remedy="Reasons are recorded: write them without these values",
+            )  # fmt: skip
 
 
 def _resolve(features: list[str], others: list[str], outputs: Sequence[str]) -> dict[str, list[str]]:

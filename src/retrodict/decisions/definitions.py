@@ -92,6 +92,9 @@ class Policy(Definition):
         When a server answers: None or ``"sync"``, once the record is durable. ``"async"``: at once, and says so; a
         crash may take the records of the last 50 ms, 1,000 at most. ``"sample 5%"``: that share of decisions has a
         record, and the answers of the others say that they have none; it takes no request ids.
+    personal : list of str, optional
+        Values of the context, and features, that the log must not have: keyed digests stand for them in every record,
+        and no reason says them. What they cost a replay is said by the replay.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -113,6 +116,7 @@ class Policy(Definition):
     cache: str | None = field(default=None, metadata={"identity": "if set"})
     batch: str | None = field(default=None, metadata={"identity": "if set"})
     record: str | None = field(default=None, metadata={"identity": "if set"})
+    personal: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -121,6 +125,7 @@ class Policy(Definition):
         where = f"policy {self.name}"
         object.__setattr__(self, "rules", tuple(self.rules))
         object.__setattr__(self, "fallback", tuple(self.fallback))
+        object.__setattr__(self, "personal", tuple(self.personal))
         if not isinstance(self.model, Model):
             raise DefinitionError(
                 "a policy must have a model",

@@ -140,7 +140,7 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
         output of another task than yes or no (``output__name``), per entity (``entity__name``), per context value
         (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns). A
-        feature that is text in any decision is text in all.
+        feature that is text in any decision is text in all; one that is masked in any is left out.
     """
     records = sorted(
         (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
@@ -163,9 +163,12 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         ),
     }
     fields = {"output__": "outputs", "entity__": "entities", "context__": "context", "": "features"}
+    masked = {name for record in records for name in record.masked}
     for prefix, field in fields.items():
         dicts = [getattr(record, field) for record in records]
         for name in dict.fromkeys(name for values in dicts for name in values):
+            if field == "features" and name in masked:
+                continue
             column = prefix + name if prefix else feature_column(name)
             columns[column] = _column([values.get(name) for values in dicts])
     return pa.table(columns)

@@ -71,7 +71,7 @@ def check_parity(
     groups: dict[tuple[str, str], list[DecisionRecord]] = {}
     for logged in read_decisions(workspace, policy=policy, start=start, end=end):
         record = logged.record
-        if record.features and record.artifact:
+        if record.features and record.artifact and not record.masked:  # what is masked cannot be computed again
             groups.setdefault((record.model_code, record.artifact), []).append(record)
         else:
             report.not_compared += 1

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetryableError
 from retrodict.decisions.log import STREAM_PREFIX
+from retrodict.decisions.masks import Masks
 from retrodict.ledger import SealedWriter
 from retrodict.stores._ownership import Closing
 from retrodict.stores.streams.base import TornTail
@@ -57,7 +58,7 @@ class LogWriter(Closing):
 
     def __init__(self, workspace: Workspace) -> None:
         self._writer = _open_free_stream(workspace)
-        self.stream = self._writer.stream
+        self.stream, self.masks = self._writer.stream, Masks(workspace)
 
     @property
     def recovered(self) -> list[TornTail]:
@@ -98,6 +99,7 @@ class Recorder:
         self.workspace, self.log = workspace, LogWriter(workspace)
         self._waiting: _Group = []
         self._answered: deque[_Member] = deque()  # and not durable yet
+        self._answered_records = 0
         self._give_up_ns: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
         self._task: asyncio.Task[None] | None = None
@@ -117,11 +119,12 @@ class Recorder:
         is what a caller has to wait for.
         """
         now, oldest = perf_counter_ns(), self._answered[0].answered_ns if self._answered else None
-        waiting = sum(len(member.records) for member in self._answered)
-        if waiting + len(records) > LATER_RECORDS or (oldest is not None and now - oldest > LATER_MS * 1_000_000):
+        full = self._answered_records + len(records) > LATER_RECORDS
+        if full or (oldest is not None and now - oldest > LATER_MS * 1_000_000):
             return False
         member = _Member(records, (), asyncio.get_running_loop().create_future(), now)
         self._answered.append(member)
+        self._answered_records += len(records)
         self._take(member).add_done_callback(lambda done: durable() if done.exception() is None else None)
         return True
 
@@ -146,10 +149,9 @@ class Recorder:
                 group = [member for member in group if member.answered_ns is None]
                 self._waiting = answered + self._waiting
             elif answered:
-                for _ in answered:
-                    self._answered.popleft()
+                total = sum(len(self._answered.popleft().records) for _ in answered)
+                self._answered_records -= total
                 if error is not None:
-                    total = sum(len(member.records) for member in answered)
                     _log.error(
                         "%d decisions that were answered before their record was durable have none: %s", total, error
                     )

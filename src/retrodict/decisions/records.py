@@ -6,16 +6,19 @@ record of an unknown newer schema is refused by its number instead of being misr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
-from retrodict.core.errors import IntegrityError
+from retrodict.core.errors import IntegrityError, InternalError
 from retrodict.models.artifact import Score
 
 __all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs"]
 
-SCHEMA = 1
+SCHEMA = 2
+"""Newest form that is read. A record is of form 1 unless values of it are masked."""
 
 Value = bool | int | float | str | None
 
@@ -67,6 +70,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         Decisions of the policy that the same process left out of the log since the record before.
     caller : str
         Whose key or token the request came with; None where none is asked for.
+    masked : tuple of str
+        Values of the context and features in whose place the log has keyed digests: personal ones, by the policy.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -102,8 +107,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     share: float = 1.0
     left_out: int = 0
     caller: str | None = None
+    masked: tuple[str, ...] = ()
     stages: dict[str, int] = {}
-    schema: int = SCHEMA
+    schema: int = 1
 
     def answer(self) -> dict[str, Any]:
         """What the caller gets."""
@@ -124,7 +130,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class _Header(msgspec.Struct):
-    schema: int = SCHEMA
+    schema: int = 1
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -137,8 +143,17 @@ def named_outputs(scored: Score) -> dict[str, float]:
     return {} if scored.score is not None else dict(scored.outputs)
 
 
-def encode_record(record: DecisionRecord) -> bytes:
-    """Bytes for the log."""
+def encode_record(record: DecisionRecord, mask: Callable[[Value], Value] | None = None) -> bytes:
+    """Bytes for the log, in which ``mask`` has hidden what is personal."""
+    if record.masked:
+        if mask is None:
+            raise InternalError("what is personal must be masked", where=f"decision:{record.id}", got="no mask")
+
+        def hidden(values: dict[str, Value]) -> dict[str, Value]:
+            return {name: mask(value) if name in record.masked else value for name, value in values.items()}
+
+        context, features = hidden(record.context), hidden(record.features)
+        record = structs.replace(record, context=context, features=features, schema=2)
     return _encoder.encode(record)
 
 

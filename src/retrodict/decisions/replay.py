@@ -14,6 +14,7 @@ from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
+from retrodict.decisions.masks import Masks
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import stream_of
@@ -123,11 +124,18 @@ def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
 def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionReplay:
     model = ModelArtifact.load(workspace.objects, record.artifact)
     features = feature_set_of(workspace, record.model_code, model.name, model.inputs.names)
-    facts = read_facts(workspace, features, record)
+    if masked := [name for name in record.masked if name in record.context]:
+        reason = (
+            f"not kept of the request, being personal: {', '.join(masked)}; features and rules that read it cannot be"
+        )
+        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, {}, f"{reason} computed again")
+    facts, masks = read_facts(workspace, features, record), Masks(workspace)
     values = replay_values(record, features, facts, model)
+    untold = [name for name in record.masked if name in values and not masks.can_tell(record.features.get(name))]
+    compared = {n: masks.value(v) if n in record.masked else v for n, v in values.items() if n not in untold}
     mismatches = [
         {"feature": feature, "logged": record.features.get(feature), "replayed": value}
-        for feature, value in values.items()
+        for feature, value in compared.items()
         if not same_value(record.features.get(feature), value)
     ]
     replayed = _decide(workspace, record, model, features.columns, values)
@@ -149,9 +157,11 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
         reasons.append(f"the answer said so: not all was read of {', '.join(doubts)}")
     if unequal and not record.reads and features.views:
         reasons.append("the record is from before it was noted which versions were read; the newest were now")
+    if untold:
+        reasons.append(f"masked with a secret that is gone, and not compared: {', '.join(untold)}")
     verdict = "exact" if not unequal else "not replayable" if missing or rewritten else "different"
     reason = "; ".join(reasons)
-    return DecisionReplay(name, verdict, len(values), mismatches, logged, replayed, versions, records, reason)
+    return DecisionReplay(name, verdict, len(compared), mismatches, logged, replayed, versions, records, reason)
 
 
 def replay_values(

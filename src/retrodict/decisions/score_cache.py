@@ -56,6 +56,10 @@ class ScoreCache:
         """Keep the score of a decision that is durable, if the model made it."""
         if record.artifact != self._artifact or record.cached is not None or record.fallback is not None:
             return
+        if (
+            any(name in record.features for name in record.masked) and record.schema > 1
+        ):  # from the log: no row is known
+            return
         self._spent, self._count = self._spent + record.stages.get("score", 0), self._count + 1
         row = self._model.row_of(record.features)
         outputs = record.outputs or ({} if record.score is None else {"score": record.score})

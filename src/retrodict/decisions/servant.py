@@ -249,6 +249,7 @@ class Servant:
             error=case.error,
             explained=request.explain,
             cached=case.cached,
+            masked=self.policy.policy.personal,  # type: ignore[arg-type]  # a tuple by now
             stages=case.stages,
         )
 

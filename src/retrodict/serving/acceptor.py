@@ -20,6 +20,7 @@ from retrodict.serving.connection import HEAD_S, LAST_TAKEN_S
 
 __all__ = ["Acceptor"]
 
+_AT_ONCE = 64
 _YIELD_S = 0.002
 _WITHOUT_FILES_S = 0.5
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -65,13 +66,15 @@ class Acceptor:
         self._loop.add_reader(listener, self._look)
 
     def _look(self) -> None:
-        if self._board is not None:
-            mine = len(self._connections) + len(self._opening)
-            self._board.set_connections(self._slot, mine)
-            if mine > self._board.fewest_connections():
-                self._wait(_YIELD_S)
+        for _ in range(_AT_ONCE):  # a turn of the loop may be long: one in each, and a thousand would wait for seconds
+            if self._board is not None:
+                mine = len(self._connections) + len(self._opening)
+                self._board.set_connections(self._slot, mine)
+                if mine > self._board.fewest_connections():
+                    self._wait(_YIELD_S)
+                    return
+            if not self._take():
                 return
-        self._take()
 
     def _wait(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)

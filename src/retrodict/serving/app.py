@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -42,6 +43,7 @@ from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_m
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry, breaker_states
+from retrodict.serving.turns import RequestHead, Turns, full
 
 if TYPE_CHECKING:
     from retrodict.serving.worker import Colleagues
@@ -50,6 +52,9 @@ __all__ = ["DecisionApp", "Limits"]
 
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
+
+_DECISIONS = re.compile(rb"/v1/decisions/([^/:?]+)").match
+_FULL = full()
 
 _STATUS_NS = 2_000_000_000  # that a status waits for the stores
 _STORES = {"failures": "store_failures_total", "opened": "store_breaker_opened_total",
@@ -68,7 +73,7 @@ class Limits:
     body, events_body : int
         Bytes of a body.
     in_flight : int
-        Requests that are worked on at once. Those of priority ``batch`` may take half of the places.
+        Requests that wait or are worked on at once. Those of priority ``batch`` may take half of the places.
     batch, batch_body : int
         Requests of a batch, and bytes of its body.
     wait : int
@@ -108,6 +113,8 @@ class DecisionApp:
     problem, not_followed : str, optional
         Why a new revision cannot be loaded, and why nobody knows if there is one: the records are away.
     telemetry : Telemetry
+    turns : Turns
+        Whose request is worked on.
     requests : RequestIndex
         Answers by request id; whoever made the app closes it after the recorder.
     failures : FailureLog
@@ -137,7 +144,7 @@ class DecisionApp:
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
         self._breakers, self._counted = recorder.workspace.breakers, dict[tuple[str, str], int]()
         self.failures = FailureLog(recorder.workspace, recorder.log.stream)
-        self._in_flight, self._sampling = 0, Sampling()
+        self.turns, self._sampling = Turns(limits.in_flight, limits.wait), Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
 
     def follow(self, servants: dict[str, Servant]) -> None:
@@ -181,7 +188,7 @@ class DecisionApp:
     async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self._limits.body)
-        with self._place(request):
+        async with self._turn(request):
             question = decode_request(body)
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
@@ -235,7 +242,7 @@ class DecisionApp:
     @route("POST", "/v1/decisions/{policy}:batch", "score")
     async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self._limits.batch_body)
-        with self._place(request):
+        async with self._turn(request):
             if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
@@ -356,20 +363,19 @@ class DecisionApp:
         observe("record", (ended - before) // 1_000)
         observe("total", (ended - arrived) // 1_000)
 
-    @contextmanager
-    def _place(self, request: HttpRequest) -> Iterator[None]:
-        """Hold a place among the requests that are worked on; 429 if all are taken, or its turn has come too late."""
-        waited = perf_counter_ns() - request.scope.get(COMPLETE, request.arrived)
-        places, wait = self._limits.in_flight, self._limits.wait * 1_000
-        if request.is_batch():
-            places, wait = places // 2, wait // 4
-        if self._in_flight >= places or waited > wait:
-            raise RefusedRequestError(429, "the server is at its limit of requests; try again", RETRY)
-        self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
+    def _turn(self, request: HttpRequest) -> AbstractAsyncContextManager[None]:
+        """Wait for the turn of a request; 429 if all places are taken, or it has come too late."""
+        return self.turns.turn(request.scope.get(COMPLETE, request.arrived), batch=request.is_batch())
+
+    def turn_away(self, head: RequestHead) -> bytes | None:
+        """Body of a refusal for which the head of a request is enough; None where the request may go on."""
+        if not self.turns.is_full(batch=head.batch):
+            return None
+        self.telemetry.count("requests_total", 'status="429"')
+        policy = _DECISIONS(head.path)
+        if policy is not None:
+            self._note_failure(policy[1].decode("latin-1"), 429, _FULL, b"")
+        return _FULL.answer.body
 
     @route("POST", "/v1/features/{service}", "score")
     async def _features(self, request: HttpRequest) -> HttpAnswer:
@@ -378,7 +384,7 @@ class DecisionApp:
         if name not in self.services and self.services_problem is not None:
             raise RefusedRequestError(503, self.services_problem)
         check_known(name, self.services, rule, where="address", what="service")
-        with self._place(request):
+        async with self._turn(request):
             answer = await self.services[name].answer(body, self._moment(request.scope), request.until_ns())
         self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
         return HttpAnswer(_json.encode(answer))
@@ -392,7 +398,7 @@ class DecisionApp:
         body = await request.read_body(self._limits.events_body)
         if self._inlet.waiting >= max(1, self._limits.in_flight // 4):  # decisions keep their places
             raise RefusedRequestError(429, "too many bodies of events wait for their stream; try again", RETRY)
-        with self._place(request):
+        async with self._turn(request):
             doubt = late("a stream that takes nothing", doubt="whether its events were stored is not known")
             accepted = await within(self._inlet.push(request.parameter, body), request.until_ns(), doubt)
             return HttpAnswer(_json.encode(accepted), 202)
@@ -437,7 +443,8 @@ class DecisionApp:
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
             "problem": self.problem,
             "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),
-            "in_flight": self._in_flight,
+            "in_flight": self.turns.taken,
+            "queued": self.turns.queued,
             "decision_stream": self._recorder.log.stream,
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
         }

@@ -19,6 +19,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from retrodict.serving.turns import read_head
+
 __all__ = ["ARRIVED", "COMPLETE", "BoundedConnection", "DrainingState", "raise_open_files"]
 
 ARRIVED, COMPLETE = "retrodict.arrived", "retrodict.complete"
@@ -38,6 +40,10 @@ WAITING, PIECE_BYTES = 16, 1 << 10
 """Requests of one connection that wait for the answer to an earlier one, beyond which nothing more is parsed; and how
 much is parsed between two looks at their number."""
 _FILES = 65_536
+_TURNED_AWAY = STATUS_LINE[429] + (
+    b"content-type: application/json\r\nretry-after: 1\r\nx-content-type-options: nosniff\r\n"
+    b"cache-control: no-store\r\ncontent-length: %d\r\n\r\n"
+)
 
 
 class _Refused(Exception):
@@ -101,7 +107,7 @@ class BoundedConnection(HttpToolsProtocol):
     flow: _Flow
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
-    _head_bytes = _overhead = _body_bytes = 0
+    _head_bytes = _overhead = _body_bytes = _skip = 0
     _in_head = True
     _half_closed = _head_came = _upgrading = False
     _unread: memoryview | bytes = b""
@@ -149,9 +155,34 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, as far as no more requests wait than may, and refuse a head that has grown too large."""
-        if self._refusal is None:
+        if self._skip:  # the rest of a request that was turned away
+            data, self._skip = data[self._skip :], max(self._skip - len(data), 0)
+        if data and self._refusal is None and not (self._fresh and self._turn_away(data)):
             self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
             self._feed()
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether a new request begins here, which nothing has to wait for."""
+        cycle: Any = self.cycle  # none before the first request
+        begins = not self._head_bytes if self._in_head else self._head_timer is None
+        done = not cycle or (cycle.response_complete and not cycle.more_body)
+        return begins and done and not self._unread and not self.flow.write_paused
+
+    def _turn_away(self, data: bytes) -> bool:
+        """Answer a request for which there is no place without parsing it, if it is as nearly all requests are."""
+        app: Any = self.app
+        if not app.turns.taken or getattr(self.server_state, "draining", False) or self.transport.is_closing():
+            return False
+        head = read_head(data)
+        body = None if head is None else app.turn_away(head)
+        if head is None or body is None:
+            return False
+        self._skip = head.missing
+        self._head_ends()
+        self.transport.write(_TURNED_AWAY % len(body) + body)
+        super().on_response_complete()  # from here on it is idle, also while it sends the rest
+        return True
 
     def _feed(self) -> None:
         self._unset_keepalive_if_required()

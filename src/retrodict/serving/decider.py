@@ -239,16 +239,17 @@ class Decider:
                 questions = [question for _, question in piece]
                 ready = servant.prepare(questions, at=at, deadline=servant.deadline(begun))
             judge(servant, piece, ready, at=at, new_id=self._workspace.new_id, arrived_ns=begun)
-        records = []
+        records: list[tuple[DecisionRecord, Any]] = []
         for entry in fresh:
             if entry.record is not None:
                 sampled = self._sampling.choose(servant.policy.policy, entry.record)
                 entry.record, entry.recorded = sampled or entry.record, None if sampled else "no"
-                records += [(encode_record(sampled), entry.claim)] if sampled else []
+                records += [(sampled, entry.claim)] if sampled else []
         if records:
             with self._lock:  # also keeps close() from taking the writer away under an append
                 writer = self._opened()
-                writer.append([data for data, _ in records], noting(writer.stream, [claim for _, claim in records]))
+                data = [encode_record(record, writer.masks.value) for record, _ in records]
+                writer.append(data, noting(writer.stream, [claim for _, claim in records]))
             for entry in fresh:
                 entry.release()
                 if servant.cache is not None and entry.record is not None and entry.recorded is None:

@@ -9,13 +9,11 @@ digests, too. In a flood a hundred a second are noted, and the next one says how
 from __future__ import annotations
 
 import json
-import secrets
 import time
 import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from logging import makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -25,7 +23,8 @@ import msgspec
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown
-from retrodict.stores._durable import make_folder, place_file
+from retrodict.decisions.masks import Masks
+from retrodict.stores._durable import make_folder
 from retrodict.workspace import Workspace
 
 __all__ = ["FailureLog", "FailuresReport", "read_failures"]
@@ -60,7 +59,7 @@ class FailureLog:
     def __init__(self, workspace: Workspace, stream: str) -> None:
         folder = _folder(workspace)
         make_folder(folder)
-        self._clock, self._key = workspace.clock, _secret(workspace)
+        self._clock, self._digest = workspace.clock, Masks(workspace).digest
         path = folder / f"{stream.rpartition('/')[2]}.jsonl"
         self._handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=1, delay=True, encoding="utf-8")
         self._second, self._count, self._left_out = 0, 0, 0
@@ -110,9 +109,6 @@ class FailureLog:
                 kind = "text" if isinstance(value, str) else "number"
                 return f"{kind} {self._digest(json.dumps(value).encode())}"
 
-    def _digest(self, data: bytes) -> str:
-        return blake2b(data, key=self._key, digest_size=8).hexdigest()
-
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
@@ -120,14 +116,6 @@ class FailureLog:
 
 def _folder(workspace: Workspace) -> Path:
     return workspace.root / "state" / "failures"
-
-
-def _secret(workspace: Workspace) -> bytes:
-    path = _folder(workspace) / "key"
-    with workspace.lock("failures"):
-        if not path.exists():
-            place_file(path, secrets.token_bytes(32), mode=0o600)
-        return path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -65,7 +65,7 @@ async def record_decisions(
     """
     sampled = [record if policy is None else sampling.choose(policy, record) for record in records]
     written = [record for record in sampled if record is not None]
-    data = [encode_record(record) for record in written]
+    data = [encode_record(record, recorder.log.masks.value) for record in written]
 
     def note_durable() -> None:
         for record in written:

@@ -122,6 +122,8 @@ def test_an_ensemble_is_tested_against_each_member_on_the_same_rows(ensemble):
         for other, value in body["correlation"][rung["name"]].items():
             pair = [members[name].scores(prepared) - labels for name in (rung["name"], other)]
             assert value == pytest.approx(np.corrcoef(*pair)[0, 1])
+    sizes = {rung["name"]: rung["cost"]["size_kb"] for rung in body["ladder"]["rungs"]}
+    assert [sizes[name] for name in body["correlation"]] == sorted(sizes.values()), "the smallest is asked first"
     lines = list(member_grid(trained.notes).rows)
     assert {line[0] for line in lines} == {name.removeprefix("member ") for name in members}
     assert body["measure"] == "AUC"

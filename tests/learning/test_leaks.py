@@ -185,7 +185,15 @@ def of_task(
 
 
 def leaks_of(
-    task: str, columns: dict, labels: np.ndarray, split=None, *, rows=None, at=None, others: dict | None = None
+    task: str,
+    columns: dict,
+    labels: np.ndarray,
+    split=None,
+    *,
+    rows=None,
+    at=None,
+    others: dict | None = None,
+    accept: dict | None = None,
 ) -> list[Leak]:
     """Findings on a frame of a task; features are all columns but the customer."""
     features = tuple(name for name in columns if name != "customer")
@@ -199,7 +207,7 @@ def leaks_of(
         name: Examples(inputs.encode_columns(frame.columns(part)), labels[part], TASKS[task])
         for name, part in parts.items()
     }
-    return list(find_leaks(frame, inputs, parts, examples, split))
+    return list(find_leaks(frame, inputs, parts, examples, split, accept))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -252,6 +260,13 @@ def test_a_group_on_both_sides_is_found(task: str):
         found = [leak for leak in leaks_of(task, torn, labels, split) if leak.kind == "group"]
         assert [(leak.feature, leak.severity) for leak in found] == [("customer", "critical")]
         assert "GroupSplit(by='customer')" in found[0].sentence
+
+
+def test_a_group_on_both_sides_is_not_accepted_with_its_feature():
+    """Of the feature what it tells is accepted, not that rows share it."""
+    _, columns, labels = of_task("binary")
+    leaks = leaks_of("binary", {**columns, "shop": columns["customer"]}, labels, accept={"shop": "why"})
+    assert [leak.accepted for leak in leaks if leak.kind == "group"] == [None, None]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -344,7 +359,7 @@ def test_what_a_customer_is_like_is_no_encoded_target(task: str, seed: int):
     columns, labels = uneven(task, seed)
     rng, customer = np.random.default_rng(seed + 100), columns["customer"]
     sizes = np.bincount(customer).astype(float)
-    facts = {"size": sizes, "log_size": np.log1p(sizes), "income": rng.gamma(2, 50, len(sizes)),
+    facts = {"size": sizes, "log_size": np.log(np.maximum(sizes, 1)), "income": rng.gamma(2, 50, len(sizes)),
              "level": levels(seed) + rng.normal(0, 0.3, len(sizes))}  # fmt: skip
     honest = {**columns, **{name: values[customer] for name, values in facts.items()}}
     assert leaks_of(task, honest, labels, GroupSplit(by="customer")) == []

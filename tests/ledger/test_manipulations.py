@@ -30,6 +30,7 @@ from retrodict.core.errors import RetrodictError
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
+from retrodict.stores.streams._frames import HEADER_SIZE, pack_frames
 
 from .conftest import canonical, recomputed
 
@@ -525,6 +526,12 @@ FILES: list[tuple[str, Act, str]] = [
     ("another witness", settings('"../witness"', '"."'), "removed witness ../witness"),
     ("another key", key_of_others(), "altered signing key"),
     ("an empty key", write(KEY, b""), "altered signing key"),
+    ("no key", gone(KEY), "removed signing key"),
+    ("a key that others may read", lambda root: (root / KEY).chmod(0o640), "exposed signing key: others may use it"),
+    ("a key that others may write", lambda root: (root / KEY).chmod(0o602), "exposed signing key: others may use it"),
+    ("a key behind a link that others may read", lambda root: [
+        (root / KEY).symlink_to((root / KEY).rename(root / "elsewhere")), (root / "elsewhere").chmod(0o644)],
+     "exposed signing key: others may use it"),
     ("a key that is a FIFO", instead(KEY, "fifo"), "altered signing key"),
     ("a bit of an index", flip("state/indexes/*/*/0007.npy"), "altered index"),
     ("an index made anew with fitting checksums", forged_index, "altered index"),
@@ -759,3 +766,19 @@ def test_a_proof_says_what_it_proves(root: Path, tmp_path: Path) -> None:
     checked = project.ledger.check(tmp_path / "proof.json", public_key=proof.public_key)
     assert (checked.ok, checked.to_dict()["proves"]) == (True, "entry")
     assert "and of no decision that it was in there" in " ".join(str(checked).split())
+
+
+def test_a_decision_whose_record_was_altered_says_so(root: Path) -> None:
+    """And where: that none of its id is in the log was as if it had never been made."""
+    with Project(root) as project:
+        ref = first_decision(project)
+        records = [data for _, data in project.workspace.streams.read("decisions/0", 0, 3)]
+    changed = [data.replace(ref.encode()[-26:], b"01JZZZZZZZZZZZZZZZZZZZZZZZ") for data in records]
+    path = root / SEGMENTS / SEGMENT
+    place(path, path.read_bytes()[:HEADER_SIZE] + pack_frames(changed))
+    with Project(root) as project:
+        for ask in (project.ledger.proof, project.lineage, project.replay):
+            with pytest.raises(
+                RetrodictError, match=r"segment decisions/0/0.*altered: the file does not have the hash"
+            ):
+                ask(ref)

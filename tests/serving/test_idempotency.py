@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.requests import DecisionRequest, decode_request
 from retrodict.serving import Decider, idempotency
 from retrodict.serving.idempotency import RequestIndex, RequestUnderWayError, request_hash
+from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.workspace import Workspace
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
@@ -366,6 +368,60 @@ def test_a_damaged_index_is_made_again_from_the_log(root, tmp_path, how, caplog)
                 answers = [decider.answer("promise", VALUES, request_id=f"id-{n}") for n in range(40)]
             assert [answer[:2] for answer in answers] == [(record, True) for record in records]
     assert sum("made again from the log" in message for message in caplog.messages) == 1
+
+
+def _shifted(places):
+    return dict(zip(places, [*list(places.values())[1:], next(iter(places.values()))], strict=True))
+
+
+def _elsewhere(stream, offset):
+    return lambda places: {name: place[:8] + struct.pack(">q", offset) + stream for name, place in places.items()}
+
+
+@pytest.mark.parametrize("change", [
+    _shifted, lambda places: dict.fromkeys(places, b""), lambda places: dict.fromkeys(places, b"\xff" * 30),
+    _elsewhere(b"decisions/0", -5), _elsewhere(b"decisions/0", 10**9), _elsewhere(b"decisions/77", 0),
+    _elsewhere(b"../decisions/0", 0), _elsewhere(b"events", 0), _elsewhere(b"", 0),
+], ids=["shifted", "empty", "noise", "negative", "far", "no stream", "path", "events", "nameless"])  # fmt: skip
+def test_an_index_that_says_something_else_is_made_again_from_the_log(root, tmp_path, change, caplog):
+    """What it points to must be the record of the id that was asked for: no id is decided twice, and nothing fails."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    with Workspace(folder) as workspace:
+        with Decider(workspace) as decider:
+            records = [decider.decide("promise", VALUES, request_id=f"id-{n}") for n in range(20)]
+        (index,) = workspace.config.path("stores.streams").glob(".requests-*")
+        keys = LmdbKeys(index, synced=False)
+        keys.put_many(change(dict(keys.scan(b"i"))), durable=False)
+        keys.close()
+        for _ in range(2):
+            with Decider(workspace) as decider:
+                answers = [decider.answer("promise", VALUES, request_id=f"id-{n}") for n in range(20)]
+                fresh = decider.answer("promise", VALUES, request_id="fresh")
+            assert [answer[:2] for answer in answers] == [(record, True) for record in records]
+    assert fresh[1]
+    assert sum("made again from the log" in message for message in caplog.messages) == 1
+    assert not [*(folder / "state/streams/decisions").glob("77")]
+
+
+def test_an_index_that_is_made_again_while_a_record_is_written_knows_it(root, tmp_path, monkeypatch):
+    """Its place was noted in the old one, and the log did not have it when the new one was made."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    written = LogWriter.append
+    with Workspace(folder) as workspace, Decider(workspace) as decider:
+        decider.decide("promise", VALUES, request_id="before")
+        (index,) = workspace.config.path("stores.streams").glob(".requests-*")
+
+        def noted(first, before):
+            before(first)
+            shutil.rmtree(index)
+            with RequestIndex(workspace, "decisions/9") as another:
+                another.open()
+
+        monkeypatch.setattr(LogWriter, "append", lambda self, records, before=None: written(
+            self, records, before and (lambda first: noted(first, before))))  # fmt: skip
+        record = decider.decide("promise", VALUES, request_id="meanwhile")
+        monkeypatch.undo()
+        assert decider.answer("promise", VALUES, request_id="meanwhile")[:2] == (record, True)
 
 
 @pytest.mark.parametrize("how", ["removed", "file"])

@@ -23,6 +23,8 @@ from retrodict.project import Shown, text_of, to_json
 __all__ = ["main", "run"]
 
 _INTERRUPTED = 130
+_MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENOENT, errno.EINVAL, errno.ENXIO)
+"""What the operating system says of a folder in the place of a file, a file in that of a folder, a link to nowhere."""
 
 
 def main() -> NoReturn:
@@ -61,7 +63,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _read_only(error: Exception) -> RetrodictError | None:
-    """Return our error where the operating system let a command read and not write."""
+    """Return our error where a command may not read or write, or another thing lies in a place."""
+    if isinstance(error, OSError) and error.filename and error.errno in _MISPLACED:
+        return ConfigurationError(
+            "a file or folder of the project must be of its kind, and there",
+            where=str(error.filename),
+            got=error.strerror,
+            remedy="Move what lies there out of the way, or restore it from a backup; see 'retrodict audit verify'",
+        )
     if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
         return None
     return ConfigurationError(

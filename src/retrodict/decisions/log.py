@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.errors import NotFoundError
+from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.evaluation.reference import feature_column
 from retrodict.ledger import SEALED_STREAMS
+from retrodict.ledger.verify import altered_segments
 from retrodict.stores.streams.base import Segment
 from retrodict.workspace import Workspace
 
@@ -106,6 +107,12 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
                 record = decode_record(data)
                 if record.id == name:
                     return LoggedDecision(record, stream, offset)
+    for finding in altered_segments(workspace.ledger, workspace.streams):  # its record may be another one by now
+        raise IntegrityError(
+            "records of decisions must be as they were written; this one is not among those that are",
+            where=finding.where, got=f"{finding.kind}: {finding.detail}",
+            remedy="See 'retrodict audit verify', and restore the segment from a copy",
+        )  # fmt: skip
     raise NotFoundError(
         "a decision of this id must be in the log",
         where="decision log",

@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import blake2b
 
 from retrodict.decisions.records import Value
-from retrodict.stores._durable import make_folder, place_file
+from retrodict.stores._durable import make_folder, place_file, read_file
 from retrodict.workspace import Workspace
 
 __all__ = ["Masks"]
@@ -41,7 +41,7 @@ class Masks:
         with self._workspace.lock("failures"):
             if not (folder / "key").exists():
                 place_file(folder / "key", secrets.token_bytes(32), mode=0o600)
-            return (folder / "key").read_bytes()
+            return read_file(folder / "key")
 
     @cached_property
     def _start(self) -> str:

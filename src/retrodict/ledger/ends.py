@@ -6,21 +6,25 @@ import json
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
+from retrodict.core.durations import MINUTE
 from retrodict.ledger.chain import GENESIS
 from retrodict.ledger.checkpoints import Checkpoint
 from retrodict.ledger.keys import Keys, SigningKey
 from retrodict.ledger.schema import ends, entries
 from retrodict.ledger.tree import EntryTree
 
-__all__ = ["ACCEPT", "BEGIN", "KEY_ACTIONS", "RENEW", "WITNESSES", "ChainEnd", "chain_end", "field_of",
-           "key_in_force", "newest_field", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
+__all__ = ["ACCEPT", "BEGIN", "CLOCK_LEEWAY", "KEY_ACTIONS", "RENEW", "WITNESSES", "ChainEnd", "ahead", "chain_end",
+           "field_of", "key_in_force", "newest_field", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
 
 # The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
 # is not the one signed last may be gone on from for a reason, which is an entry too.
 BEGIN, RENEW, ACCEPT, WITNESSES = "ledger.begin", "ledger.key", "ledger.accept", "ledger.witnesses"
 KEY_ACTIONS = (BEGIN, RENEW)
+
+CLOCK_LEEWAY = 5 * MINUTE
+"""How far two clocks may be apart, microseconds, before it is said."""
 
 
 class ChainEnd(NamedTuple):
@@ -36,6 +40,14 @@ def chain_end(connection: Connection) -> ChainEnd:
     query = select(entries.c.sequence, entries.c.hash, entries.c.time).order_by(entries.c.sequence.desc()).limit(1)
     row = connection.execute(query).first()
     return ChainEnd(0, GENESIS, 0) if row is None else ChainEnd(*row)
+
+
+def ahead(connection: Connection, now: int) -> tuple[int, int, int] | None:
+    """First and last entry that a clock has not reached, and by how many microseconds; None without one."""
+    time, sequence = entries.c.time, entries.c.sequence
+    query = select(func.min(sequence), func.max(sequence), func.min(time))
+    first, last, earliest = connection.execute(query.where(time.between(now + CLOCK_LEEWAY, 2**62))).one()
+    return None if first is None else (first, last, earliest - now)
 
 
 def sign_end(connection: Connection, key: SigningKey, end: ChainEnd | None, after: int) -> Checkpoint | None:

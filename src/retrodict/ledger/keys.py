@@ -21,8 +21,8 @@ from retrodict.core.errors import IntegrityError, RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.stores._durable import make_folder, read_file, sync_folder, write_draft
 
-__all__ = ["Keys", "Signed", "SigningKey", "adopt_key", "has_signed", "is_endorsed", "is_signed", "make_next_key",
-           "next_key_path", "open_key"]  # fmt: skip
+__all__ = ["Keys", "Signed", "SigningKey", "adopt_key", "has_signed", "is_endorsed", "is_signed", "key_faults",
+           "make_next_key", "next_key_path", "open_key"]  # fmt: skip
 
 # Public keys that the chain names, each with the time of the entry that does, oldest first.
 Keys = list[tuple[int, str]]
@@ -171,3 +171,22 @@ def adopt_key(path: Path, expected: str) -> None:
     if waiting.exists() and SigningKey(waiting).public_key == expected:
         waiting.replace(path)
         sync_folder(path.parent)
+
+
+def key_faults(path: Path, expected: str) -> dict[str, str]:
+    """What is wrong with the file of the key that the chain names, by the kind of the finding."""
+    waiting = next_key_path(path)
+    if not os.path.lexists(path):
+        missing = "it is missing, so nothing more is appended; an auditor, who has none, states --public-key"
+        return {} if waiting.exists() else {"removed": missing}
+    faults = {}
+    try:
+        # The next key waits beside it until a process that renewed it, or the one after, puts it into its place.
+        named = [SigningKey(path).public_key, *([SigningKey(waiting).public_key] if waiting.exists() else [])]
+        if expected not in named:
+            faults["altered"] = "it is another one than the ledger names, which nothing more is appended with"
+    except IntegrityError as error:
+        faults["altered"] = str(error)
+    if path.exists() and (mode := path.stat().st_mode & 0o077):
+        faults["exposed"] = f"others may use it (mode {mode:03o} beyond its owner's): chmod 600, and renew the key"
+    return faults

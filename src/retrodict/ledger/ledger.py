@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, insert, select
 
 from retrodict.core.clock import Clock
+from retrodict.core.durations import SECOND
 from retrodict.core.errors import (
     IntegrityError,
     InternalError,
@@ -25,6 +26,7 @@ from retrodict.ledger.checkpoints import Checkpoint, append_line, newest_signed,
 from retrodict.ledger.ends import (
     ACCEPT,
     BEGIN,
+    CLOCK_LEEWAY,
     RENEW,
     WITNESSES,
     ChainEnd,
@@ -36,7 +38,7 @@ from retrodict.ledger.ends import (
     signed_ends,
     time_of,
 )
-from retrodict.ledger.keys import Keys, S, SigningKey, adopt_key, make_next_key, next_key_path, open_key
+from retrodict.ledger.keys import Keys, S, SigningKey, adopt_key, key_faults, make_next_key, open_key
 from retrodict.ledger.rows import foreign_row, read_rows, row_digest, rows_digest
 from retrodict.ledger.schema import edges, entries, metadata
 from retrodict.ledger.tree import EntryTree
@@ -53,6 +55,8 @@ _OWN = ("inputs", "records", "clock_behind_us")
 
 # Made once: SQLAlchemy takes as long to make a statement as the database to execute it.
 _INSERT_ENTRY, _INSERT_EDGES = insert(entries), insert(edges)
+
+_log = logging.getLogger(__name__)
 
 # Names looked up at once: below every engine's limit of variables in a statement.
 _AT_ONCE = 500
@@ -79,6 +83,7 @@ class Transaction:
         self.connection = connection
         self._clock, self._actor, self._public_key = clock, actor, public_key
         self._last: ChainEnd | None = None
+        self.behind = 0  # of the clock, microseconds
         self._records: list[dict[str, Any]] = []
 
     def insert(self, table: Table, row: Mapping[str, Any]) -> None:
@@ -167,7 +172,7 @@ class Transaction:
         sequence, previous, earliest = self._last
         time = max(now := self._clock.now(), earliest)
         if now < earliest:  # an entry is never before the one it follows; the trouble with the clock is on record
-            body["clock_behind_us"] = earliest - now
+            body["clock_behind_us"] = self.behind = earliest - now
         if inputs:
             body["inputs"] = [list(edge) for edge in inputs]
         if self._records and action != BEGIN:
@@ -237,7 +242,9 @@ class Ledger:
         witnesses: Sequence[Witness] = (),
     ) -> None:
         self.records, self.checkpoint_folder, self.witnesses = records, checkpoints, witnesses
-        self._clock, self._actor, self._key_path = clock, actor, key_path
+        self.clock = self._clock = clock
+        self._actor, self._key_path = actor, key_path
+        self._told = False
         self._looked = _Look((None, 0), 0, None)
         self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
@@ -278,6 +285,13 @@ class Ledger:
             transaction = Transaction(connection, self._clock, self._actor, key.public_key)
             yield transaction
             checkpoint = sign_end(connection, key, transaction.head, after)
+        if transaction.behind > CLOCK_LEEWAY and not self._told:
+            self._told = True
+            _log.warning(
+                "The last entry of the ledger is %.0f s ahead of the clock, and so are all that follow, until "
+                "it is over: see 'retrodict audit verify'",
+                transaction.behind / SECOND,
+            )
         if checkpoint is not None:
             self._keep(checkpoint)
 
@@ -412,18 +426,9 @@ class Ledger:
         except IntegrityError:
             return "", b""
 
-    def key_fault(self) -> str:
-        """What is wrong with the file of the signing key; empty if it fits, or is not here."""
-        if not self.public_key or not os.path.lexists(self._key_path):
-            return ""
-        try:
-            fits = SigningKey(self._key_path).public_key == self.public_key
-            # The next key waits beside it until a process that renewed it, or the one after, puts it into its place.
-            waiting = next_key_path(self._key_path)
-            fits = fits or (waiting.exists() and SigningKey(waiting).public_key == self.public_key)
-        except IntegrityError as error:
-            return str(error)
-        return "" if fits else "it is another one than the ledger names, which nothing more is appended with"
+    def key_faults(self) -> dict[str, str]:
+        """What is wrong with the file of the signing key, by the kind of the finding."""
+        return key_faults(self._key_path, self.public_key) if self.public_key else {}
 
     @property
     def public_key(self) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
 
+from retrodict.core.clock import SystemClock
 from retrodict.core.display import Block, Facts, Grid, Shown
-from retrodict.core.durations import SECOND
+from retrodict.core.durations import DAY, SECOND
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._evidence import (
     Claims,
@@ -30,10 +31,10 @@ from retrodict.ledger._evidence import (
 from retrodict.ledger._replay import AuditFinding, Chain
 from retrodict.ledger._signature_evidence import ask_witnesses, check_end, check_keys, check_statements
 from retrodict.ledger.checkpoints import size_of
-from retrodict.ledger.ends import signed_ends
+from retrodict.ledger.ends import ahead, signed_ends
 from retrodict.ledger.heads import SignedHead, scan_heads
 from retrodict.ledger.ledger import Ledger
-from retrodict.ledger.segments import SEALED_STREAMS, Seal, select_seals
+from retrodict.ledger.segments import SEALED_STREAMS, Seal, seal_of, select_seals
 from retrodict.ledger.table_versions import select_versions
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import Segment, StreamStore
@@ -41,7 +42,7 @@ from retrodict.stores.streams.base import Segment, StreamStore
 if TYPE_CHECKING:  # importing it loads Arrow
     from retrodict.stores.tables.base import TableStore
 
-__all__ = ["AuditReport", "AuditFinding", "verify"]
+__all__ = ["AuditFinding", "AuditReport", "altered_segments", "verify"]
 
 
 @dataclass(slots=True, repr=False)
@@ -162,6 +163,16 @@ def verify(  # noqa: PLR0913  # what to hold against what
     return audit.report
 
 
+def altered_segments(ledger: Ledger, streams: StreamStore) -> Iterator[AuditFinding]:
+    """Findings on the records of sealed segments, and of open ones as far as they are signed."""
+    seals = [(e, seal) for e in ledger.vouched(f"segment:{SEALED_STREAMS}") if (seal := seal_of(e)) is not None]
+    for entry, seal in seals:
+        yield from check_segment(streams, entry, seal)
+    heads, sealed = scan_heads(ledger.checkpoint_folder), {(seal.stream, seal.segment) for _, seal in seals}
+    results = check_heads(heads, {}, {}, sealed, ledger.reach()[1], streams, ledger.now())
+    yield from (one for one in results if isinstance(one, AuditFinding))
+
+
 class _Audit:
     """One audit: what was read of streams and tables before the chain was, and the checks, each after those before."""
 
@@ -196,6 +207,12 @@ class _Audit:
             yield from chain.findings + chain.lineage
             if chain.error is not None:
                 raise chain.error
+            # The machine's clock too: a simulated one that stands in the past accuses nobody.
+            now = max(ledger.clock.now(), SystemClock().now())
+            if (span := ahead(connection, now)) is not None:
+                first, last, distance = span
+                where, far = f"entry {first}" + (f" to {last}" if last > first else ""), distance / DAY
+                yield AuditFinding("ahead", where, f"dated {far:,.2f} days after the clock of this machine")
             self._seals, announced = select_seals(connection), select_versions(connection)
             yield from check_keys(chain, public_key)
             statements = check_statements(chain, place, size, every=every, complete=complete)
@@ -214,8 +231,9 @@ class _Audit:
         ):
             report.witnesses[name] = entry
             yield from [finding] if finding else []
-        if fault := ledger.key_fault():
-            yield AuditFinding("altered", "signing key", fault)
+        for kind, fault in ledger.key_faults().items():
+            if kind == "altered" or public_key is None:  # who states the key needs no file of it
+                yield AuditFinding(kind, "signing key", fault)
 
     def check_streams(self) -> Iterator[AuditFinding]:
         """Sealed segments, what signed heads say of open ones, and what nobody vouches for."""

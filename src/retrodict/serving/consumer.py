@@ -174,7 +174,7 @@ def start_consumer(
     workspace: Workspace, partitions: Sequence[int] = (), *, once: bool = False, code: str | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a consumer as a child process that ends with this one; without partitions it feeds all of them."""
-    command = [sys.executable, "-m", "retrodict", "features", "stream", "--project", str(workspace.root)]
+    command = [sys.executable, "-P", "-m", "retrodict", "features", "stream", "--project", str(workspace.root)]
     command += ["--parent", str(os.getpid()), *(f"--partition={number}" for number in partitions)]
     if once:
         command.append("--once")

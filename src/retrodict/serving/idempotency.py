@@ -32,6 +32,7 @@ from retrodict.core.errors import (
     InputError,
     IntegrityError,
     RefusedError,
+    RetrodictError,
     RetryableError,
 )
 from retrodict.core.identity import canonical_json, digest, ulid_number
@@ -98,6 +99,7 @@ class Claim:
     content: str
     slot: int
     place: tuple[str, int] | None = None
+    noted: tuple[LmdbKeys, str, int] | None = None
     _open: bool = field(default=True, repr=False)
 
     def recorded(self) -> DecisionRecord | None:
@@ -120,7 +122,13 @@ class Claim:
         """Let go of the id; a second call does nothing."""
         if self._open:
             self._open = False
-            self.index.let_go(self.slot)
+            try:
+                if self.noted is not None and not self.noted[0].stands():  # made anew before the record was in the log
+                    self.index.note(self.noted[1], self.noted[2], [self])
+            except RetrodictError as error:  # whoever releases has answered already
+                _log.error("the place of a request id cannot be noted again: %s", error)
+            finally:
+                self.index.let_go(self.slot)
 
 
 class RequestIndex(Closing):
@@ -211,12 +219,15 @@ class RequestIndex(Closing):
         try:
             yield
         except IntegrityError as error:
-            with self._making():
-                if keys.stands():
-                    self._put_aside(keys.path, error)
+            self._replace(keys, error)
             raise _unusable("a damaged index", "Send the same request again") from error
         except ConfigurationError as error:  # its map is full
             raise _unusable("a full index", "Keep ids for a shorter time") from error
+
+    def _replace(self, keys: LmdbKeys, error: Exception) -> None:
+        with self._making():
+            if keys.stands():
+                self._put_aside(keys.path, error)
 
     def _make(self, keys: LmdbKeys, name: str) -> None:
         for folder in self._root.glob(".requests-*"):
@@ -280,8 +291,13 @@ class RequestIndex(Closing):
             value = keys.get_many([b"i" + name])[0]
         if value is None:
             return None
-        moment, offset = _PLACE.unpack_from(value)
-        return (value[_PLACE.size :].decode(), offset) if moment >= self._now() - self._kept else None
+        try:
+            moment, offset = _PLACE.unpack_from(value)
+            place = value[_PLACE.size :].decode(), offset
+        except (struct.error, UnicodeDecodeError):
+            self._replace(keys, _wrong("bytes that name no place"))
+            return self._place(name)
+        return place if moment >= self._now() - self._kept else None
 
     def _now(self) -> int:
         """Where time stands, by a count that is the same in all processes and that nobody sets."""
@@ -352,6 +368,7 @@ class RequestIndex(Closing):
         for offset, claim in enumerate(claims, first):
             if claim is not None:
                 items |= _entry(claim.request_id, now, stream, offset)
+                claim.noted = keys, stream, offset
         self._unswept += len(items) // 2
         with self._using(keys):
             if self._unswept >= _SWEEP:
@@ -374,16 +391,27 @@ class RequestIndex(Closing):
     def find(self, request_id: str, stream: str, offset: int) -> DecisionRecord | None:
         """Record at a place, if it is that of a request id; for whoever holds the id."""
         record = self._at(request_id, stream, offset)
-        if record is not None or stream == self._own:
+        if record is not None:
             return record
         # The writer of that stream died between noting and writing, or shortly after: what lies behind the end of the
         # stream counts or does not once somebody has opened it. Whoever holds it this long has done so.
-        with suppress(BusyError):
-            self._streams.open_writer(stream, timeout_s=_TAIL_S).close()
-        return self._at(request_id, stream, offset)
+        if stream != self._own and stream in self._streams.names(STREAM_PREFIX):
+            with suppress(BusyError):
+                self._streams.open_writer(stream, timeout_s=_TAIL_S).close()
+            if (record := self._at(request_id, stream, offset)) is not None:
+                return record
+        # Or the index is wrong: only the log knows whether the id was used.
+        if (keys := self._standing()) is not None:
+            self._replace(keys, _wrong("a place where another record is"))
+        place = self._place(_name(request_id))
+        return None if place is None else self._at(request_id, *place)
 
     def _at(self, request_id: str, stream: str, offset: int) -> DecisionRecord | None:
-        for _, data in self._streams.read(stream, offset, 1):
+        try:
+            records = self._streams.read(stream, offset, 1) if stream.startswith(STREAM_PREFIX) else iter(())
+        except InputError:  # no stream is called so, or an offset below 0
+            return None
+        for _, data in records:
             record = decode_record(data)
             return record if record.request_id == request_id else None
         return None
@@ -407,6 +435,11 @@ def _entry(request_id: str, moment: int, stream: str, offset: int) -> dict[bytes
     """Entry of an id, and its name by time, by which it is dropped."""
     name, place = _name(request_id), _PLACE.pack(moment, offset) + stream.encode()
     return {b"i" + name: place, b"t" + place[:8] + name: b""}
+
+
+def _wrong(got: str) -> IntegrityError:
+    return IntegrityError("the index of request ids must say where records are", where="index of request ids", got=got,
+                          remedy="It is made again from the log")  # fmt: skip
 
 
 def _under_way(got: str = "a call under way") -> RequestUnderWayError:

@@ -154,7 +154,7 @@ class Supervisor:
                         self._listener.fileno(), self._board.descriptor, theirs.fileno(), self._code, self._replay,
                         logging.getLogger("retrodict").getEffectiveLevel())  # fmt: skip
             place.process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "retrodict.serving", msgspec.json.encode(spec).decode(),
+                sys.executable, "-P", "-m", "retrodict.serving", msgspec.json.encode(spec).decode(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(spec.listener, spec.board, spec.lifeline),
             )  # fmt: skip

@@ -145,7 +145,8 @@ class SqliteRecords(SqlRecords):
         """Open the watching connection, and make the file a write-ahead one if it is not yet."""
         if self._read_only:
             self._address += self._read_only_mode()
-        connection = self._connect()
+        with self._translating():
+            connection = self._connect()
         try:
             with self._translating():
                 if not self._read_only:

@@ -182,8 +182,8 @@ def key_faults(path: Path, expected: str) -> dict[str, str]:
     faults = {}
     try:
         # The next key waits beside it until a process that renewed it, or the one after, puts it into its place.
-        named = [SigningKey(path).public_key, *([SigningKey(waiting).public_key] if waiting.exists() else [])]
-        if expected not in named:
+        keys = [SigningKey(path).public_key, *([SigningKey(waiting).public_key] if waiting.exists() else [])]
+        if expected not in keys:
             faults["altered"] = "it is another one than the ledger names, which nothing more is appended with"
     except IntegrityError as error:
         faults["altered"] = str(error)

@@ -390,6 +390,11 @@ class Servant:
             self._features.watermarks(self._versions)
             self._features.read(nobody, {}, at=at)  # a derived function may not take nulls
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what its model gives, as answers have them."""
+        return ("score",) if "score" in self._model.outputs else self._model.outputs
+
     def describe(self) -> dict[str, Any]:
         """What a caller needs to know to ask, for ``GET /v1/policies/{policy}``."""
         deployed = self.revision.deployment

@@ -138,7 +138,7 @@ class DecisionApp:
         self.not_followed: str | None = None
         self.colleagues: Colleagues | None = None
         self.callers: Callers | None = None
-        self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
+        self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
@@ -187,8 +187,8 @@ class DecisionApp:
     @route("POST", "/v1/decisions/{policy}", "score")
     async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
-        body = await request.read_body(self._limits.body)
-        async with self._turn(request):
+        body = await request.read_body(self.limits.body)
+        async with self.turn(request):
             question = decode_request(body)
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
@@ -241,39 +241,46 @@ class DecisionApp:
 
     @route("POST", "/v1/decisions/{policy}:batch", "score")
     async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
-        body = await request.read_body(self._limits.batch_body)
-        async with self._turn(request):
+        body = await request.read_body(self.limits.batch_body)
+        async with self.turn(request):
             if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
             servant = find_servant(self.servants, request.parameter, where="address")
-            entries = decode_batch(body, self._limits.batch, self._limits.body)
-            simulated = self._simulated(request.scope)
-            at = self._clock.now() if simulated is None else simulated
-            limit = request.limit_ns()
-            try:
-                for entry in entries:
-                    try:
-                        if entry.request_id is not None:
-                            check_takes_ids(servant.policy.policy, where="field 'request_id'")
-                    except InputError as error:
-                        entry.error, entry.request_id = entry.error or error, None
-                if any(entry.request_id is not None for entry in entries):
-                    await self.requests.opened()
-                    claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
-                    await asyncio.get_running_loop().run_in_executor(None, claiming)
-                    request.limit_ns()
-                await self._record_all(servant, entries, at, request, limit)
-                for entry in entries:
-                    if entry.waits:
-                        await self._wait_for(entry, request.arrived, limit)
-                        if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
-                            entry.error = late("another call with its id")  # others are in the log by now
-                        await self._record_all(servant, [entry], at, request, limit)
-            finally:
-                for entry in entries:
-                    entry.release()
-        return HttpAnswer(_json.encode({"answers": [self._item(entry, request.parameter) for entry in entries]}))
+            entries = decode_batch(body, self.limits.batch, self.limits.body)
+            answers = await self.decide_items(request, servant, entries)
+        return HttpAnswer(_json.encode({"answers": answers}))
+
+    async def decide_items(
+        self, request: HttpRequest, servant: Servant, entries: Sequence[BatchItem]
+    ) -> list[dict[str, Any]]:
+        """Answers to several requests, of which ``request`` is the one that brought them, each with its status."""
+        simulated = self._simulated(request.scope)
+        at = self._clock.now() if simulated is None else simulated
+        limit = request.limit_ns()
+        try:
+            for entry in entries:
+                try:
+                    if entry.request_id is not None:
+                        check_takes_ids(servant.policy.policy, where="field 'request_id'")
+                except InputError as error:
+                    entry.error, entry.request_id = entry.error or error, None
+            if any(entry.request_id is not None for entry in entries):
+                await self.requests.opened()
+                claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
+                await asyncio.get_running_loop().run_in_executor(None, claiming)
+                request.limit_ns()
+            await self._record_all(servant, entries, at, request, limit)
+            for entry in entries:
+                if entry.waits:
+                    await self._wait_for(entry, request.arrived, limit)
+                    if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
+                        entry.error = late("another call with its id")  # others are in the log by now
+                    await self._record_all(servant, [entry], at, request, limit)
+        finally:
+            for entry in entries:
+                entry.release()
+        return [self._item(entry, request.parameter) for entry in entries]
 
     async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
         left = left_s(None if limit is None else limit + arrived)
@@ -363,7 +370,7 @@ class DecisionApp:
         observe("record", (ended - before) // 1_000)
         observe("total", (ended - arrived) // 1_000)
 
-    def _turn(self, request: HttpRequest) -> AbstractAsyncContextManager[None]:
+    def turn(self, request: HttpRequest) -> AbstractAsyncContextManager[None]:
         """Wait for the turn of a request; 429 if all places are taken, or it has come too late."""
         return self.turns.turn(request.scope.get(COMPLETE, request.arrived), batch=request.is_batch())
 
@@ -379,12 +386,12 @@ class DecisionApp:
 
     @route("POST", "/v1/features/{service}", "score")
     async def _features(self, request: HttpRequest) -> HttpAnswer:
-        body = await request.read_body(self._limits.body)
+        body = await request.read_body(self.limits.body)
         name, rule = request.parameter, "the feature service must be defined"
         if name not in self.services and self.services_problem is not None:
             raise RefusedRequestError(503, self.services_problem)
         check_known(name, self.services, rule, where="address", what="service")
-        async with self._turn(request):
+        async with self.turn(request):
             answer = await self.services[name].answer(body, self._moment(request.scope), request.until_ns())
         self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
         return HttpAnswer(_json.encode(answer))
@@ -395,10 +402,10 @@ class DecisionApp:
 
     @route("POST", "/v1/events/{table}", "operate")
     async def _push_events(self, request: HttpRequest) -> HttpAnswer:
-        body = await request.read_body(self._limits.events_body)
-        if self._inlet.waiting >= max(1, self._limits.in_flight // 4):  # decisions keep their places
+        body = await request.read_body(self.limits.events_body)
+        if self._inlet.waiting >= max(1, self.limits.in_flight // 4):  # decisions keep their places
             raise RefusedRequestError(429, "too many bodies of events wait for their stream; try again", RETRY)
-        async with self._turn(request):
+        async with self.turn(request):
             doubt = late("a stream that takes nothing", doubt="whether its events were stored is not known")
             accepted = await within(self._inlet.push(request.parameter, body), request.until_ns(), doubt)
             return HttpAnswer(_json.encode(accepted), 202)
@@ -487,7 +494,8 @@ class DecisionApp:
         return HttpAnswer(b'{"status":"alive"}')
 
     @route("GET", "/readyz", None)
-    async def _ready(self, _: HttpRequest) -> HttpAnswer:
+    async def ready(self, _: HttpRequest) -> HttpAnswer:
+        """Say whether this process can answer; a refusal says why it cannot."""
         lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
         unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
         if self.problem is not None:
@@ -533,3 +541,7 @@ class DecisionApp:
 def _body(record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
     """What the caller gets, and whether its record is durable where it is not."""
     return record.answer() if recorded is None else {**record.answer(), "recorded": recorded}
+
+
+# Its addresses stand behind ours in every list of them.
+import retrodict.serving.open_inference  # noqa: E402, F401

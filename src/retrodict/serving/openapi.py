@@ -51,6 +51,12 @@ _SUMMARIES = {
     "/openapi.json": "This document",
     "/docs": "The same as a page",
     "/": "What is served here",
+    "/v2": "Open Inference Protocol: what this server is",
+    "/v2/health/live": "Open Inference Protocol: whether the process is alive",
+    "/v2/health/ready": "Open Inference Protocol: whether it can answer",
+    "/v2/repository/index": "Open Inference Protocol: policies in force, as models",
+    "/v2/models/{model...}/infer": "Open Inference Protocol: decide the cases of some tensors",
+    "/v2/models/{model...}": "Open Inference Protocol: one policy as a model",
 }
 _FAILURES = {
     401: "The key is missing, or none that is in force",
@@ -121,6 +127,10 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
     elif pattern == "/v1/events/{table}":
         rows = {"type": "array", "items": {"type": "object"}}
         yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path("table")]}
+    elif "{model...}" in pattern:
+        for name in app.servants:
+            infer = _asks({"type": "object"}, {"type": "object"}) if pattern.endswith("/infer") else _tells()
+            yield pattern.replace("{model...}", name), infer
     elif pattern == "/v1/policies/{policy}":
         yield pattern, {"parameters": [_in_path("policy")], **_tells()}
     else:

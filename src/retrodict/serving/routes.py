@@ -22,6 +22,7 @@ Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 ROUTES: list[tuple[str, str]] = []
 _Found = tuple[Handler, str | None]
 _FIXED: dict[str, dict[str, _Found]] = {}
+_DEEP: dict[tuple[str, str], dict[str, _Found]] = {}  # of parameters of several parts, ``{model...}``
 _PARAMETRIC: dict[tuple[str, str], dict[str, _Found]] = {}  # by what stands before the parameter, and its action
 
 
@@ -35,7 +36,10 @@ def route(method: str, pattern: str, scope: str | None = "read") -> Callable[[Ha
         ROUTES.append((method, pattern))
         head, brace, rest = pattern.strip("/").partition("/{")
         action = rest.partition("}")[2]
-        methods = _PARAMETRIC.setdefault((head, action), {}) if brace else _FIXED.setdefault(head, {})
+        if "...}" in rest:
+            methods = _DEEP.setdefault((f"{head}/", action), {})
+        else:
+            methods = _PARAMETRIC.setdefault((head, action), {}) if brace else _FIXED.setdefault(head, {})
         methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), (handler, scope)))
         return handler
 
@@ -51,6 +55,11 @@ def find_route(method: str, path: str) -> tuple[Handler, str | None, str]:
         head, _, parameter = path.rpartition("/")
         parameter, colon, action = parameter.partition(":")
         methods = _PARAMETRIC.get((head, colon + action))
+    if methods is None:
+        fits = [(before, after) for before, after in _DEEP if path.startswith(before) and path.endswith(after)]
+        if fits:
+            before, after = max(fits, key=lambda ends: len(ends[1]))
+            methods, parameter = _DEEP[before, after], path.removeprefix(before).removesuffix(after)
     if methods is None:
         patterns = [pattern for _, pattern in ROUTES]
         raise NotFoundError(

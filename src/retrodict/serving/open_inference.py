@@ -1,0 +1,293 @@
+"""The Open Inference Protocol, version 2, over HTTP: policies as models, for clients that speak it already.
+
+A policy in force is a model, its revision the version. Inputs are the entities and values that a request has to bring,
+a tensor of one value per case; outputs are the decision, its id, and the score or the outputs of the model. Every case
+is a decision like any other: the same path, its own record. Where one case is wrong nothing is decided, since the
+protocol has no answer that is an error for one row alone.
+
+https://github.com/open-inference/open-inference-protocol (inference_rest, binary tensor extension)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, NotFoundError
+from retrodict.decisions.loader import find_servant
+from retrodict.decisions.requests import DecisionRequest, decode_body
+from retrodict.decisions.servant import Servant
+from retrodict.serving.batch import BatchItem
+from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
+from retrodict.serving.http_request import ID_HEADER, HttpRequest, read_header
+from retrodict.serving.routes import route
+
+if TYPE_CHECKING:
+    from retrodict.serving.app import DecisionApp
+
+__all__ = ["infer"]
+
+_PATH = re.compile(r"(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<ready>/ready)?").fullmatch
+_LENGTH = b"inference-header-content-length"
+# Kinds of a request's values and the datatypes that they are described with; a time is text, ISO 8601 with a zone.
+_DATATYPES = {"bool": "BOOL", "int": "INT64", "number": "FP64"}
+_FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+_WHOLE = {
+    f"{prefix}INT{8 * size}": f"<{kind}{size}" for prefix, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)
+}
+_NUMBERS = {"BOOL": "|b1", **_WHOLE, **_FLOATS}
+_TYPES: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
+
+_json = msgspec.json.Encoder()
+
+
+class Tensor(msgspec.Struct):
+    """An input: one value per case."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class Asked(msgspec.Struct):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct):
+    """Body of ``POST /v2/models/{model}/infer``."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    outputs: list[Asked] = []
+    parameters: dict[str, Any] = {}
+
+
+@route("GET", "/v2")
+async def _server(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    about = {"name": "retrodict", "version": metadata.version("retrodict")}
+    return HttpAnswer(_json.encode({**about, "extensions": ["binary_tensor_data", "model_repository"]}))
+
+
+@route("GET", "/v2/health/live", None)
+async def _live(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    return HttpAnswer(b'{"live":true}')
+
+
+@route("GET", "/v2/health/ready", None)
+async def _ready(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
+    await app.ready(request)
+    return HttpAnswer(b'{"ready":true}')
+
+
+@route("POST", "/v2/repository/index", "read")
+async def _index(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    return HttpAnswer(_json.encode([{"name": name, "version": _version(servant), "state": "READY", "reason": ""}
+                                    for name, servant in app.servants.items()]))  # fmt: skip
+
+
+@route("GET", "/v2/models/{model...}")
+async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
+    """A model, or whether it is ready."""
+    name, servant, is_about_ready = _find(app, request.parameter)
+    if is_about_ready:
+        return HttpAnswer(_json.encode({"name": name, "ready": True}))
+    schema = servant.schema.to_dict()
+    kinds = {**schema["entities"], **schema["context"]}
+    inputs = [{"name": one, "datatype": _DATATYPES.get(kind, "BYTES"), "shape": [-1]} for one, kind in kinds.items()]
+    outputs = [{"name": one, "datatype": kind, "shape": [-1]} for one, kind in _outputs(servant).items()]
+    about = {"name": name, "versions": [_version(servant)], "platform": "retrodict"}
+    return HttpAnswer(_json.encode({**about, "inputs": inputs, "outputs": outputs}))
+
+
+@route("POST", "/v2/models/{model...}/infer", "score")
+async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
+    """Decide the cases of some tensors."""
+    body = await request.read_body(app.limits.batch_body)
+    name, servant, _ = _find(app, request.parameter)
+    if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
+        raise InputError("a request id must be for one decision", where="header Idempotency-Key", got="one for all",
+                         remedy="Leave it out, or use POST /v1/decisions/{policy}:batch")  # fmt: skip
+    form, rows = _read(body, _header_size(request, body), app.limits.batch)
+    kinds = _outputs(servant)
+    for output in form.outputs:
+        if output.name not in kinds:
+            raise InputError("an output must be one of the model's", where="body, field 'outputs'", got="another name",
+                             remedy=f"Ask for some of {', '.join(kinds)}")  # fmt: skip
+    request.parameter = name
+    explain = form.parameters.get("explain") is True
+    questions = [_question(servant, row, explain=explain) for row in rows]
+    for number, question in enumerate(questions):
+        try:
+            servant.schema.check(question)
+        except InputError as error:
+            raise InputError("every case must be right", where=f"case {number} (from 0) of {len(rows)}",
+                             got=str(error).rstrip("."), remedy="Correct it: none was decided") from error  # fmt: skip
+    items = [BatchItem(question, body=_json.encode(row)) for question, row in zip(questions, rows, strict=True)]
+    async with app.turn(request):
+        answers = await app.decide_items(request, servant, items)
+    for number, one in enumerate(answers):
+        if one["status"] != 200:
+            text = f"case {number} (from 0): {one['error']} Others may have been decided, and are in the log."
+            raise RefusedRequestError(one["status"], text)
+    return _answer(form, kinds, answers, name, _version(servant))
+
+
+def _version(servant: Servant) -> str:
+    return str(servant.revision.revision)
+
+
+def _find(app: DecisionApp, path: str) -> tuple[str, Servant, bool]:
+    match = _PATH(path)
+    if match is None:
+        raise NotFoundError("the address must exist", where="address", got="another one",
+                            remedy="See GET /v2/models/{model}, and the same of …/versions/{version}")  # fmt: skip
+    servant = find_servant(app.servants, match["name"], where="address")
+    if match["version"] not in (None, _version(servant)):
+        raise NotFoundError("the revision must be the one in force", where="address", got="another one",
+                            remedy=f"Ask for {_version(servant)}, or for none")  # fmt: skip
+    return match["name"], servant, match["ready"] is not None
+
+
+def _outputs(servant: Servant) -> dict[str, str]:
+    """Names and datatypes of what comes back."""
+    return {"decision": "BYTES", "decision_id": "BYTES", **dict.fromkeys(servant.outputs, "FP64")}
+
+
+def _question(servant: Servant, row: Mapping[str, Any], *, explain: bool) -> DecisionRequest:
+    entities = {name: row[name] for name in servant.schema.entities if name in row}
+    context = {name: value for name, value in row.items() if name not in entities}
+    return DecisionRequest(entities, context, explain=explain)
+
+
+# tensors ------------------------------------------------------------------------------------------------------
+
+
+def _header_size(request: HttpRequest, body: bytes) -> int:
+    text = next((value for name, value in request.scope["headers"] if name == _LENGTH), None)
+    if text is None:
+        return len(body)
+    if not text.isdigit() or int(text) > len(body):
+        raise InputError("it must be the bytes of the JSON before the tensors",
+                         where="header Inference-Header-Content-Length", got="another number or none",
+                         remedy="Send its length")  # fmt: skip
+    return int(text)
+
+
+def _read(body: bytes, size: int, longest: int) -> tuple[InferRequest, list[dict[str, Any]]]:
+    """What is asked, and the cases as dicts."""
+    form = decode_body(body[:size], InferRequest, see="GET /v2/models/{model}")
+    tensors, columns = memoryview(body)[size:], dict[str, list[Any]]()
+    for tensor in form.inputs:
+        where = "body, field 'inputs'"
+        if tensor.name in columns:
+            raise InputError("an input must stand once", where=where, got="one that stands twice",
+                             remedy="Send one of them")  # fmt: skip
+        count = math.prod(tensor.shape) if tensor.shape and min(tensor.shape) >= 0 else -1
+        if tensor.datatype not in _NUMBERS and tensor.datatype != "BYTES":
+            raise InputError("a datatype must be one that there is", where=where, got="another one",
+                             remedy=f"Send BYTES or one of {', '.join(_NUMBERS)}")  # fmt: skip
+        nbytes = tensor.parameters.get("binary_data_size")
+        if nbytes is None:
+            values = _listed(tensor)
+        elif isinstance(nbytes, int) and 0 <= nbytes <= len(tensors):
+            values, tensors = _unpack(tensor.datatype, bytes(tensors[:nbytes]), count), tensors[nbytes:]
+        else:
+            raise InputError("a tensor must have as many bytes as it says", where=where, got="more or less",
+                             remedy="Send binary_data_size and that many bytes")  # fmt: skip
+        if len(values) != count or not 0 < count <= longest or max(tensor.shape) != count:
+            raise InputError(f"an input must have one value for each of 1 to {longest} cases, and be of shape [cases]",
+                             where=where, got=f"shape {tensor.shape[:4]}, {len(values)} values",
+                             remedy="Send one tensor per input")  # fmt: skip
+        columns[tensor.name] = values
+    if tensors or len({len(values) for values in columns.values()}) != 1:
+        raise InputError("inputs must be there, of as many cases each, and nothing behind them", where="body",
+                         got=f"{len(columns)} inputs, {len(tensors)} bytes more", remedy="Send them alike")  # fmt: skip
+    return form, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _listed(tensor: Tensor) -> list[Any]:
+    """Values in JSON, flat; null is a value that is missing."""
+    values, depth = tensor.data if tensor.data is not None else [], len(tensor.shape)
+    while depth > 1 and any(isinstance(value, list) for value in values):
+        values = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        depth -= 1
+    fits: tuple[type, ...] = _TYPES.get(tensor.datatype, (int, float) if tensor.datatype in _FLOATS else (int,))
+    for value in values:
+        if value is not None and (not isinstance(value, fits) or (isinstance(value, bool) and bool not in fits)):
+            raise InputError("values must be of the tensor's datatype", where="body, field 'inputs'",
+                             got=type(value).__name__, remedy="Correct the datatype or the value")  # fmt: skip
+    return values
+
+
+def _unpack(datatype: str, data: bytes, count: int) -> list[Any]:
+    """Values in bytes; NaN is a value that is missing."""
+    if datatype != "BYTES":
+        kind = np.dtype(_NUMBERS[datatype])
+        if len(data) != kind.itemsize * count:
+            return []
+        values = np.frombuffer(data, kind).tolist()
+        return [None if value != value else value for value in values] if datatype in _FLOATS else values  # noqa: PLR0124
+    texts, at = [], 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        if end > len(data):
+            break
+        try:
+            texts.append(data[at + 4 : end].decode())
+        except UnicodeDecodeError as error:
+            raise InputError("text must be UTF-8", where="body, a tensor of BYTES", got="other bytes",
+                             remedy="Encode it so") from error  # fmt: skip
+        at = end
+    return texts if at == len(data) else []
+
+
+def _answer(
+    form: InferRequest, kinds: Mapping[str, str], answers: Sequence[Mapping[str, Any]], name: str, version: str
+) -> HttpAnswer:
+    outputs, tensors = list[dict[str, Any]](), list[bytes]()
+    every = form.parameters.get("binary_data_output") is True
+    for one in form.outputs or [Asked(output) for output in kinds]:
+        values = [_value(answer, one.name) for answer in answers]
+        output: dict[str, Any] = {"name": one.name, "datatype": kinds[one.name], "shape": [len(values)]}
+        if one.parameters.get("binary_data", every) is True:
+            tensors.append(_packed(kinds[one.name], values))
+            output["parameters"] = {"binary_data_size": len(tensors[-1])}
+        else:
+            output["data"] = values
+        outputs.append(output)
+    body: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": outputs}
+    reasons = [answer.get("reasons", []) for answer in answers]
+    body |= ({} if form.id is None else {"id": form.id}) | (
+        {"parameters": {"reasons": reasons}} if any(reasons) else {}
+    )
+    head = _json.encode(body)
+    if not tensors:
+        return HttpAnswer(head)
+    size = ((b"inference-header-content-length", str(len(head)).encode()),)
+    return HttpAnswer(b"".join([head, *tensors]), 200, size, b"application/octet-stream")
+
+
+def _value(answer: Mapping[str, Any], name: str) -> Any:
+    if name in ("decision", "decision_id"):
+        return answer[name]
+    return answer["outputs"].get(name) if "outputs" in answer else answer.get(name)
+
+
+def _packed(datatype: str, values: Sequence[Any]) -> bytes:
+    if datatype == "BYTES":
+        texts = [value.encode() for value in values]
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    array: NDArray[np.float64] = np.array([np.nan if value is None else value for value in values], "<f8")
+    return array.tobytes()

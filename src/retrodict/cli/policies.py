@@ -66,6 +66,8 @@ expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
        examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip
 expose(decisions, "compact", "decisions.compact",
        examples=["retrodict decisions compact", "retrodict decisions compact --keep 400d"])  # fmt: skip
+expose(decisions, "retain", "decisions.retain",
+       examples=["retrodict decisions retain --older-than 400d --reason 'data policy 7' --yes"])  # fmt: skip
 expose(decisions, "failures", "decisions.failures",
        examples=["retrodict decisions failures", "retrodict decisions failures warn_early --limit 20"])  # fmt: skip
 expose(decisions, "training-set", "decisions.training_set",

@@ -9,11 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from retrodict.core.clock import format_time
 from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.evaluation.reference import feature_column
 from retrodict.ledger import SEALED_STREAMS
+from retrodict.ledger.segments import vouched_removals
 from retrodict.ledger.verify import altered_segments
 from retrodict.stores.streams.base import Segment
 from retrodict.workspace import Workspace
@@ -44,7 +46,20 @@ class LoggedDecision:
 def read_decisions(
     workspace: Workspace, *, policy: str | None = None, start: int | None = None, end: int | None = None
 ) -> Iterator[LoggedDecision]:
-    """Decisions in log order, of one policy or all, with ``start <= time < end``."""
+    """Decisions in log order, of one policy or all, with ``start <= time < end``.
+
+    Raises
+    ------
+    NotFoundError
+        If ``start`` is from before the newest decision that retention has removed. Without it, what is left is given.
+    """
+    removals = [] if start is None else [one for one in vouched_removals(workspace.ledger) if one.until >= start]
+    if removals:
+        newest = max(removals, key=lambda one: one.until)
+        raise NotFoundError(
+            "decisions of the whole span must be in the log", where="decision log", got=f"some {newest}",
+            remedy=f"Ask for those after {format_time(newest.until)}; the table 'decisions' may have the others",
+        )  # fmt: skip
     for stream, offset, data in _records(workspace):
         record = decode_record(data)
         if policy is not None and record.policy != policy:
@@ -113,6 +128,13 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
             where=finding.where, got=f"{finding.kind}: {finding.detail}",
             remedy="See 'retrodict audit verify', and restore the segment from a copy",
         )  # fmt: skip
+    for removal in vouched_removals(workspace.ledger):
+        if removal.ids[0] <= name <= removal.ids[1]:
+            raise NotFoundError(
+                "a decision of this id must be in the log", where="decision log",
+                got=f"{name}; decisions of its time were {removal}",
+                remedy="Its row may be in the table 'decisions'; without the record nothing is proved or replayed",
+            )  # fmt: skip
     raise NotFoundError(
         "a decision of this id must be in the log",
         where="decision log",

@@ -21,7 +21,7 @@ from retrodict.ledger.heads import Prefix, SignedHead
 from retrodict.ledger.keys import Keys
 from retrodict.ledger.merkle import merkle_root
 from retrodict.ledger.rows import read_rows, row_digest, rows_digest
-from retrodict.ledger.segments import Seal, leaves_of, seal_of
+from retrodict.ledger.segments import Seal, leaves_of, removal_of, seal_of
 from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import Segment, StreamStore
@@ -44,6 +44,7 @@ class Claims:
     seals: list[tuple[Entry, Seal]] = field(default_factory=list)
     # By entries that others may rest on: segments, files that a vacuum or a rewrite deleted, versions of tables.
     sealed: set[tuple[str, str]] = field(default_factory=set)
+    removed: set[tuple[str, str]] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     versions: NamedVersions = field(default_factory=NamedVersions)
 
@@ -58,6 +59,8 @@ class Claims:
             self.seals += [(entry, seal)] if seal else []
             if is_trusted(entry.sequence):
                 self.sealed |= {(seal.stream, seal.segment)} if seal else set()
+                removal = removal_of(entry)
+                self.removed |= {(removal.stream, removal.segment)} if removal else set()
                 self.versions.add([entry])
                 if entry.action in ("dataset.vacuum", "dataset.rewrite"):
                     self.deleted |= {*_texts(entry.payload.get("deleted"))}
@@ -236,8 +239,13 @@ def check_seals(listed: Iterable[Seal], sealed: Iterable[Seal]) -> Iterator[Audi
         yield AuditFinding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
 
 
-def check_segment(streams: StreamStore, entry: Entry, seal: Seal) -> Iterator[AuditFinding]:
-    """Recompute hash and Merkle root of a segment that an entry seals, and of what was signed before."""
+def check_segment(
+    streams: StreamStore, entry: Entry, seal: Seal, removed: Collection[tuple[str, str]]
+) -> Iterator[AuditFinding]:
+    """Recompute hash and Merkle root of a segment that an entry seals, and of what was signed before.
+
+    One of those that trusted entries say were ``removed`` may be missing.
+    """
     where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
     try:
         data = streams.read_segment(seal.stream, seal.segment)
@@ -248,7 +256,8 @@ def check_segment(streams: StreamStore, entry: Entry, seal: Seal) -> Iterator[Au
         elif (signed := entry.payload.get("signed")) is not None:
             yield from _check_prefix(data, signed, where)
     except NotFoundError as error:
-        yield AuditFinding("removed", where, str(error))
+        if (seal.stream, seal.segment) not in removed:
+            yield AuditFinding("removed", where, str(error))
     except (RetrodictError, OSError, TypeError, KeyError) as error:
         yield AuditFinding("altered", where, str(error))
 

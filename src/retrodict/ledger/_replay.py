@@ -37,7 +37,7 @@ _AT_ONCE, _EDGES_AT_ONCE = 250, 2000  # rows that fit the processor's cache: fou
 _IN_MEMORY = 1 << 20
 
 # Actions of entries that claim something about what is outside the chain, whatever their payload names.
-_CLAIMS = frozenset({"segment.seal", "run.finish", ADOPT, *KEY_ACTIONS, ACCEPT, WITNESSES})
+_CLAIMS = frozenset({"segment.seal", "segment.remove", "run.finish", ADOPT, *KEY_ACTIONS, ACCEPT, WITNESSES})
 
 Row = tuple[Any, ...]
 Link = Row  # an edge, as it is stored

@@ -7,12 +7,13 @@ records go into one entry; afterwards any single record can be shown to have bee
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from retrodict.core.clock import format_time
 from retrodict.core.errors import IntegrityError, NotFoundError, RetrodictError
 from retrodict.core.identity import digest
 from retrodict.ledger.chain import Entry
@@ -26,6 +27,9 @@ __all__ = ["SEALED_STREAMS", "Proof", "Seal", "named_segments", "prove", "read_s
 
 SEALED_STREAMS = "decisions/"
 """What the names of streams begin with whose segments are signed and sealed; others are none of the ledger's."""
+
+REMOVE = "segment.remove"
+"""Action of the entry without which a sealed segment must not be missing."""
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +153,50 @@ def seal_of(entry: Entry) -> Seal | None:
     return Seal(**facts, sequence=entry.sequence) if usual else None
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What the ledger says of a sealed segment that was deleted on purpose: of which ids its records were, and when."""
+
+    stream: str
+    segment: str
+    ids: tuple[str, str]
+    until: int
+    sequence: int
+    time: int
+
+    def __str__(self) -> str:
+        return f"removed by retention on {format_time(self.time)[:10]}, entry {self.sequence}"
+
+
+def append_removals(ledger: Ledger, facts: Sequence[tuple[Seal, tuple[str, str], int]], **payload: Any) -> None:
+    """Say of sealed segments, each with its least and greatest id and newest moment, that they are going to be deleted.
+
+    When it returns, that is signed: from here on they may be missing.
+    """
+    with ledger.transaction() as tx:
+        for seal, ids, until in facts:
+            about = {"stream": seal.stream, "segment": seal.segment, "root": seal.root, "sealed": seal.sequence}
+            tx.append(
+                REMOVE, _object_id(seal.stream, seal.segment), {**about, "ids": [*ids], "until": until, **payload}
+            )
+    ledger.sign_end()
+
+
+def removal_of(entry: Entry) -> Removal | None:
+    """Removal that an entry holds; None if it holds none that can be read."""
+    stream, segment, ids, until = (entry.payload.get(name) for name in ("stream", "segment", "ids", "until"))
+    usual = isinstance(ids, list) and [*map(type, ids), type(until)] == [str, str, int]
+    if entry.action != REMOVE or not usual or entry.object_id != _object_id(str(stream), str(segment)):
+        return None
+    return Removal(str(stream), str(segment), tuple(ids), until, entry.sequence, entry.time)  # type: ignore[arg-type]  # as said
+
+
+def vouched_removals(ledger: Ledger, stream: str = "") -> list[Removal]:
+    """Removals of the segments of a stream, or of all, that trusted entries name."""
+    entries = ledger.vouched(_object_id(stream, "") if stream else f"segment:{SEALED_STREAMS}")
+    return [removal for entry in entries if (removal := removal_of(entry)) is not None]
+
+
 def named_segments(ledger: Ledger, stream: str) -> set[str] | None:
     """Segments of a stream that a seal or its signed head names: others were put there by other hands.
 
@@ -175,8 +223,12 @@ def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Pro
     IntegrityError
         If the segment no longer has the root that its ledger entry holds.
     """
+    removals = {removal.segment: removal for removal in vouched_removals(ledger, stream)}
     for seal in vouched_seals(ledger, stream):
         if seal.first <= offset < seal.first + seal.count:
+            if removal := removals.get(seal.segment):
+                raise NotFoundError("the record must be in the log", where=f"{stream} at offset {offset}",
+                                    got=str(removal), remedy="Proofs that were exported before still hold")  # fmt: skip
             leaves = leaves_of(streams, stream, seal)
             if merkle_root(leaves).hex() != seal.root:
                 raise IntegrityError(

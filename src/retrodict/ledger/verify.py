@@ -34,7 +34,7 @@ from retrodict.ledger.checkpoints import size_of
 from retrodict.ledger.ends import ahead, signed_ends
 from retrodict.ledger.heads import SignedHead, scan_heads
 from retrodict.ledger.ledger import Ledger
-from retrodict.ledger.segments import SEALED_STREAMS, Seal, seal_of, select_seals
+from retrodict.ledger.segments import SEALED_STREAMS, Seal, seal_of, select_seals, vouched_removals
 from retrodict.ledger.table_versions import select_versions
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import Segment, StreamStore
@@ -166,8 +166,9 @@ def verify(  # noqa: PLR0913  # what to hold against what
 def altered_segments(ledger: Ledger, streams: StreamStore) -> Iterator[AuditFinding]:
     """Findings on the records of sealed segments, and of open ones as far as they are signed."""
     seals = [(e, seal) for e in ledger.vouched(f"segment:{SEALED_STREAMS}") if (seal := seal_of(e)) is not None]
+    removed = {(removal.stream, removal.segment) for removal in vouched_removals(ledger)}
     for entry, seal in seals:
-        yield from check_segment(streams, entry, seal)
+        yield from check_segment(streams, entry, seal, removed)
     heads, sealed = scan_heads(ledger.checkpoint_folder), {(seal.stream, seal.segment) for _, seal in seals}
     results = check_heads(heads, {}, {}, sealed, ledger.reach()[1], streams, ledger.now())
     yield from (one for one in results if isinstance(one, AuditFinding))
@@ -241,7 +242,7 @@ class _Audit:
         self.report.segments = len(claims.seals)
         yield from check_seals(self._seals, (seal for _, seal in claims.seals))
         for entry, seal in claims.seals:
-            yield from check_segment(self._streams, entry, seal)
+            yield from check_segment(self._streams, entry, seal, claims.removed)
         for result in check_heads(self._heads, self._files, self._segments, claims.sealed, keys, self._streams, now):
             if isinstance(result, OpenSegment):
                 self.report.open.append(result)

@@ -30,7 +30,7 @@ from retrodict.decisions.records import DecisionRecord, Value, decode_record
 from retrodict.features.operations.erasure import subject_digest
 from retrodict.ledger import Seal
 from retrodict.ledger.merkle import leaf_hash, merkle_root
-from retrodict.ledger.segments import vouched_seals
+from retrodict.ledger.segments import vouched_removals, vouched_seals
 from retrodict.models.readers import defined_views
 from retrodict.workspace import Workspace
 
@@ -166,8 +166,8 @@ def compact_decisions(workspace: Workspace, *, keep: str | None = None) -> Compa
         rows = sum(file.rows for file in workspace.tables.files(TABLE)) if history else 0
     streams = [stream for stream, _ in present]
     waiting = {stream: workspace.streams.end(stream) for stream in workspace.streams.names(STREAM_PREFIX)}
-    for seal in _sealed(workspace):
-        waiting[seal.stream] -= seal.count
+    for stream in waiting:
+        waiting[stream] -= sum(seal.count for seal in vouched_seals(workspace.ledger, stream))
     counts = {stream: streams.count(stream) for stream in sorted(set(streams))}
     versions = [*range(before, len(history))]
     return Compaction(versions, segments, decisions, omitted, expired, rows, counts, waiting)
@@ -214,9 +214,11 @@ def about_subjects(names: Iterable[Sequence[str]], subjects: set[tuple[Any, ...]
 
 
 def _sealed(workspace: Workspace) -> list[Seal]:
-    """Seals that entries of the ledger vouch for, by stream, in the order of the log."""
+    """Seals that entries of the ledger vouch for, by stream, in the order of the log; not of what retention removed."""
     streams = workspace.streams.names(STREAM_PREFIX)
-    return [seal for name in streams for seal in sorted(vouched_seals(workspace.ledger, name), key=lambda s: s.first)]
+    removed = {(removal.stream, removal.segment) for removal in vouched_removals(workspace.ledger)}
+    seals = [seal for name in streams for seal in sorted(vouched_seals(workspace.ledger, name), key=lambda s: s.first)]
+    return [seal for seal in seals if (seal.stream, seal.segment) not in removed]
 
 
 def _groups(seals: Iterable[Seal]) -> Iterator[list[Seal]]:

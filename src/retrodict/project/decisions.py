@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
     from retrodict.features.offline import files
-    from retrodict.monitoring import decision_export, decision_table
+    from retrodict.monitoring import decision_export, decision_retention, decision_table
+    from retrodict.monitoring.decision_retention import Retention
     from retrodict.monitoring.decision_table import Compaction
     from retrodict.project.project import Project
     from retrodict.serving import failures as failure_log
     from retrodict.serving.failures import FailuresReport
 else:
     (files,) = lazy_modules("retrodict.features.offline", "files")
-    decision_export, decision_table = lazy_modules("retrodict.monitoring", "decision_export", "decision_table")
+    decision_export, decision_retention, decision_table = lazy_modules(
+        "retrodict.monitoring", "decision_export", "decision_retention", "decision_table"
+    )
     (failure_log,) = lazy_modules("retrodict.serving", "failures")
 
 __all__ = ["Decision", "Decisions", "JoinedLog", "ServerAnswer"]
@@ -277,6 +280,24 @@ class Decisions(Namespace):
             Age from which rows leave the newest version, like "400d".  [default: never]
         """
         return decision_table.compact_decisions(self._workspace, keep=keep)
+
+    def retain(self, *, older_than: str, reason: str, yes: bool = False) -> Retention:
+        """Delete sealed segments of the log that are older than an age and in the table "decisions".
+
+        Signed entries of the ledger name them first: an audit accepts exactly those as missing. Their decisions can no
+        longer be shown, proved or replayed, which is said of each. Their rows stay in the table until "keep" of
+        "compact", or a vacuum, takes them.
+
+        Parameters
+        ----------
+        older_than : str
+            Age of the newest decision of a segment, like "400d".
+        reason : str
+            Why, for the ledger.
+        yes : bool
+            Delete; without it, it is only said what would go.
+        """
+        return decision_retention.retain_decisions(self._workspace, older_than, reason=reason, dry_run=not yes)
 
     def decide_many(
         self,

@@ -192,6 +192,17 @@ class StreamStore(EventStreams, Protocol):
     def files(self, stream: str) -> list[str]:
         """Names of all files that look like segments and hold more than a header, also of those that do not count."""
 
+    def remove_segment(self, stream: str, segment: str) -> None:
+        """Delete the oldest segment of a stream, which must be closed; durable when it returns.
+
+        Offsets stay what they were: reading one of its records is an IntegrityError, ``segments`` says where it begins.
+
+        Raises
+        ------
+        RefusedError
+            If it is not the oldest one, or is still written.
+        """
+
     def read_segment(self, stream: str, segment: str) -> bytes:
         """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
 

@@ -15,8 +15,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from retrodict.core.errors import ConfigurationError, IntegrityError, check_known
-from retrodict.stores._durable import closing, read_file
+from retrodict.core.errors import ConfigurationError, IntegrityError, RefusedError, check_known
+from retrodict.stores._durable import closing, read_file, sync_folder
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._layout import (
     FOREIGN,
@@ -168,6 +168,14 @@ class SegmentStreams(StreamStore):
         if segment not in self.files(stream):
             check_known(segment, pieces, "the stream must have this segment", where=f"stream {stream}", what="segment")
         return read_file(self._root / stream / segment)[: pieces[segment].size if segment in pieces else None]
+
+    def remove_segment(self, stream: str, segment: str) -> None:
+        pieces = self.segments(stream)
+        if not pieces or pieces[0].name != segment or not pieces[0].closed:
+            raise RefusedError("only the oldest segment, and a closed one, must be removed", where=f"stream {stream}",
+                               got=segment, remedy="What comes before it goes first")  # fmt: skip
+        (self._root / stream / segment).unlink()
+        sync_folder(self._root / stream)
 
     def names(self, prefix: str = "") -> list[str]:
         streams = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}

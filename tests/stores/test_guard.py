@@ -8,6 +8,7 @@ import time
 
 import pytest
 import sqlalchemy as sa
+from tests.stores.kafka_mock import SeparateKafka
 from tests.stores.nats_server import running
 from tests.stores.postgres_server import PASSWORD, PostgresServer
 from tests.stores.redis_server import Between, RedisServer
@@ -21,6 +22,7 @@ from retrodict.stores.keys.redis import RedisKeys
 from retrodict.stores.records import postgres as postgres_module
 from retrodict.stores.records.postgres import PostgresRecords
 from retrodict.stores.streams.jetstream import JetStreams
+from retrodict.stores.streams.kafka import KafkaStreams
 
 META = sa.MetaData()
 NOTES = sa.Table("notes", META, sa.Column("text", sa.String, primary_key=True))
@@ -32,10 +34,10 @@ def guard(failures=3, retries=0, read_timeout_s=0.2):
     return ServerGuard(breaker, retry, read_timeout_s)
 
 
-def until_it_works(call):
+def until_it_works(call, *also):
     """Result of a call that a breaker may refuse for a moment."""
     for _ in range(200):
-        with contextlib.suppress(OpenBreakerError):
+        with contextlib.suppress(OpenBreakerError, *also):
             return call()
         time.sleep(0.05)
     raise AssertionError("the breaker does not close")
@@ -160,6 +162,30 @@ def test_a_postgres_that_says_nothing_is_given_up_and_found_again(postgres, cut)
             assert until_it_works(records.change_counter) == before
             with records.read() as connection:
                 assert connection.execute(sa.select(NOTES.c.text)).scalars().all() == ["before"]
+
+
+def test_a_kafka_that_says_nothing_is_given_up_and_found_again():
+    """Reads and writes count alike; a record whose append was given up is there once."""
+    care = guard(failures=2)
+    with (
+        contextlib.closing(SeparateKafka("t.s")) as cluster,
+        KafkaStreams([cluster.server], prefix="t", timeout_s=0.5, guard=care) as streams,
+    ):
+        writer = streams.open_writer("s")
+        assert until_it_works(lambda: writer.append([b"before"]), ServerAwayError) == 0  # it has to find the brokers
+        cluster.pause()
+        for call in (lambda: writer.append([b"meanwhile"]), lambda: streams.end("s")):
+            with pytest.raises(ServerAwayError):
+                call()
+        refused = (lambda: writer.append([b"meanwhile"]), lambda: streams.end("s"), lambda: list(streams.read("s")))
+        for call in refused:
+            with pytest.raises(OpenBreakerError):
+                call()
+        cluster.resume()
+        assert until_it_works(lambda: writer.append([b"meanwhile"]), ServerAwayError) == 1
+        assert [record for _, record in streams.read("s")] == [b"before", b"meanwhile"]
+        assert (care.breaker.state, care.breaker.counts["opened"] > 0) == ("closed", True)
+        writer.close()
 
 
 def _processes(postgres):

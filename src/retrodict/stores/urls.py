@@ -68,8 +68,8 @@ _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
 def is_guarded(url: str) -> bool:
-    """Whether a URL names a server that a breaker stands before: not Kafka, whose client tries by itself."""
-    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES)
+    """Whether a URL names a server that a breaker stands before: not a bucket, whose client tries by itself."""
+    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES, "kafka")
 
 
 def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> TableStore:
@@ -188,7 +188,7 @@ def open_streams(url: str, root: Path, *, guard: ServerGuard | None = None) -> E
         from retrodict.stores.streams.kafka import KafkaStreams
 
         servers, options = _servers(url, {"prefix", "security", "mechanism"})
-        return KafkaStreams(servers, **options)
+        return KafkaStreams(servers, guard=guard, **options)
     return open_log(url, root)
 
 

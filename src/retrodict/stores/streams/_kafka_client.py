@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from retrodict.core.errors import ConfigurationError, InputError, IntegrityError, MissingExtraError, RetryableError
+from retrodict.core.errors import (
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    MissingExtraError,
+    RetryableError,
+    ServerAwayError,
+)
 
 MAX_RECORD = 1_000_000
 _SECURITY = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
@@ -20,6 +27,7 @@ _DENIED = {29, 30, 31, 33, 34, 58, _AUTHENTICATION, -181}  # authorization, SASL
 _WRONG_TOPIC = {17, 37, 38, 40, 44}  # name, partitions, replicas, settings, policy of the cluster
 _TOO_LONG = {10, 18}
 OUT_OF_RANGE = {1, -140}
+_AWAY = {-185, -187, -193, -195}  # no answer in time, no broker, no such name, no connection
 END = -191
 
 _REMEDY = "See that the brokers run, can be reached and accept the credentials, then try again"
@@ -127,12 +135,13 @@ def translate(error: Any, where: str) -> Exception:
         return ConfigurationError(
             "the client must take its settings", where=where, got=name, remedy="Check the options of the URL"
         )
-    return RetryableError("the brokers must answer", where=where, got=name, remedy=_REMEDY)
+    kind = ServerAwayError if code in _AWAY else RetryableError
+    return kind("the brokers must answer", where=where, got=name, remedy=_REMEDY)
 
 
-def silent(where: str, timeout_s: float) -> RetryableError:
+def silent(where: str, timeout_s: float) -> ServerAwayError:
     """Say that nothing came within the time limit."""
-    return RetryableError(
+    return ServerAwayError(
         f"the brokers must answer within {timeout_s:g} s",
         where=where,
         remedy=_REMEDY,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retrodict.core.errors import InputError
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores.streams._kafka_client import MAX_RECORD, mapped, silent, translate
 from retrodict.stores.streams._server import ServerWriter
 
@@ -45,8 +46,11 @@ class KafkaWriter(ServerWriter):
     the writer is closed.
     """
 
-    def __init__(self, producer: Any, topic: str, where: str, timeout_s: float, end: Callable[[], int]) -> None:
+    def __init__(  # made in one place
+        self, producer: Any, topic: str, where: str, timeout_s: float, end: Callable[[], int], guard: ServerGuard
+    ) -> None:
         super().__init__(where)
+        self._guard = guard
         self._producer, self._topic, self._timeout_s, self._ask_end = producer, topic, timeout_s, end
 
     def _end(self) -> int:
@@ -64,6 +68,10 @@ class KafkaWriter(ServerWriter):
         return _Append(records)
 
     def _finish(self, append: _Append) -> int:
+        with self._guard.breaker.attempt():
+            return self._settle(append)
+
+    def _settle(self, append: _Append) -> int:
         # Queue what is not queued yet and wait until everything is settled.
         deadline, settled = time.monotonic() + self._timeout_s, append.settled
         while append.settled < len(append.records):

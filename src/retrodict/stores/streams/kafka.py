@@ -12,9 +12,11 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from retrodict.core.errors import ConfigurationError
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._kafka_client import (
     UNKNOWN,
@@ -57,6 +59,8 @@ class KafkaStreams(ServerStreams):
         ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
     timeout_s : float, default 10
         How long a call waits for the brokers without getting anything, in seconds.
+    guard : ServerGuard, optional
+        What stands before the brokers.
 
     Examples
     --------
@@ -78,8 +82,10 @@ class KafkaStreams(ServerStreams):
         security: str = "plaintext",
         mechanism: str = "PLAIN",
         timeout_s: float = 10.0,
+        guard: ServerGuard | None = None,
     ) -> None:
         super().__init__(prefix)
+        self._guard = guard or ServerGuard()
         self._timeout_s = timeout_s
         self._config = connection_config(servers, security, mechanism, os.environ)
         self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
@@ -91,16 +97,25 @@ class KafkaStreams(ServerStreams):
         del timeout_s  # writers do not wait for one another
         topic, where = self._place(stream)
         self._check_usable(where)
-        if not self._exists(topic, where):
-            with mapped(where):
-                self._create(topic)
-            deadline = time.monotonic() + self._timeout_s
-            while not self._exists(topic, where):
-                if time.monotonic() > deadline:
-                    raise silent(where, self._timeout_s)
-                time.sleep(_WAIT_S)
+        with self._guard.breaker.attempt():
+            self._make(topic, where)
         producer = make_producer(self._config)
-        return KafkaWriter(producer, topic, where, self._timeout_s, lambda: self._bounds(topic, where)[1])
+        end = partial(self._end_of, topic, where)
+        return KafkaWriter(producer, topic, where, self._timeout_s, end, self._guard)
+
+    def _make(self, topic: str, where: str) -> None:
+        if self._exists(topic, where):
+            return
+        with mapped(where):
+            self._create(topic)
+        deadline = time.monotonic() + self._timeout_s
+        while not self._exists(topic, where):
+            if time.monotonic() > deadline:
+                raise silent(where, self._timeout_s)
+            time.sleep(_WAIT_S)
+
+    def _end_of(self, topic: str, where: str) -> int:
+        return self._bounds(topic, where)[1]
 
     def close(self) -> None:
         with self._mutex:
@@ -128,7 +143,8 @@ class KafkaStreams(ServerStreams):
                     if position >= high:
                         return
                 limit = min(_PIECE, high - position) if left is None else min(_PIECE, high - position, left)
-                records = reader.fetch(limit, high, self._timeout_s, where)
+                with self._guard.breaker.attempt():
+                    records = reader.fetch(limit, high, self._timeout_s, where)
                 if not records and reader.next < high:
                     return
                 yield from records
@@ -149,7 +165,8 @@ class KafkaStreams(ServerStreams):
             reader = KafkaReader(make_consumer(self._config))
         if not reader.is_at(topic, position):
             try:
-                reader.go(topic, position, self._timeout_s, where)
+                with self._guard.breaker.attempt():
+                    reader.go(topic, position, self._timeout_s, where)
             except BaseException:
                 reader.consumer.close()
                 raise
@@ -166,9 +183,13 @@ class KafkaStreams(ServerStreams):
 
     def _listed(self) -> Iterable[str]:
         self._check_usable("streams")
-        with mapped("streams"):
-            topics: dict[str, object] = self._ask().list_topics(timeout=self._timeout_s).topics
-        return topics
+
+        def ask() -> dict[str, object]:
+            with self._guard.breaker.attempt(), mapped("streams"):
+                topics: dict[str, object] = self._ask().list_topics(timeout=self._timeout_s).topics
+                return topics
+
+        return self._guard.read(ask, "streams")
 
     def _ask(self) -> Any:
         with self._mutex:
@@ -197,7 +218,14 @@ class KafkaStreams(ServerStreams):
         return True
 
     def _bounds(self, topic: str, where: str) -> tuple[int, int]:
+        def ask() -> tuple[int, int]:
+            with self._guard.breaker.attempt():
+                return self._ask_bounds(topic, where)
+
         self._check_usable(where)
+        return self._guard.read(ask, where)
+
+    def _ask_bounds(self, topic: str, where: str) -> tuple[int, int]:
         if not self._exists(topic, where):
             return 0, 0
         from confluent_kafka import KafkaException, TopicPartition

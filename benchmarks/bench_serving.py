@@ -131,6 +131,52 @@ def stress(world: Path, seconds: float, soak_s: float) -> dict[str, Any]:
             "at 70 % after": after}  # fmt: skip
 
 
+def rollback_ms(world: Path, workers: int, turns: int) -> dict[str, Any]:
+    """Milliseconds from the call of a rollback, under load, until every connection is answered by its revision."""
+    from retrodict.rollout import deploy, rollback
+    from retrodict.workspace import Workspace
+
+    requests, port, policy = write_requests(world)["ours"], free_port(), "warn_early"
+    one = bytes.fromhex(requests.read_text().split()[0])
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", world, "--replay", "--port", port,
+               "--workers", workers]  # fmt: skip
+    loading = [sys.executable, PARTS / "serving_load.py", port, requests, 16, 600]
+    returned, reached = [], []
+    with running(command, {}, port, "/readyz"), ExitStack() as stack:
+        definitions = world / "definitions.py"
+        text = definitions.read_text()
+        stack.callback(definitions.write_text, text)
+        load_process = subprocess.Popen(list(map(str, loading)), stdout=subprocess.DEVNULL)
+        stack.callback(load_process.wait)
+        stack.callback(load_process.kill)
+
+        def ask(connection: socket.socket) -> bytes:
+            connection.sendall(one)
+            answer = connection.recv(65_536)
+            return answer.partition(b'"policy":"')[2].partition(b'"')[0]
+
+        def dial() -> list[socket.socket]:  # every caller stays with its worker, and an idle one five seconds
+            return [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(8 * workers)]
+
+        def wait_for(revision: int, callers: list[socket.socket]) -> None:
+            behind = callers
+            while behind:
+                behind = [caller for caller in behind if ask(caller) != f"{policy}#{revision}".encode()]
+
+        for turn in range(turns):
+            definitions.write_text(f"{text}# {time.time_ns()}, {turn}\n")  # a rollback passes over what is the same
+            project = stack.enter_context(Workspace(world, actor="bench"))
+            wait_for(deploy(project, policy, reason="benchmark").revision, dial())
+            callers = dial()
+            start = time.perf_counter()
+            revision = rollback(project, policy, reason="benchmark").revision
+            returned.append((time.perf_counter() - start) * 1e3)
+            wait_for(revision, callers)
+            reached.append((time.perf_counter() - start) * 1e3)
+    return {"workers": workers, "turns": turns, "call_ms": statistics.median(returned),
+            "all_workers_ms": statistics.median(reached), "worst_ms": max(reached)}  # fmt: skip
+
+
 def write_requests(world: Path) -> dict[str, Path]:
     """Write what is asked of ours and of the others, a request a line."""
     asked = json.loads((world / "requests.json").read_text())
@@ -224,6 +270,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
     parser.add_argument("--cases", nargs="+", default=["ours", "bare", "fastapi"])
     parser.add_argument("--stress", action="store_true", help="ours alone, at 70 %% for long and at 300 %%")
+    parser.add_argument("--rollback", type=int, metavar="WORKERS", help="until a rollback reaches so many workers")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
     given = parser.parse_args()
     load_before = os.getloadavg()[0]
@@ -232,6 +279,9 @@ def main() -> None:
         if not (world / "rows.json").exists():
             make = [sys.executable, str(PARTS / "serving_world.py"), str(world)]
             subprocess.run(make, check=True, env={**os.environ, **_QUIET})
+        if given.rollback:
+            print(json.dumps(rollback_ms(world, given.rollback, given.turns)))
+            return
         if given.stress:
             print(json.dumps(stress(world, given.seconds, given.soak)))
             return

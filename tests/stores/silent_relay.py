@@ -11,6 +11,7 @@ class SilentRelay:
 
     def __init__(self, port):
         self._target, self.silent = port, False
+        self.silent_after = None  # so many bytes more of the server's answers, which ends in the middle of one
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self._listener.getsockname()[1]
         self._ended = threading.Event()
@@ -40,6 +41,11 @@ class SilentRelay:
                 ends = [client] if server is None else [client, server]
                 for source in select.select(ends, [], [], 0.05)[0]:
                     data = source.recv(1 << 16)
+                    if source is server and self.silent_after is not None:
+                        data, self.silent_after = data[: self.silent_after], self.silent_after - len(data)
+                        if self.silent_after <= 0:
+                            client.sendall(data)
+                            self.silent, self.silent_after = True, None
                     if self.silent:
                         lost = True
                         if not data:

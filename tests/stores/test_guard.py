@@ -122,6 +122,40 @@ def test_a_redis_that_is_cut_off_is_waited_for_no_longer_than_told(redis):
             assert until_it_works(lambda: keys.get_many([b"a"])) == [b"1"]
 
 
+@pytest.mark.parametrize("passed", [1, 3, 50_000])
+def test_a_redis_that_is_cut_off_in_the_middle_of_an_answer_is_given_up(redis, passed):
+    """Half a value is none, and what comes later is not taken for the answer to another question."""
+    relay, care = SilentRelay(redis.port), guard(failures=2)
+    with contextlib.closing(relay):
+        url = redis.url().replace(str(redis.port), str(relay.port))
+        with contextlib.closing(RedisKeys(url, guard=care, timeout_s=60)) as keys:
+            keys.put_many({b"a": b"1" * 100_000, b"b": b"2"})
+            assert keys.get_many([b"b"]) == [b"2"]
+            relay.silent_after = passed
+            with pytest.raises(ServerAwayError, match="in time"):
+                keys.get_many([b"a"])
+            relay.silent = False
+            assert until_it_works(lambda: keys.get_many([b"b", b"a"]), ServerAwayError) == [b"2", b"1" * 100_000]
+
+
+@pytest.mark.parametrize("passed", [1, 5, 20])
+def test_a_postgres_that_is_cut_off_in_the_middle_of_an_answer_is_given_up(postgres, passed):
+    """A block that was being read ends, and nothing of it counts."""
+    relay = SilentRelay(postgres.port)
+    with contextlib.closing(relay):
+        url = postgres.url(postgres.database()).replace(str(postgres.port), str(relay.port))
+        with contextlib.closing(PostgresRecords(url, guard=guard(failures=9))) as records:
+            records.ensure(META)
+            with records.write() as connection:
+                connection.execute(NOTES.insert().values(text="before"))
+            relay.silent_after = passed
+            with pytest.raises(ServerAwayError, match="must answer"):
+                records.change_counter()
+            relay.silent = False
+            with until_it_works(records.read, ServerAwayError) as connection:
+                assert connection.execute(sa.select(NOTES.c.text)).scalars().all() == ["before"]
+
+
 def test_a_wrong_value_says_nothing_of_the_server(redis):
     care = guard(failures=1)
     with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:

@@ -1,6 +1,7 @@
 """Values that a policy calls personal: nowhere on the disk, and what that costs is said."""
 
 import json
+from hashlib import blake2b
 
 import pytest
 from tests.serving.project import AT, DEFINITIONS, REQUEST, make_project
@@ -73,6 +74,7 @@ def test_a_value_of_the_context_is_in_no_record(workspace, root):
         other = decider.decide("context", {**values, "weight": 12.5}, at=parse_time(AT["Retrodict-Time"]))
     masks = [find_decision(workspace, f"decision:{one.id}").record.context["weight"] for one in (again, other)]
     assert (masks[0] == record.context["weight"], masks[0] == masks[1]) == (True, False)
+    assert blake2b(str(WEIGHT).encode(), digest_size=8).hexdigest() not in str(masks)  # else anybody could try values
     assert again.context["weight"] == WEIGHT  # whoever asked knows it
 
 

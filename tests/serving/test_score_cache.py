@@ -95,7 +95,7 @@ def test_what_is_not_in_the_log_is_not_kept(workspace, monkeypatch):
         writer = decider._writer
 
         class Full:
-            stream = writer.stream
+            stream, masks = writer.stream, writer.masks
 
             def append(self, records, before):
                 raise OSError(28, "No space left on device")

@@ -199,6 +199,20 @@ def test_equal_models_rarely_beat_with_few_rows_and_skewed_losses() -> None:
     assert wins <= 24
 
 
+def test_what_another_rung_is_better_than_is_not_preferred():
+    """A candidate that nothing tells apart from either: of the two, the one that is better than the other."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 300).astype(float)
+    good, weak = (1 / (1 + np.exp(-labels - rng.normal(0, noise, 300))) for noise in (3.0, 8.0))
+    rungs = {"majority": np.full(300, 0.5), "logistic": good}
+    ladder = climb(candidate=weak, rungs=rungs, labels=labels)
+    states = {rung.name: rung.verdict.value for rung in ladder.rungs}
+    assert states == {"majority": False, "logistic": False}
+    assert beats(candidate=rungs["logistic"], rung=rungs["majority"], labels=labels).value
+    assert ladder.simplest == "logistic"
+    assert "logistic regression" in str(ladder.advice())
+
+
 @pytest.mark.parametrize("target", NAMES)
 def test_the_ladder_ranks_by_the_primary_metric_of_the_task(target: Target) -> None:
     """Worst to best, each with its verdict; the plain form reads back."""

@@ -23,7 +23,7 @@ from retrodict import Project
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
 from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError
-from retrodict.core.identity import digest
+from retrodict.core.identity import digest, digest_file
 from retrodict.learning import score_job
 from retrodict.stores._locks import FileLock
 
@@ -134,6 +134,13 @@ def test_an_altered_output_is_told_from_what_was_written(project, tmp_path, name
     with pytest.raises(InputError, match="must be as this job wrote it, and was altered since"):
         project.models.score_files("parcel", **options)
     assert file.read_bytes() == bytes(body)
+    side = tmp_path / "o.parquet.json" if out.is_file() else out / "job.json"
+    report = json.loads(side.read_text())
+    digests = [digest_file(one) for one in ([out] if out.is_file() else sorted(out.glob("part-*.parquet")))]
+    for forged in ({**report, "sha256": digests}, {**report, "scored": 999}):  # the ledger says otherwise
+        side.write_text(json.dumps(forged))
+        with pytest.raises(InputError, match="was altered since"):
+            project.models.score_files("parcel", **options)
     file.unlink()
     with pytest.raises(InputError, match="was altered since"):
         project.models.score_files("parcel", **options)

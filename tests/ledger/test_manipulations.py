@@ -14,7 +14,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import lmdb
 import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from tests.serving.project import DEFINITIONS, make_project
 
 from retrodict import Project
 from retrodict.core.errors import RetrodictError
+from retrodict.decisions.records import decode_record, encode_record
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
@@ -782,3 +784,47 @@ def test_a_decision_whose_record_was_altered_says_so(root: Path) -> None:
                 RetrodictError, match=r"segment decisions/0/0.*altered: the file does not have the hash"
             ):
                 ask(ref)
+
+
+def test_a_forged_decision_is_not_replayed_as_exact(root: Path) -> None:
+    """A record of another decision with its own id, whose replay would give what it says."""
+    with Project(root) as project:
+        _, *others = [data for _, data in project.workspace.streams.read("decisions/0", 0, 3)]
+        ref = first_decision(project)
+        second = decode_record(others[0])
+    forged = [encode_record(structs.replace(second, id=ref[-26:])), *others]
+    path = root / SEGMENTS / SEGMENT
+    place(path, path.read_bytes()[:HEADER_SIZE] + pack_frames(forged))
+    with Project(root) as project:
+        replay = project.replay_decision(ref)
+        assert not replay.ok
+        assert "must have the root that was sealed" in str(replay.to_dict())
+
+
+def test_no_second_ledger_is_begun_beside_signed_checkpoints(root: Path) -> None:
+    """All entries deleted: the next command would sign a chain of its own."""
+    with closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        for table in ("ledger_entries", "ledger_edges", "ledger_nodes", "ledger_signed_ends"):
+            records.execute(f"DELETE FROM {table}")
+    lines = (root / "checkpoints" / "checkpoints.jsonl").read_bytes()
+    with Project(root, actor="ana") as project:
+        name = project.workspace.tables.names(every=True)[0]
+        with pytest.raises(RetrodictError, match="must have entries"):
+            project.data.tag(f"{name}@0", "mine")
+        assert not project.audit().ok
+    assert (root / "checkpoints" / "checkpoints.jsonl").read_bytes() == lines
+
+
+@pytest.mark.parametrize("name", ["state/ledger.key", "checkpoints", "state/records.db", "state/keys"])
+def test_a_link_to_itself_is_named(root: Path, name: str) -> None:
+    """By the audit, or by what uses it: neither a traceback nor a wait."""
+    path = root / name
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path)
+    found = []
+    with suppress(RetrodictError), Project(root) as project:
+        found = [] if name == "state/keys" else project.audit().findings
+        with pytest.raises((RetrodictError, OSError)):
+            project.features.build() if name == "state/keys" else project.data.tag("parcels@0", "x")
+        found = found or [name]
+    assert found or name == "state/records.db"

@@ -341,6 +341,13 @@ def test_who_has_left_before_the_work_begins_costs_none(workspace):
     assert asyncio.run(run()) == (499, 0)
 
 
+def test_a_compressed_body_is_refused_by_name(workspace):
+    """It would otherwise be taken for damaged JSON."""
+    encodings = [(b"gzip", 415), (b"GZIP, identity", 415), (b"", 415), (b"identity", 200), (b"Identity", 200)]
+    requests = [("POST", DECIDE, BODY, [*SIMULATED, (b"content-encoding", name)]) for name, _ in encodings]
+    assert [status for status, _, _ in call(workspace, *requests)] == [status for _, status in encodings]
+
+
 @pytest.mark.parametrize(("path", "limit"), [(DECIDE, "body"), ("/v1/events/parcels", "events_body")])
 def test_a_body_over_the_limit_is_not_read(workspace, path, limit):
     """By its announced length before the first byte; by what came, where no length was announced."""

@@ -207,6 +207,21 @@ def test_a_key_ends_by_time_by_rotation_and_by_hand(project):
             rotate_key(workspace, "turning", lifetime=DAY, grace=0, reason="r")
 
 
+def test_a_key_that_was_revoked_by_a_clock_that_was_ahead_has_ended(project):
+    """The entry is dated ahead, and the key ends at once."""
+    from retrodict.core.durations import DAY
+    from retrodict.registry.api_keys import expire_key, issue_key
+
+    now = project.workspace.clock.now()
+    _, token = issue_key(project.workspace, "ahead", scopes=["score"], lifetime=90 * DAY, rate=None, reason="r")
+    with Workspace(project.workspace.root, actor="ana", clock=SimulatedClock(now + 60 * DAY)) as ahead:
+        expire_key(ahead, "ahead", reason="lost")
+    callers = Callers(project.workspace)
+    callers.look()
+    with pytest.raises(Exception, match="in force"):
+        callers.admit(bearer(token), "score")
+
+
 def test_a_key_that_somebody_wrote_by_sql_does_not_count(project, tmp_path):
     """Scopes that were widened, and a key that was added; the audit names them."""
     new = project.api_keys.issue("honest", scope=["read"], reason="test")
@@ -326,6 +341,9 @@ def test_a_signed_token_is_a_caller(issuer, admit):
     for scope in ("scores", "", None, 5, {"score": 1}):
         with pytest.raises(Exception, match="must be for score"):
             admit(issuer.token(scope=scope))
+    for roles in ([{"score": 1}], [["score"], None, 5], {"score": 1}, "score", 7):
+        with pytest.raises(Exception, match="must be for score"):
+            admit(issuer.token(scope=None, roles=roles))
 
 
 @pytest.mark.parametrize(

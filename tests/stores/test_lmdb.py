@@ -57,6 +57,15 @@ def test_a_file_that_is_no_key_store_is_refused(tmp_path):
         LmdbKeys(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name, make):
+    """A FIFO would be waited for."""
+    make(tmp_path / name)
+    with pytest.raises(IntegrityError, match="must be of regular files"):
+        LmdbKeys(tmp_path)
+
+
 def test_objects_of_one_folder_share_one_environment(tmp_path):
     """Also through another spelling of the path; the last one to close releases it."""
     first = LmdbKeys(tmp_path / "keys", map_size=1 << 20)

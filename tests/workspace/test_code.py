@@ -66,6 +66,17 @@ def test_a_copy_that_was_edited_is_written_anew(project: Workspace) -> None:
     (path.parent / "json.py").write_text("import os\n")
     assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
     assert not (path.parent / "json.py").exists()
+    package = project.root / "evil"
+    package.mkdir()
+    (package / "__init__.py").write_text("KEY = 'forged'\n")
+    (path.parent / "keys").symlink_to(package)  # a package goes before the module of its name
+    assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
+    assert not (path.parent / "keys").exists()
+    (package / "keys.py").write_text((path.parent / "keys.py").read_text())
+    (path.parent / "keys.py").unlink()
+    (path.parent / "keys.py").symlink_to(package / "keys.py")
+    assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
+    assert not (path.parent / "keys.py").is_symlink()
     assert sorted(path.parent.parent.iterdir()) == [path.parent]
 
 

@@ -184,7 +184,8 @@ class Config:
 
     def path(self, key: str) -> Path:
         """Value of a path setting, absolute; ``~`` is the home folder."""
-        return (self.root / Path(str(self.values[key])).expanduser()).resolve()
+        path = self.root / Path(str(self.values[key])).expanduser()
+        return Path(os.path.realpath(path))  # a link that leads to itself is for whoever opens it to say
 
     def place(self, key: str) -> str:
         """Where a setting is written, for errors: file, line and key."""

@@ -189,6 +189,9 @@ def check_text(value: object, *, where: str) -> str:
     return value
 
 
+_FILLERS = "\u115f\u1160\u3164\uffa0"  # letters that show as nothing
+
+
 def check_reason(value: object, rule: str, *, where: str) -> str:
     """Return a reason without the blanks around it; one that is empty raises the rule.
 
@@ -199,7 +202,10 @@ def check_reason(value: object, rule: str, *, where: str) -> str:
     retrodict.core.errors.InputError: model:late@3: an approval must have a reason; got ' '. Say it with --reason.
     """
     text = check_text(value, where="reason").strip()
-    if not text:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError("text must be of whole characters", where="reason", got="bytes that are no UTF-8",
+                         remedy="Write it again")  # fmt: skip
+    if not any(letter.isalnum() and letter not in _FILLERS for letter in text):  # nor what nobody can see
         raise InputError(rule, where=where, got=value, remedy="Say it with --reason")
     return text
 

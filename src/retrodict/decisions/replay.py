@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from retrodict.core.display import Block, Facts, Grid, Shown, count, excerpt
-from retrodict.core.errors import RetrodictError
+from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
@@ -19,6 +20,7 @@ from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
+from retrodict.ledger import prove
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import reason_texts
 from retrodict.registry import Deployment, get_version
@@ -110,12 +112,15 @@ def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
     NotFoundError
         If there is no such decision.
     """
-    record = find_decision(workspace, ref).record
+    logged = find_decision(workspace, ref)
+    record = logged.record
     name = f"decision:{record.id}"
     if record.fallback is not None and record.fallback != "previous_version":
         reason = f"the fallback {record.fallback!r} answered ({record.error}); there was no score to compute again"
         return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, {}, reason)
     try:
+        with suppress(NotFoundError):  # not sealed yet
+            prove(workspace.ledger, workspace.streams, logged.stream, logged.offset)
         return _again(workspace, record, name)
     except RetrodictError as error:
         return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, {}, str(error))

@@ -192,7 +192,8 @@ class Ladder(Record):
     higher : bool, default True
         Whether a higher metric is better.
     simplest : str or None
-        First of the rungs, in the order they came in, that the candidate does not beat.
+        First of the rungs, in the order they came in, that neither the candidate nor another rung which it does not
+        beat is better than.
     cost : Cost or None
         The candidate's.
     """
@@ -276,6 +277,14 @@ def _sentences(name: str, rung: Rung, cost: Cost | None) -> Sequence[str]:
     return [*lines, f"It costs {', '.join(ratios)} of {other}."] if ratios else lines
 
 
+def _simplest(unbeaten: Mapping[str, Rows], confidence: float) -> str | None:
+    """First of them that no other one is better than; None if there are none."""
+    for name, rows in unbeaten.items():
+        if not any(_judge_rows(other, rows, confidence).value for other in unbeaten.values() if other is not rows):
+            return name
+    return next(iter(unbeaten), None)
+
+
 def climb(
     *,
     candidate: ArrayLike,
@@ -321,7 +330,14 @@ def climb(
         measure_primary(ours),
         LadderVerdict("not evaluable", "", ours.n),
         higher,
-        next((rung.name for rung in measured if rung.verdict and rung.verdict.value is False), None),
+        _simplest(
+            {
+                rung.name: rows
+                for rung, rows in zip(measured, others, strict=True)
+                if rung.verdict and rung.verdict.value is False
+            },
+            confidence,
+        ),
         (costs or {}).get("candidate"),
     )
     absent = [rung for rung in ladder.rungs if rung.metric.value is None]

@@ -39,6 +39,7 @@ from retrodict.data.validation import validate
 from retrodict.evaluation.reference import FeatureReference, Reference
 from retrodict.learning.isolation import THREADS
 from retrodict.learning.scorer import Scorer
+from retrodict.ledger import Ledger
 from retrodict.stores._durable import place_file
 from retrodict.stores._locks import FileLock
 from retrodict.workspace import Workspace
@@ -179,7 +180,7 @@ def _score_into(place: _Output, scorer: Scorer, source: Any, options: tuple[Any,
         columns = _columns_of(batch, scorer, columns)
         job = content_hash({"artifact": scorer.version.artifact, "rows": batch.id, "at": scorer.at, "columns": columns,
                             "chunk": chunk, "suffix": place.target.suffix})  # fmt: skip
-        if (done := place.finished(job, replace=replace)) is not None:
+        if (done := place.finished(scorer.workspace.ledger, job, replace=replace)) is not None:
             return done
         versions = place.begin(job, scorer.versions, replace=replace)
         work = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
@@ -250,17 +251,22 @@ class _Output:
     def part(self, number: int, suffix: str = ".parquet") -> Path:
         return self.parts / f"part-{number:05}{suffix}"
 
-    def finished(self, job: str, *, replace: bool) -> ScoreJob | None:
-        """The report of the same job, if what it wrote is there, byte for byte."""
+    def finished(self, ledger: Ledger, job: str, *, replace: bool) -> ScoreJob | None:
+        """The report of the same job, if what it wrote is there, byte for byte, and as the ledger has it."""
         try:
             report = json.loads(self.report.read_text())
             digests = report.pop("sha256")
             done = ScoreJob(**{**report, "earlier": report["chunks"], "seconds": 0.0})
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if done.job != job or (replace and digests != self._digests()):
+        if done.job != job:
             return None
-        if digests != self._digests():
+        entries = [entry.payload for entry in ledger.vouched("scores:") if entry.payload.get("job") == job]
+        counts = {"sha256": digests, "rows": done.rows, "scored": done.scored, "aside": done.aside}
+        same = digests == self._digests() and any(counts.items() <= entry.items() for entry in entries)
+        if not same and replace:
+            return None
+        if not same:
             raise InputError("the output must be as this job wrote it, and was altered since", where="score",
                              got=str(self.target), remedy="Say replace to write it again")  # fmt: skip
         return done

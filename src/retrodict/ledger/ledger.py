@@ -22,7 +22,7 @@ from retrodict.core.errors import (
 )
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
-from retrodict.ledger.checkpoints import Checkpoint, append_line, newest_signed, prepare_file, size_of
+from retrodict.ledger.checkpoints import Checkpoint, append_line, count_lines, newest_signed, prepare_file, size_of
 from retrodict.ledger.ends import (
     ACCEPT,
     BEGIN,
@@ -335,6 +335,13 @@ class Ledger:
     def _check_end(self, connection: Connection) -> None:
         """Refuse to go on from an end that nobody with the key signed, or from before one that somebody did."""
         end, signed = chain_end(connection), self.newest_checkpoint(connection)
+        if not end.sequence and (count := count_lines(self.checkpoint_folder)):
+            raise IntegrityError(
+                "a ledger that has signed checkpoints must have entries",
+                where="ledger",
+                got=f"none, beside {count} lines of checkpoints",
+                remedy="Restore a backup of the records; to begin anew, move the checkpoints away",
+            )
         if (end.sequence, end.hash) != ((signed.sequence, signed.hash) if signed else (0, GENESIS)):
             raise IntegrityError(
                 "the chain must end with the entry that was signed last",

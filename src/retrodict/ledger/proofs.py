@@ -195,6 +195,13 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
     return sequences, "" if finding is None else f"{finding.where}: {finding.detail}"
 
 
+def _statement(fields: object) -> Checkpoint:
+    statement = Checkpoint.read(fields)
+    if statement is None:
+        raise ValueError("no statement")
+    return statement
+
+
 def check_proof(document: Mapping[str, Any], public_key: str) -> str:
     """Why a proof does not hold; empty if it does.
 
@@ -211,12 +218,12 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
         If it is no such document.
     """
     try:
-        checkpoint, path = Checkpoint(**document["checkpoint"]), [bytes.fromhex(node) for node in document["path"]]
+        checkpoint, path = _statement(document["checkpoint"]), [bytes.fromhex(node) for node in document["path"]]
         growth = document["retrodict"] == "growth proof"
         if checkpoint.public_key != public_key or not checkpoint.is_valid():
             return "its checkpoint is not signed by this key"
         if growth:
-            first = Checkpoint(**document["first"])
+            first = _statement(document["first"])
             if first.public_key != public_key or not first.is_valid():
                 return "its first checkpoint is not signed by this key"
             if first.log != checkpoint.log:

@@ -147,8 +147,9 @@ def expire_key(workspace: Workspace, name: str, *, reason: str) -> list[ApiKey]:
     reason = check_reason(reason, _REASON, where=where)
     with workspace.ledger.transaction() as tx:
         for key in former:
-            tx.append(_EXPIRE, f"{_PREFIX}{name}", {"id": key.id, "expires": now, "reason": reason})
-    return [replace(key, expires=now) for key in former]
+            # 0 and not the time: a clock that is ahead would end it later.
+            tx.append(_EXPIRE, f"{_PREFIX}{name}", {"id": key.id, "expires": 0, "reason": reason})
+    return [replace(key, expires=min(key.expires, now)) for key in former]
 
 
 def _in_force(workspace: Workspace, name: str) -> list[ApiKey]:

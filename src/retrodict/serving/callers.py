@@ -205,9 +205,9 @@ class _Signers:
         subject, scopes, roles = claims["sub"], claims.get("scope", ""), claims.get("roles", [])
         if not isinstance(subject, str) or not subject.isprintable() or not 0 < len(subject) <= 200:
             return None
-        names = {*(scopes.split() if isinstance(scopes, str) else ()), *(roles if isinstance(roles, list) else ())}
+        names = [*(scopes.split() if isinstance(scopes, str) else ()), *(roles if isinstance(roles, list) else ())]
         expires = int(claims["exp"] + _LEEWAY_S) * 1_000_000
-        return _Caller(f"jwt:{subject}", frozenset(name for name in names if name in SCOPES), expires)
+        return _Caller(f"jwt:{subject}", frozenset(scope for scope in SCOPES if scope in names), expires)
 
 
 def asks_callers(workspace: Workspace, listener: socket.socket) -> bool:

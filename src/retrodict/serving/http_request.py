@@ -84,7 +84,14 @@ class HttpRequest:
             ) from None
 
     async def _read_body(self, limit: int) -> bytes:
-        length = next((value for key, value in self.scope["headers"] if key == b"content-length"), b"0")
+        length = b"0"
+        for name, value in self.scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                raise RefusedRequestError(
+                    415, "a body must come as it is, not compressed", ((b"connection", b"close"),)
+                )
         if length.isdigit() and int(length) > limit:
             raise _too_long(limit)
         chunks, size = [], 0

@@ -67,6 +67,7 @@ _FAILURES = {
     408: "The body did not arrive in time",
     409: "The request id was used for another request, or its first call has no answer yet",
     413: "The body is too long",
+    415: "The body is compressed",
     429: "Too much is under way; try after Retry-After",
     500: "A fault of the server",
     503: "Not ready, or the record cannot be written",

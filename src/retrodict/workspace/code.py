@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,8 +132,13 @@ def _replace(target: Path, files: dict[str, str], digest: str) -> None:
 
 
 def _is_intact(target: Path, files: dict[str, str]) -> bool:
-    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
-    return present == files.keys() and all((target / n).read_bytes() == text.encode() for n, text in files.items())
+    """Whether a copy has these regular files and no other thing: a link to a folder would be a package of its name."""
+    present = {path.relative_to(target).as_posix(): path.lstat().st_mode for path in target.rglob("*")}
+    names = {name for name, mode in present.items() if not stat.S_ISDIR(mode)}
+    regular = all(stat.S_ISREG(present[name]) for name in names)
+    return names == files.keys() and regular and all(
+        (target / name).read_bytes() == text.encode() for name, text in files.items()
+    )  # fmt: skip
 
 
 def _write(scratch: Path, files: dict[str, str], digest: str) -> None:

@@ -55,6 +55,10 @@ class _Shared:
         make_folder(path)
         self.path, self.users = path, 0
         self.deciding: set[int] = set()  # threads inside a write, to refuse a nested one instead of hanging
+        for file in (path / "lock.mdb", path / "data.mdb"):
+            if os.path.lexists(file) and not file.is_file():  # opening a FIFO would wait for ever
+                raise IntegrityError("a key store must be of regular files", where=str(file), got="something else",
+                                     remedy="Take it away; online state is built anew from tables")  # fmt: skip
         _reserve(path, path / "lock.mdb", _READER_TABLE)
         try:
             self.env = lmdb.open(
@@ -198,7 +202,7 @@ class LmdbKeys(KeyStore, SnapshotReads):
     """
 
     def __init__(self, path: Path, *, map_size: int = 16 << 30, synced: bool = True) -> None:
-        self._path = Path(path).resolve()
+        self._path = Path(os.path.realpath(path))  # which a link to itself does not end
         self._refusal: Callable[[Path], None] | None = None
         with _OPEN_LOCK:
             if any(shared.path == self._path for shared in _INHERITED):

@@ -76,7 +76,7 @@ class SqliteRecords(SqlRecords):
         self._path = Path(path)
         super().__init__(f"records {self._path.name}", timeout_s)
         self._watching = threading.Lock()
-        self._address = self._path.resolve().as_uri()
+        self._address = Path(os.path.realpath(self._path)).as_uri()  # which a link to itself does not end
         # What lies on a read-only disk, or belongs to somebody else, can be read and audited.
         self._read_only = self._path.exists() and not all(
             os.access(p, os.W_OK) for p in (self._path.parent, self._path)

@@ -13,7 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.models import IsotonicCalibrator, NoCalibrator, SigmoidCalibrator, fit_isotonic, fit_sigmoid
-from retrodict.models.calibration import fit_one_vs_rest, load_calibrator
+from retrodict.models.calibration import fit_none, fit_one_vs_rest, fit_temperature, load_calibrator
 
 # The first call loads libraries, and machines are shared: a deadline would judge those.
 PATIENT = settings(deadline=None)
@@ -157,3 +157,27 @@ def test_each_class_is_calibrated_against_the_rest(fit):
     assert answers == pytest.approx(raw / raw.sum(axis=1, keepdims=True), abs=1e-15)
     assert [fitted.apply_one(tuple(row)) for row in scores[:50].tolist()] == [tuple(r) for r in answers[:50].tolist()]
     assert load_calibrator(fitted.to_json()) == fitted
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_rows_that_scores_tell_apart_make_no_certainty(classes: int):
+    """Thirty-six separable rows: a temperature asked for a slope without end, votes said 0 and 1."""
+    labels = np.arange(36) % classes
+    scores = np.where(np.arange(classes) == labels[:, None], 0.6, 0.4 / (classes - 1))
+    votes = np.concatenate([np.eye(classes), scores])
+    warm = fit_temperature(scores, labels)
+    assert load_calibrator(warm.to_json()) == warm
+    assert warm.apply(votes).min() >= 1 / (36 + classes)
+    assert warm.apply(scores).max() < 1 - 1 / 36
+    assert warm.apply(votes).sum(axis=1) == pytest.approx(1, abs=1e-12)
+    for said in (votes, votes[:, 0]):
+        calm = fit_none(said, np.zeros(36))
+        assert load_calibrator(calm.to_json()) == calm
+        answers = calm.apply(said)
+        assert answers.min() >= 0.4 / (36 + classes)
+        assert answers.max() <= 1 - 0.4 / (36 + classes)
+        assert answers[classes:].tolist() == said[classes:].tolist()
+        ones = [calm.apply_one(tuple(v) if isinstance(v, list) else v) for v in said.tolist()]
+        assert np.array(ones).tobytes() == answers.tobytes()
+    tail = fit_none(scores[:, 0], labels).apply(np.array([0.0, 1e-9, 0.01, 0.99, 1 - 1e-9, 1.0]))
+    assert np.all(np.diff(tail) > 0)

@@ -127,6 +127,9 @@ def test_one_meaning_has_one_hash() -> None:
         (lambda: Threshold.cost(false_positive=-1), "must be a number from 0; got -1"),
         (lambda: Threshold.cost(false_positive=0, false_negative=0), "one of the costs must be above zero"),
         (Threshold.capacity, "a capacity must be rows or a share"),
+        (lambda: Threshold.capacity(30), r"a capacity must be rows or a share up to 1; .*rows=100"),
+        (lambda: Threshold.fixed(1.5), r"must be a number from 0, up to 1; got 1.5"),
+        (lambda: Threshold.fixed(-0.1), r"must be a number from 0, up to 1; got -0.1"),
     ],
 )
 def test_a_definition_is_checked_where_it_is_written(write: Any, message: str) -> None:
@@ -202,6 +205,7 @@ def test_class_weights_are_told_by_the_name_of_the_class() -> None:
         (Threshold.precision(0.8), lambda c: c.precision >= 0.8),
         (Threshold.recall(0.8), lambda c: c.recall >= 0.8),
         (Threshold.alarms(20), lambda c: 0.38 < c.yes <= 0.4),
+        (Threshold.capacity(0.1), lambda c: 0.09 < c.yes <= 0.1),
         (Threshold.capacity(share=0.1), lambda c: 0.09 < c.yes <= 0.1),
         (Threshold.capacity(rows=100), lambda c: 0.04 < c.yes <= 0.05),
         (Threshold.fixed(0.5), lambda c: c.threshold == 0.5 and c.recall > 0.5),

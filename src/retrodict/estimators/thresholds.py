@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
+from retrodict.core.statistics.intervals import wilson_interval
 
 __all__ = ["Cutoff", "cut_at", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"]
 
@@ -42,6 +43,8 @@ class Cutoff:
         Mean cost of a row, in the units of the costs; a little optimistic, as the threshold was chosen on these rows.
     low, high : float or None
         Bootstrap interval of the cost at 95 %, for this threshold.
+    basis : int, optional
+        Rows that a precision (those above the threshold) or a recall (those labelled 1) that was asked for rests on.
     """
 
     threshold: float | None
@@ -53,6 +56,7 @@ class Cutoff:
     cost: float | None = None
     low: float | None = None
     high: float | None = None
+    basis: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
@@ -192,6 +196,8 @@ def cut_by_constraint(  # noqa: PLR0913 - one constraint out of three
     recall: float | None = None,
     alarms_per_day: float | None = None,
     days: float | None = None,
+    decided: Any = None,
+    total: int | None = None,
     false_positive: float = 1.0,
     false_negative: float = 1.0,
     weights: Any = None,
@@ -205,7 +211,12 @@ def cut_by_constraint(  # noqa: PLR0913 - one constraint out of three
     precision, recall : float, optional
         At least; above 0 and up to 1.
     alarms_per_day : float, optional
-        At most, in rows; with ``days``, the time that the validation rows span.
+        At most, in rows; with ``days``, the time that the rows span.
+    decided : array, optional
+        Scores of the rows that alarms are counted of: all that were decided in these days, also those without an
+        outcome yet. None: the rows themselves.
+    total : int, optional
+        How many rows were decided in these days, where ``decided`` is a sample of them.
     false_positive, false_negative : float, default 1.0
         For the cost that is reported.
     weights, seed
@@ -232,28 +243,39 @@ def cut_by_constraint(  # noqa: PLR0913 - one constraint out of three
         raise InputError("a share must be above 0 and up to 1, and alarms be counted over days", where="threshold",
                          got=(name, limit, days),
                          remedy="Pass recall=0.8, or alarms_per_day=20 with days=")  # fmt: skip
-    span = days or 1.0
-    slack = 1e-12
+    slack, crowd = 1e-12, np.sort(np.asarray(scores if decided is None else decided, dtype=np.float64))
     if counts:
-        measured, places = curve.rows / span, np.flatnonzero(curve.rows / span <= limit + slack)[1:]
+        above = np.append(0, len(crowd) - np.searchsorted(crowd, curve.scores[1:], side="left"))
+        rates = above * ((total or len(crowd)) / len(crowd) / (days or 1.0))
+        places = np.flatnonzero(rates <= limit + slack)[1:]
     else:
         measured = precisions if name == "precision" else recalls
         places = np.flatnonzero(measured >= limit - slack)
     if not places.size:
         if counts:
-            reach = f"the highest score alone has {curve.rows[1] / span:.3g}"
+            reach = f"the highest score alone has {rates[1]:.3g}"
         else:
             reach = "no label is a yes" if np.isnan(measured).all() else f"the most is {np.nanmax(measured):.3g}"
         words = name.replace("_", " ")
         return Cutoff(None, reached=False, reason=f"No threshold has {words} of {limit:g}: {reach}.")
+    if counts:
+        place = int(places[-1])
+        reason = f"The most recall with at most {limit:g} alarms a day: {rates[place]:.3g}, "
+        reason += f"counted of {total or len(crowd):,} rows that were decided in {days:.4g} days."
+        return curve.cutoff(place, reason, costs, seed)
     if name == "recall":
         # Of the thresholds with enough recall the most precise one, of equal ones the highest.
-        place = int(places[np.argmax(precisions[places])])
-        return curve.cutoff(place, f"The most precise threshold with a recall of at least {limit:g}.", costs, seed)
-    # The most recall, and of equal ones the highest threshold: without further alarms that find nothing.
-    place = int(places[np.argmax(curve.true[places])]) if name == "precision" else int(places[-1])
-    words = f"a precision of at least {limit:g}" if name == "precision" else f"at most {limit:g} alarms a day"
-    return curve.cutoff(place, f"The most recall with {words}.", costs, seed)
+        place, basis = int(places[np.argmax(precisions[places])]), round(float(np.sum(labels)))
+        reason, kind = f"The most precise threshold with a recall of at least {limit:g}", "rows with a yes are above it"
+    else:
+        # The most recall, and of equal ones the highest threshold: without further alarms that find nothing.
+        place = int(places[np.argmax(curve.true[places])])
+        basis, kind = int(curve.rows[place]), "rows above it are a yes"
+        reason = f"The most recall with a precision of at least {limit:g}"
+    share = float(measured[place])
+    span = wilson_interval(share * basis, basis)
+    reason += f": {share:.1%} of {basis:,} {kind} ({span.low:.1%} to {span.high:.1%})."
+    return replace(curve.cutoff(place, reason, costs, seed), basis=basis)
 
 
 def cut_by_capacity(

@@ -15,9 +15,9 @@ from retrodict.core.errors import InputError, near
 from retrodict.core.tasks import Target
 from retrodict.models.calibration import (
     Calibrator,
-    NoCalibrator,
     Unchanged,
     fit_isotonic,
+    fit_none,
     fit_one_vs_rest,
     fit_sigmoid,
     fit_temperature,
@@ -41,12 +41,12 @@ Fit = Callable[[Floats, Floats], Calibrator]
 # From the simplest on.
 _METHODS: Mapping[str, Mapping[str, tuple[Fit, int]]] = {
     "binary": {
-        "none": (lambda _scores, _labels: NoCalibrator(), 0),
+        "none": (fit_none, 0),
         "sigmoid": (fit_sigmoid, SIGMOID_ROWS),
         "isotonic": (fit_isotonic, ISOTONIC_ROWS),
     },
     "multiclass": {
-        "none": (lambda _scores, _labels: Unchanged(), 0),
+        "none": (fit_none, 0),
         "temperature": (fit_temperature, TEMPERATURE_ROWS),
         "sigmoid": (partial(fit_one_vs_rest, fit_sigmoid), SIGMOID_ROWS),
         "isotonic": (partial(fit_one_vs_rest, fit_isotonic), ISOTONIC_ROWS),

@@ -26,6 +26,7 @@ from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.members import compare_members, members_of
 from retrodict.learning.refit import AGAIN, fit_again
 from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning, without_balance, without_same
+from retrodict.learning.thresholds import alarm_windows, choose_threshold, threshold_warnings
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.checkpoints import Checkpoints
@@ -155,7 +156,7 @@ def run_recipe(  # noqa: PLR0913  # titled blocks in the order of a training, an
     check_task(recipe, frame.target.task)
     inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types) if former is None else former.inputs
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
-    validate, (stopping, aside) = examples["validate"], _roles(recipe, frame, parts["validate"])
+    validate, test, (stopping, aside) = examples["validate"], examples["test"], _roles(recipe, frame, parts["validate"])
     train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
     place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
     problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
@@ -168,27 +169,27 @@ def run_recipe(  # noqa: PLR0913  # titled blocks in the order of a training, an
     begun = None if former is None or derive is not None else begin(recipe, former.engine)
     fit = derive or (lambda problem: fit_recipe(recipe, problem, rows, report))
     fitted = fit(replace(problem, checkpoints=Checkpoints.every(recipe.checkpoint, checkpoints), start=begun))
-    engine = fitted.engine
+    engine, windows = fitted.engine, alarm_windows(recipe, frame, parts)
     report("evaluate", 0, 1)
-    samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
+    samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS),
+               **{name: _examples(inputs, frame, window.rows) for name, window in windows.items()}}  # fmt: skip
     raw = {name: engine.scores(rows.matrix) for name, rows in samples.items()}
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
     recipe, search = _in_time(recipe, search, perf_counter() - began)
     if recipe.fits_again:  # what is said of validation rows stays what the first fit says of them
         fitted = _fit_again(recipe, fitted, problem, inputs, frame, parts, report)
         engine = fitted.engine
-        raw |= {name: engine.scores(samples[name].matrix) for name in ("train", "test")}
-    seconds = perf_counter() - began
+        raw |= {name: engine.scores(samples[name].matrix) for name in samples if "validate" not in name}
+    seconds, verdicts = perf_counter() - began, None
     if ladder and derive is None and (plain := without_balance(recipe)) is not None:
         rungs["unbalanced"] = _plain_rung(plain, problem, rows, frame, parts, examples, aside, report)
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
-    threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
+    threshold, choice = choose_threshold(recipe, outputs, examples["validate"].labels, windows)
     evaluations = {name: _evaluate(samples[name], outputs[name], threshold) for name in parts}
     if recipe.interval is not None:
         spans = judge_spans(frame.target, scores["test"], frame.labels[parts["test"]])
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
-    test, verdicts = examples["test"], None
     members = members_of(engine, test, fitted.notes.get("member_seconds", {})) if ladder else {}
     evaluations |= {f"test/{name}": _evaluate(test, values) for name, (values, _) in (rungs | members).items()}
     if rungs:
@@ -202,10 +203,10 @@ def run_recipe(  # noqa: PLR0913  # titled blocks in the order of a training, an
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_data_warnings(inputs, frame, parts, train, leaks), *_threshold_warning(choice), *_few_warning(test),
-         *_warnings(evaluations), *_turned_round(evaluations),
-         *(shuffled_warning(recipe, problem, rows, test) if ladder else ()), *(search.warnings if search else ())),
-        leaks, search, seconds,
+        (*_data_warnings(inputs, frame, parts, train, leaks), *_few_warning(test),
+         *threshold_warnings(recipe, choice, evaluations["test"], outputs, windows), *_warnings(evaluations),
+         *_turned_round(evaluations), *(shuffled_warning(recipe, problem, rows, test) if ladder else ()),
+         *(search.warnings if search else ())), leaks, search, seconds,
     )  # fmt: skip
 
 
@@ -369,28 +370,6 @@ def _weights(recipe: Recipe, frame: Frame, rows: Positions) -> NDArray[np.float6
 
 def _evaluate(rows: Examples, outputs: NDArray[np.float64], threshold: float | None = None) -> Evaluation:
     return evaluate(rows.labels, outputs, rows.target, groups=rows.groups, threshold=threshold)
-
-
-def _choose_threshold(
-    recipe: Recipe, frame: Frame, rows: Positions, scores: NDArray[np.float64]
-) -> tuple[float | None, dict[str, Any]]:
-    """Threshold that the recipe asks for, on the calibrated scores of the validation rows; None where none is reached.
-
-    The run then ends all the same: what was trained is kept and says so, and cannot be approved.
-    """
-    if recipe.threshold is None:
-        return None, {}
-    days = float(frame.at[rows].max() - frame.at[rows].min()) / 86_400e6
-    choice = recipe.threshold.choose(scores, frame.labels[rows], days=days or None, seed=recipe.seed)
-    return choice.threshold, {"threshold": choice.to_dict()}
-
-
-def _threshold_warning(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Threshold that was asked for and that no score reaches."""
-    choice = notes.get("threshold")
-    if choice is None or choice["threshold"] is not None:
-        return ()
-    return (f"{choice['reason']} The version has no threshold, and cannot be approved: ask for less, or for a cost.",)
 
 
 def _data_warnings(

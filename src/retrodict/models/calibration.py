@@ -30,6 +30,7 @@ __all__ = [
     "TemperatureCalibrator",
     "Unchanged",
     "fit_isotonic",
+    "fit_none",
     "fit_one_vs_rest",
     "fit_sigmoid",
     "fit_temperature",
@@ -98,17 +99,51 @@ class Unchanged(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class NoCalibrator(_Stored):
-    """Leaves scores as they are, held 2**-52 away from 0 and 1: no model is certain."""
+    """Leaves scores as they are, but for those nearest to 0 and 1: no model is certain.
+
+    Attributes
+    ----------
+    least : float, default 0.0
+        A lower score is brought half of the way up to it, and one as near to 1 as far down: in order, and none at 0 or
+        1. Several classes are then brought back to a sum of 1. Of one score 2**-52 is the least in any case.
+    """
 
     kind: ClassVar[str] = "none"
 
+    least: float = 0.0
+
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the same scores."""
-        return np.clip(scores, TINY, 1.0 - TINY)
+        raised = np.where(scores < self.least, 0.5 * (self.least + scores), scores)
+        if scores.ndim == 1:
+            rest = 1.0 - scores
+            lowered = np.where(rest < self.least, 1.0 - 0.5 * (self.least + rest), raised)
+            return np.clip(lowered, TINY, 1.0 - TINY)
+        outside = np.any(scores < self.least, axis=1, keepdims=True)
+        result: NDArray[np.float64] = np.where(outside, raised / _total(raised)[:, None], scores)
+        return result
 
-    def apply_one(self, score: float) -> float:
+    def apply_one(self, score: Any) -> Any:
         """Return the same score."""
+        if isinstance(score, tuple | list):
+            return tuple(self.apply(np.array([score], dtype=np.float64))[0].tolist())
+        if score < self.least:
+            score = 0.5 * (self.least + score)
+        elif 1.0 - score < self.least:
+            score = 1.0 - 0.5 * (self.least + (1.0 - score))
         return min(max(score, TINY), 1.0 - TINY)
+
+    def to_json(self) -> bytes:
+        """Canonical JSON; a least of 0 is not written."""
+        return canonical_json({"kind": self.kind, **{name: value for name, value in asdict(self).items() if value}})
+
+
+def _total(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of each row, column by column: one over an axis may add in another order for one row than for many."""
+    total = columns[:, 0].copy()
+    for column in columns.T[1:]:
+        total += column
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +253,14 @@ class TemperatureCalibrator(_Stored):
     ----------
     temperature : float
         Above 0; 1 changes nothing, more makes a model less sure.
+    least : float, default 0.0
+        Share of an answer that every class gets alike, so the lowest probability there is.
     """
 
     kind: ClassVar[str] = "temperature"
 
     temperature: float
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a map that turns the order round."""
@@ -233,16 +271,16 @@ class TemperatureCalibrator(_Stored):
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities, shape (n, classes)."""
         powers = np.exp(np.log(np.clip(scores, TINY, 1.0)) / self.temperature)
-        # Added column by column: a sum over an axis may add in another order for one row than for many.
-        total = powers[:, 0].copy()
-        for column in powers.T[1:]:
-            total += column
-        result: NDArray[np.float64] = powers / total[:, None]
-        return result
+        result: NDArray[np.float64] = powers / _total(powers)[:, None]
+        return self.least + (1.0 - self.least * scores.shape[1]) * result if self.least else result
 
     def apply_one(self, score: Any) -> Any:
         """Probabilities of one row, a tuple."""
         return tuple(self.apply(np.array([score], dtype=np.float64))[0].tolist())
+
+    def to_json(self) -> bytes:
+        """Canonical JSON; a share of nothing is not written."""
+        return canonical_json({"kind": self.kind, **{name: value for name, value in asdict(self).items() if value}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +305,8 @@ class OneVsRestCalibrator(_Stored):
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities, shape (n, classes)."""
-        columns = [part.apply(column) for part, column in zip(self.classes, scores.T, strict=True)]
-        total = columns[0].copy()
-        for column in columns[1:]:
-            total += column
-        result: NDArray[np.float64] = np.stack(columns, axis=1) / total[:, None]
+        rates = np.stack([part.apply(column) for part, column in zip(self.classes, scores.T, strict=True)], axis=1)
+        result: NDArray[np.float64] = rates / _total(rates)[:, None]
         return result
 
     def apply_one(self, score: Any) -> Any:
@@ -383,8 +418,24 @@ def _fit_line(odds: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[f
     return slope, intercept, float(loss.mean())
 
 
+def fit_none(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> NoCalibrator:
+    """Scores as they are, but for those that are nearer to 0 or 1 than n rows can show.
+
+    Of n rows that is ``1 / (n + classes)``. Where scores of these rows are nearer without being certain, as those of
+    rare events and of many training rows are, it is the nearest of them.
+    """
+    inside = np.minimum(scores, 1.0 - scores)
+    sure = inside[inside > sigmoid(-_CERTAIN)]
+    classes = 2 if scores.ndim == 1 else scores.shape[1]
+    return NoCalibrator(float(min(sure.min(initial=1.0), 1.0 / (len(labels) + classes))))
+
+
 def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> TemperatureCalibrator:
-    """Temperature of the least log loss, between 1/20 and 20.
+    """Temperature of the least log loss, between 1/20 and 20, by smoothed targets as Platt's sigmoid has them.
+
+    The target of a row is ``(m + 1) / (m + classes)`` for its class, of which there are m rows, and ``1 / (m +
+    classes)`` for each other one: without, rows that the scores tell apart would ask for certainty. No probability is
+    below ``1 / (n + classes)``: n rows can show no less.
 
     Parameters
     ----------
@@ -398,14 +449,16 @@ def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.float64]) ->
     if not len(scores) or len(scores) != len(labels):
         raise InputError("calibration must have rows, and one label per score", where="calibration",
                          got=(len(scores), len(labels)), remedy="Keep rows aside for it")  # fmt: skip
-    rows, codes = np.arange(len(labels)), labels.astype(np.int64)
+    (count, classes), codes = scores.shape, labels.astype(np.int64)
+    sizes = np.bincount(codes, minlength=classes)[codes, None]
+    targets = (1.0 + sizes * (np.arange(classes) == codes[:, None])) / (sizes + classes)
 
     def loss(log_temperature: float) -> float:
         probabilities = TemperatureCalibrator(float(np.exp(log_temperature))).apply(scores)
-        return float(-np.log(np.maximum(probabilities[rows, codes], TINY)).mean())
+        return float(-(targets * np.log(np.maximum(probabilities, TINY))).sum(axis=1).mean())
 
     best = minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded", options={"xatol": 1e-8})
-    return TemperatureCalibrator(float(np.exp(best.x)))
+    return TemperatureCalibrator(float(np.exp(best.x)), 1.0 / (count + classes))
 
 
 def fit_one_vs_rest(

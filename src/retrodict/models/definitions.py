@@ -228,8 +228,11 @@ class Recipe:
             for name, kind in (("balance", Balance), ("threshold", Threshold)):
                 value: object = getattr(self, name)
                 if value is not None and not isinstance(value, kind):
-                    raise DefinitionError(f"{name} must be a {kind.__name__}", where="Recipe", got=type(value).__name__,
-                                          remedy=f"Write {name}={kind.__name__}(…)")  # fmt: skip
+                    fixed = name == "threshold" and isinstance(value, int | float)
+                    example = f"{name}={kind.__name__}" + (f".fixed({value})" if fixed else "(…)")
+                    raise DefinitionError(f"{name} must be a {kind.__name__}", where="Recipe",
+                                          got=value if fixed else type(value).__name__,
+                                          remedy=f"Write {example}")  # fmt: skip
         level: object = self.interval
         if level is not None and not (isinstance(level, float) and 0.0 < level < 1.0):
             raise DefinitionError("an interval must hold a share of outcomes above 0 and below 1",

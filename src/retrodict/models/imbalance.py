@@ -127,9 +127,9 @@ class Threshold:
                                   got=(self.how, self.value),
                                   remedy="Write Threshold.recall(0.8) or Threshold.cost(…)")  # fmt: skip
         if self.value is not None:
-            upper = 1.0 if self.how in ("precision", "recall", "share") else math.inf
-            low = -math.inf if self.how == "fixed" else 0.0
-            object.__setattr__(self, "value", _number(f"Threshold, {self.how}", self.value, above=low, upper=upper))
+            upper = 1.0 if self.how in ("fixed", "precision", "recall", "share") else math.inf
+            value = _number(f"Threshold, {self.how}", self.value, above=0.0, upper=upper, at=self.how == "fixed")
+            object.__setattr__(self, "value", value)
 
     @classmethod
     def cost(cls, *, false_positive: float = 1.0, false_negative: float = 1.0) -> Threshold:
@@ -152,11 +152,12 @@ class Threshold:
         return cls("alarms", per_day, **costs)
 
     @classmethod
-    def capacity(cls, *, rows: int | None = None, share: float | None = None, **costs: float) -> Threshold:
-        """At most so many of the validation rows, or this share of them."""
-        if (rows is None) == (share is None):
-            raise DefinitionError("a capacity must be rows or a share", where="Threshold", got=(rows, share),
-                                  remedy="Write Threshold.capacity(share=0.05)")  # fmt: skip
+    def capacity(cls, share: float | None = None, *, rows: int | None = None, **costs: float) -> Threshold:
+        """At most this share of the validation rows, or so many of them."""
+        if (rows is None) == (share is None) or (isinstance(share, int | float) and share > 1):
+            remedy = "Write Threshold.capacity(share=0.05)" + ("" if share is None else ", or rows=100 for a number")
+            raise DefinitionError("a capacity must be rows or a share up to 1", where="Threshold", got=(rows, share),
+                                  remedy=remedy)  # fmt: skip
         return cls("share" if rows is None else "rows", share if rows is None else rows, **costs)
 
     @classmethod
@@ -165,8 +166,9 @@ class Threshold:
         return cls("fixed", value, **costs)
 
     def choose(
-        self, scores: Any, labels: Any, *, weights: Any = None, days: float | None = None, seed: int = 0
-    ) -> Cutoff:
+        self, scores: Any, labels: Any, *, weights: Any = None, days: float | None = None, decided: Any = None,
+        total: int | None = None, seed: int = 0,
+    ) -> Cutoff:  # fmt: skip
         """Choose on validation rows.
 
         Parameters
@@ -176,6 +178,10 @@ class Threshold:
         weights : array of shape (n,), optional
         days : float, optional
             Time that the rows span, for alarms a day.
+        decided : array, optional
+            Scores of the rows that alarms are counted of: all of these days, also those without an outcome yet.
+        total : int, optional
+            How many they are, where ``decided`` is a sample of them.
         seed : int, default 0
             Of the bootstrap of the cost.
         """
@@ -193,7 +199,8 @@ class Threshold:
                 reason = "No day to count alarms of: the validation rows are of one moment."
                 return thresholds.Cutoff(None, reached=False, reason=reason)
             case "alarms":
-                return thresholds.cut_by_constraint(scores, labels, alarms_per_day=self.value, days=days, **shared)
+                return thresholds.cut_by_constraint(scores, labels, alarms_per_day=self.value, days=days,
+                                                    decided=decided, total=total, **shared)  # fmt: skip
             case "fixed":
                 return thresholds.cut_at(scores, labels, float(self.value or 0.0), **shared)
             case _:

@@ -38,8 +38,8 @@ def test_entries_of_the_future_are_named_and_what_follows_them_says_so(
     with Workspace(root, clock=SimulatedClock(NOW), actor="ana") as workspace:
         first, _ = note(workspace), note(workspace)
         assert first["clock_behind_us"] == parse_time("2223-01-01T00:00Z") - NOW
-        assert [line.levelname for line in caplog.records] == ["WARNING"]
-        assert "ahead of the clock" in caplog.text
+        lines = [line for line in caplog.records if "ahead of the clock" in line.getMessage()]
+        assert [line.levelname for line in lines] == ["WARNING"]  # and not for the second one
         assert findings(workspace) == ["ahead entry 3 to 5: dated 26,662.00 days after the clock of this machine"]
     with Workspace(root, clock=SimulatedClock(parse_time("2223-01-02T00:00Z")), actor="ana") as workspace:
         assert findings(workspace) == []

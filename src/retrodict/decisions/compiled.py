@@ -14,7 +14,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import Explanation, explain_row
 
-__all__ = ["CompiledPolicy", "PolicyDecision"]
+__all__ = ["CompiledPolicy", "PolicyDecision", "check_clear"]
 
 
 _NOT_SAID = "{feature} {direction} the score"
@@ -98,6 +98,26 @@ class CompiledPolicy:
         """Reasons in the policy's words; of several horizons those of the first one that it decides on."""
         first = next((name for condition in self.policy.thresholds.values() for name in condition.columns), None)
         return explain_row(model, values, top=4, words=self._words, output=first)
+
+
+def check_clear(policy: Policy, features: Iterable[str], outputs: Sequence[str]) -> None:
+    """Refuse conditions over a name that an output and a feature share: they would read the output.
+
+    Raises
+    ------
+    DefinitionError
+    """
+    rules = {f"rule {rule.name}": parse(rule.when) for rule in policy.rules}
+    conditions = {f"decide {decision!r}": condition for decision, condition in policy.thresholds.items()}
+    for place, condition in {**conditions, **rules}.items():
+        for feature in features:
+            names = {feature, feature.partition("__")[2]} if place in rules else {feature}
+            for name in names & {*condition.columns} & {*outputs}:
+                raise DefinitionError(
+                    "a name must mean an output of the model or a feature, not both",
+                    where=f"policy {policy.name}, {place}", got=name,
+                    remedy=f"Rename the feature {feature!r}, as by a @derived function that gives it another name",
+                )  # fmt: skip
 
 
 def _check_personal(policy: Policy, features: Collection[str], others: Collection[str]) -> None:

@@ -212,7 +212,7 @@ class Policy(Definition):
 
     def check(self) -> None:
         """Refuse decisions that no score reaches, rules that cannot fire, names and words that nothing fills."""
-        from retrodict.decisions.compiled import CompiledPolicy
+        from retrodict.decisions.compiled import CompiledPolicy, check_clear
 
         where, earlier = f"policy {self.name}", list[Expression]()
         for decision, condition in self.thresholds.items():
@@ -238,6 +238,7 @@ class Policy(Definition):
         unknown = [*features.request_keys, *features.request_columns]
         outputs = self.model.outputs or sorted({n for c in self.thresholds.values() for n in c.columns} | {"score"})
         CompiledPolicy(self, features.columns, unknown, outputs)
+        check_clear(self, features.columns, outputs)
         check_words(self.reasons, features.columns, unknown, where=f"{where}, reasons")
 
     @cached_property

@@ -15,18 +15,28 @@ from retrodict.core.display import Record
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.tasks import Target, Task
 
-__all__ = ["GATE_METRICS", "GateResult", "Measured", "check_gate", "check_gates", "gate_metrics", "gate_text"]
+__all__ = [
+    "GATE_METRICS",
+    "GateResult",
+    "Measured",
+    "check_gate",
+    "check_gates",
+    "gate_metrics",
+    "gate_text",
+    "needed_setting",
+]
 
 Span = tuple[float, float]
 _SHARE, _LEVEL, _ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+
+_DECIDED = ("accuracy", "precision", "recall", "false_positive_rate", "positive_share", "f1", "f2", "f0_5")
 
 GATE_METRICS: dict[Task, dict[str, Span]] = {
     "binary": {
         **dict.fromkeys(("auc", "pr_auc", "brier", "base_rate", "calibration_error", "ks"), _SHARE),
         **dict.fromkeys(("precision_at_k", "recall_at_k"), _SHARE),
         **dict.fromkeys(("calibration_ratio", "lift_at_k", "log_loss"), _LEVEL),
-        **dict.fromkeys(("accuracy", "precision", "recall", "false_positive_rate", "positive_share"), _SHARE),
-        **dict.fromkeys(("f1", "f2", "f0_5"), _SHARE),
+        **dict.fromkeys(_DECIDED, _SHARE),
     },
     "multiclass": {
         **dict.fromkeys(("accuracy", "balanced_accuracy", "calibration_error", "macro_auc"), _SHARE),
@@ -108,6 +118,8 @@ def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ())
         for name, (low, high) in metrics.items() if task in (one, None) else ():
             lowest, highest = spans.get(name, (low, high))
             spans[name] = min(low, lowest), max(high, highest)
+    if isinstance(target, Target) and task == "multiclass" and not target.ordered:
+        del spans["quadratic_kappa"]
     from retrodict.core.expressions import parse
 
     for name in {name for gate in gates for name in parse(gate_text(gate), where=f"gate {gate!r}").columns}:
@@ -118,6 +130,14 @@ def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ())
             if match and task in (part, None) and _has(target, match[1]):
                 spans[name] = _SHARE if name.startswith("coverage") else span
     return spans
+
+
+def needed_setting(name: str, task: Task | None) -> str | None:
+    """Setting of a recipe without which a metric that a gate names is not measured; None where none is needed."""
+    if name.startswith("span_"):
+        return "interval"
+    decided = name in _DECIDED and (task == "binary" or (task is None and name not in GATE_METRICS["multiclass"]))
+    return "threshold" if decided else None
 
 
 def _has(target: Target | Task | None, part: str) -> bool:

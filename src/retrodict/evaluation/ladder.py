@@ -22,6 +22,7 @@ from retrodict.evaluation.survival import followed_rows
 
 __all__ = ["Cost", "Ladder", "LadderVerdict", "Rung", "beats", "climb"]
 
+_SAME_TIME = 1.25  # within which two times of one row are noise
 _SPOKEN = {
     "constant": "a constant",
     "cox": "a Cox model",
@@ -217,19 +218,22 @@ class Ladder(Record):
             return f"Prefer {_spoken(self.best)}: it is better, by more than the noise."
         if self.simplest == "random":
             return f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}."
-        if self.simplest is not None and self._costs_less(self.simplest):
-            return f"Nothing shows it to be better than {_spoken(self.simplest)}, which is larger and slower."
+        if self.simplest is not None and (costs := self._costs_more(self.simplest)):
+            return f"Nothing shows it to be better than {_spoken(self.simplest)}, which is {costs}."
         if self.simplest is not None:
             return f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse."
         return None
 
-    def _costs_less(self, name: str) -> bool:
-        """Whether the candidate is smaller and faster than a rung."""
-        other = next((rung.cost for rung in self.rungs if rung.name == name), None)
-        if self.cost is None or other is None:
-            return False
-        pairs = ((self.cost.size_kb, other.size_kb), (self.cost.latency_us, other.latency_us))
-        return all(ours is not None and theirs is not None and ours < theirs for ours, theirs in pairs)
+    def _costs_more(self, name: str) -> str:
+        """What a rung that is no smaller than the candidate is, in words; empty where it is smaller, or not known."""
+        other, ours = next((rung.cost for rung in self.rungs if rung.name == name), None), self.cost
+        if ours is None or other is None or ours.size_kb is None or other.size_kb is None:
+            return ""
+        if other.size_kb < ours.size_kb:
+            return ""
+        size = "larger" if other.size_kb > ours.size_kb else "no smaller"
+        ratio = (other.latency_us or 1.0) / (ours.latency_us or other.latency_us or 1.0)
+        return f"{size} and slower" if ratio > _SAME_TIME else f"{size}, if faster" if ratio < 1 / _SAME_TIME else size
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Ladder:

@@ -254,7 +254,7 @@ def choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if weights := notes.get("weights"):
         yield "shares", ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
     if notes.get("zeroed_coefficients"):
-        yield "L1", f"{notes['zeroed_coefficients']} of {notes['coefficients']} coefficients are zero"
+        yield "zero coefficients", f"{notes['zeroed_coefficients']} of {notes['coefficients']} coefficients are zero"
     if balance := notes.get("balance"):
         counts = [
             ", ".join(f"{label}: {rows:,}" for label, rows in balance[key].items()) for key in ("before", "after")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from retrodict.evaluation.compare import compare_outputs
 from retrodict.evaluation.fairness import measure_fairness
 from retrodict.evaluation.gates import GateResult, gate_text
 from retrodict.learning.frame import Frame
+from retrodict.learning.leaks import Leak
 from retrodict.learning.recipes import Trained, without_spans
 from retrodict.learning.runs import Run, get_run, list_runs
 from retrodict.models.artifact import ModelArtifact
@@ -52,7 +54,7 @@ def gate_evidence(
     facts: dict[str, Any] = {metric.name: metric for metric in trained.evaluations["test"].metrics}
     facts |= {
         "beats_ladder": None if ladder is None else ladder.verdict,
-        "leaks": None if trained.leaks is None else sum(leak.accepted is None for leak in trained.leaks),
+        "leaks": None if trained.leaks is None else _counted(trained.leaks),
         "latency_us": None if cost is None else cost.latency_us,
         "size_kb": None if cost is None else cost.size_kb,
     }
@@ -63,6 +65,25 @@ def gate_evidence(
         elif bracket and word in _FAIRNESS:
             facts |= _fairness(workspace, model, frame, test, trained, versions, column.removesuffix(")"))
     return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _LeakCount:
+    """How many leaks nobody accepts, and what is to be done about them."""
+
+    value: int
+    reason: str | None
+    status: str
+
+
+def _counted(leaks: Sequence[Leak]) -> _LeakCount:
+    open_leaks = [leak for leak in leaks if leak.accepted is None]
+    features = sorted({leak.feature for leak in open_leaks if leak.feature is not None and leak.acceptable})
+    reasons = [leak.sentence for leak in open_leaks if not leak.acceptable]
+    if features:
+        accept = ", ".join(f"{name!r}: 'why'" for name in features)
+        reasons.append(f"leave {', '.join(features)} out of the features, or say accept={{{accept}}}")
+    return _LeakCount(len(open_leaks), "; ".join(reasons) or None, "found" if open_leaks else "")
 
 
 def own_gates(trained: Trained) -> Iterator[GateResult]:

@@ -46,7 +46,7 @@ from retrodict.models.splits import Splitter, split_from_dict
 from retrodict.models.tune import AUTO
 from retrodict.models.warmstart import WarmStart
 from retrodict.registry import ModelVersion, list_versions, register
-from retrodict.workspace import Workspace, capture_code, commit_of
+from retrodict.workspace import Workspace, capture_code, check_code, commit_of
 
 __all__ = ["Execution", "execute", "record_end", "train"]
 
@@ -118,6 +118,8 @@ def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     report("features", 0, 1)
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
+    if ladder:
+        model.check_gates(frame.target)
     frame, parts = parts_of(frame, model.recipe.split, now=now)
     checked = former.check(workspace, model, frame, parts, versions) if former is not None and ladder else ((), None)
     trained = run_recipe(
@@ -197,7 +199,7 @@ def train(
         actor=workspace.actor,
         started=workspace.clock.now(),
         seed=definition.recipe.seed,
-        code=capture_code(workspace),
+        code=check_code(workspace, capture_code(workspace)),
         environment=workspace.objects.put(environment_bytes(project=workspace.root, extras=extras)),
         data={
             "versions": versions,

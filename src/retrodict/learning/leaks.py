@@ -82,6 +82,11 @@ class Leak(Record):
     sentence: str
     accepted: str | None = None
 
+    @property
+    def acceptable(self) -> bool:
+        """Whether a model may accept it of a feature."""
+        return self.feature is not None and self.kind not in _OF_ROWS
+
 
 def find_leaks(
     frame: Frame,

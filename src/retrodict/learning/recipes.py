@@ -33,6 +33,7 @@ from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
 from retrodict.models.ensembles import check_task
+from retrodict.models.estimators import load_libraries
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import LARGEST, Examples, Fitted, Problem
 from retrodict.models.spans import fit_spans, judge_spans
@@ -232,6 +233,7 @@ def _settle(
     rungs: Mapping[str, tuple[NDArray[np.float64], Cost]],
 ) -> tuple[Recipe, SearchResult | None]:  # fmt: skip
     """The recipe to fit, with what a search chose, which knows how long fitting each rung took."""
+    load_libraries(recipe.estimators)
     if recipe.tune is None:
         return recipe, None
     seconds = {name: cost.train_seconds for name, (_, cost) in rungs.items() if cost.train_seconds is not None}

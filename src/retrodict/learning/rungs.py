@@ -25,7 +25,7 @@ from retrodict.learning.frame import Frame
 from retrodict.models.definitions import Recipe, named_feature
 from retrodict.models.engines.base import Engine
 from retrodict.models.ensembles import Ensemble
-from retrodict.models.estimators import estimators_of, get_estimator
+from retrodict.models.estimators import estimators_of, get_estimator, load_libraries
 from retrodict.models.problem import Examples, Problem
 
 __all__ = ["cost_of", "fit_rungs", "shuffled_warning", "without_balance", "without_same"]
@@ -77,6 +77,7 @@ def fit_rungs(
 
     def fit(rung: str, estimator: str, params: Mapping[str, Any]) -> None:
         report(f"baseline {rung}", len(rungs), 7)
+        load_libraries([get_estimator(estimator)])
         began = perf_counter()
         part = subsample if estimator in ("logistic", "linear", "decision_tree", "cox") else problem
         fitted = get_estimator(estimator).solve(replace(part, params=params, progress=None))

@@ -76,7 +76,7 @@ def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where:
         raise InputError(
             f"a stratified split must have {least} rows of every class, one for each part", where=where,
             got=f"{int(sizes[place])} labelled rows of the class {name!r}",
-            remedy="Join rare classes in the label, add rows, or say stratify=False",
+            remedy="Add rows of this class, leave its rows out, or join it with another one in the label",
         )  # fmt: skip
     return codes.astype(np.int64)
 

@@ -77,6 +77,7 @@ _LIGHTGBM_SPACE = {
 }
 _XGBOOST: Mapping[str, Any] = {
     "fit": f"{_ENGINES}.xgboost:solve_xgboost",
+    "libraries": ("xgboost",),
     "engine": f"{_ENGINES}.xgboost:XgboostEngine",
     "kind": "xgboost",
     "extra": "xgboost",
@@ -111,6 +112,7 @@ def _linear(name: str, *, defaults: Mapping[str, Any], tasks: tuple[Any, ...], *
     """Linear models: one sum per output, exact, explained by the distance from the training mean."""
     entry: dict[str, Any] = {
         "fit": f"{_ENGINES}.generalised:solve_linear",
+        "libraries": ("sklearn.linear_model",),
         "engine": f"{_ENGINES}.generalised:GeneralisedEngine",
         "kind": "generalised",
         "validates": False,
@@ -136,7 +138,8 @@ def _sklearn(name: str, tasks: tuple[Task, ...], prepare: str, **entry: Any) -> 
     plain: dict[str, Any] = {"validates": False, "exact_rows": exact, "missing": prepare == "trees"}
     return Estimator(
         name=name, tasks=tasks, fit=f"{_ENGINES}.sklearn_fit:solve_sklearn", engine=f"{_ENGINES}.sklearn:SklearnEngine",
-        kind="sklearn", categories=False, explains=False, fixed={**fixed, "prepare": prepare, "exact": exact},
+        libraries=("skops.io", "sklearn.compose", "sklearn.impute", "sklearn.pipeline"), kind="sklearn",
+        categories=False, explains=False, fixed={**fixed, "prepare": prepare, "exact": exact},
         **{**plain, **entry},
     )  # fmt: skip
 
@@ -206,6 +209,7 @@ for _estimator in (
     Estimator(
         name="catboost",
         fit=f"{_ENGINES}.catboost:solve_catboost",
+        libraries=("catboost",),
         engine=f"{_ENGINES}.catboost:CatboostEngine",
         kind="catboost",
         extra="catboost",
@@ -227,6 +231,7 @@ for _estimator in (
     Estimator(
         name="network",
         fit=f"{_ENGINES}.network_fit:solve_network",
+        libraries=("torch",),
         engine=f"{_ENGINES}.network:NetworkEngine",
         kind="network",
         extra="deep",

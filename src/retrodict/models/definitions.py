@@ -13,7 +13,7 @@ from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.names import NameUse
 from retrodict.core.tasks import TASKS, Target, Task
-from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
+from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text, needed_setting
 from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
@@ -27,6 +27,10 @@ __all__ = ["Model", "Recipe", "named_feature"]
 
 _READ_LABEL = ("correlation", "mutual_information", "permutation", "rfe", "rfecv", "target")
 _CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid", "temperature")
+_NEEDED = {
+    "threshold": ("a threshold", "Give the recipe a threshold=, like Threshold.recall(0.8)"),
+    "interval": ("an interval", "Give the recipe an interval=, like 0.9"),
+}
 _SPLIT_REMEDY = "Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where rows have no time"
 
 
@@ -375,8 +379,24 @@ class Model(Definition):
     def check(self) -> None:
         """Refuse features that do not go together, and gates that no value of a metric passes."""
         FeatureSet(self.features)
+        self.check_gates(self._gated)
+
+    def check_gates(self, target: Target | Task | None) -> None:
+        """Refuse gates that no value of a metric passes, and metrics that a training of this target will not measure.
+
+        Raises
+        ------
+        DefinitionError
+        """
+        where, task = f"model {self.name}, gate", target.task if isinstance(target, Target) else target
         for gate in self.gates:
-            check_gate(gate, self._gated, where=f"model {self.name}, gate")
+            check_gate(gate, target, where=where)
+            for name in parse(gate_text(gate), where=where).columns:
+                setting = needed_setting(name, task)
+                if setting is not None and getattr(self.recipe, setting) is None:
+                    rule, remedy = _NEEDED[setting]
+                    raise DefinitionError(f"a gate of {name!r} must be of a recipe with {rule}", where=where, got=gate,
+                                          remedy=remedy)  # fmt: skip
 
     def uses(self) -> Iterator[NameUse]:
         """Metrics of its gates, the group of its ladder, and what it reads of a row of the label's table."""
@@ -526,8 +546,8 @@ class Model(Definition):
 
     @property
     def _gated(self) -> Target | Task | None:
-        """What gates are checked against: the horizons of a time to an event are known."""
-        return self.known_target if self.label.horizons else self._task
+        """What gates are checked against: classes, levels and horizons too, where they are known."""
+        return self.known_target or self._task
 
     @property
     def _task(self) -> Task | None:

@@ -30,8 +30,9 @@ class Ensemble:
         object.__setattr__(self, "members", tuple(_member(member) for member in self.members))
         least = 1 if isinstance(self, Bagging) else 2
         if len(self.members) < least:
+            remedy = f"Write {type(self).__name__}(['lightgbm', 'logistic'])"
             raise DefinitionError(f"an ensemble must have at least {least} members", where=self.label,
-                                  got=len(self.members), remedy="Write Stack(['lightgbm', 'logistic'])")  # fmt: skip
+                                  got=len(self.members), remedy=remedy)  # fmt: skip
 
     @property
     def label(self) -> str:

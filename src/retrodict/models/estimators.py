@@ -9,8 +9,8 @@ estimator. Those of the package are in ``catalogue``; anybody's own join by :fun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from importlib import import_module
@@ -34,9 +34,11 @@ __all__ = [
     "get_estimator",
     "list_estimators",
     "load_engine",
+    "load_libraries",
     "register_estimator",
 ]
 
+_FEW_CLASSES = 20  # of whole numbers that may be names
 # With fewer cells than this threads wait for each other longer than they work.
 _FEW_CELLS = 200_000
 
@@ -106,6 +108,8 @@ class Estimator:
         What ``engine.contributions`` gives for a row, in words.
     warm_start : {"", "trees", "coefficients", "weights"}, default ""
         What it takes over from a version that a fit goes on from (``problem.start``); empty: it cannot.
+    libraries : tuple of str, default ()
+        Modules that ``fit`` imports only when it runs; they are loaded before its time is taken.
 
     Examples
     --------
@@ -142,6 +146,7 @@ class Estimator:
     rounds: tuple[str, ...] = ()
     contributions: str = "none"
     warm_start: Literal["", "trees", "coefficients", "weights"] = ""
+    libraries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading the estimator."""
@@ -223,8 +228,13 @@ class Estimator:
         where = f"estimator {self.name!r}"
         task = problem.train.target.task
         if task not in self.tasks:
+            values = sorted(set(problem.train.labels.tolist()))
+            codes = task == "regression" and "multiclass" in self.tasks and all(value.is_integer() for value in values)
+            advice = "" if not codes or len(values) > _FEW_CLASSES else (
+                f", or name the classes where they are no numbers: Label(…, classes={[int(value) for value in values]})"
+            )  # fmt: skip
             raise InputError(f"the task must be one of the estimator: {', '.join(self.tasks)}", where=where, got=task,
-                             remedy=f"Choose one of {', '.join(estimators_of(task))}")  # fmt: skip
+                             remedy=f"Choose one of {', '.join(estimators_of(task))}{advice}")  # fmt: skip
         if refused := [f.name for f in problem.inputs.features if f.type not in self.inputs]:
             raise InputError(f"features must be of a type that the estimator takes: {', '.join(self.inputs)}",
                              where=where, got=refused[:5], remedy="Leave these features out of the model")  # fmt: skip
@@ -288,6 +298,15 @@ def estimators_of(task: Task) -> list[str]:
     """Names of the registered estimators that learn a task."""
     import_module(_CATALOGUE)
     return sorted(name for name, estimator in _ESTIMATORS.items() if task in estimator.tasks)
+
+
+def load_libraries(estimators: Iterable[Estimator]) -> None:
+    """Import what fits of estimators need, so that a clock which is started afterwards times the fits alone."""
+    for estimator in estimators:
+        _resolve(estimator.fit)
+        for module in estimator.libraries:
+            with suppress(ImportError):  # the fit says which extra is missing
+                import_module(module)
 
 
 def register_estimator(estimator: Estimator) -> Estimator:

@@ -52,7 +52,8 @@ class RandomSplit(Splitter):
     test, validate : float, default 0.2
         Shares of the labelled rows.
     stratify : bool, default True
-        Whether each part has the shares of the classes; of a number those of ten bins of equal counts.
+        Whether each part has the shares of the classes; of a number those of ten bins of equal counts, or
+        of as many as the smallest part has rows.
     seed : int, default 7
         The same rows in the same order and the same seed give the same parts.
 
@@ -72,14 +73,15 @@ class RandomSplit(Splitter):
         check_shares(self.test, self.validate, "RandomSplit")
         check_seed(self.seed, "RandomSplit")
 
-    def _strata(self, rows: SplitRows, positions: Positions, least: int) -> Positions:
+    def _strata(self, rows: SplitRows, positions: Positions, least: int, bins: int = 10) -> Positions:
         import numpy as np
 
         from retrodict.models._partitions import strata_of
 
         if not self.stratify:
             return np.zeros(len(positions), dtype=np.int64)
-        return strata_of(rows.labels[positions], rows.target, least=least, where="RandomSplit, stratify")
+        return strata_of(rows.labels[positions], rows.target, least=least, where="RandomSplit, stratify",
+                         bins=bins)  # fmt: skip
 
     def assign(self, rows: SplitRows, *, now: int) -> dict[str, Positions]:
         """Draw the test rows, then the validation rows of what is left."""
@@ -88,7 +90,9 @@ class RandomSplit(Splitter):
         from retrodict.models._partitions import draw, usable
 
         rest, rng = usable(rows, now), np.random.default_rng(self.seed)
-        total, strata = len(rest), self._strata(rows, rest, 3)
+        total = len(rest)
+        sizes = [size for share in (self.test, self.validate) if (size := round(share * total)) > 0]
+        strata = self._strata(rows, rest, 3, bins=min([10, *sizes]))  # a row of every bin of a number in every part
         parts: dict[str, Positions] = {}
         for name, share, spare in (("test", self.test, 2), ("validate", self.validate, 1)):
             count, classes = min(round(share * total), total), len(np.unique(strata))

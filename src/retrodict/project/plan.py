@@ -65,6 +65,8 @@ class ModelPlan:
     author : str or None
     warnings : tuple of str
         Of the newest version's run and of the definition, each a sentence.
+    otherwise : str
+        What another training must do otherwise where a gate did not pass.
     """
 
     name: str
@@ -76,6 +78,7 @@ class ModelPlan:
     stale: tuple[str, ...] = ()
     author: str | None = None
     warnings: tuple[str, ...] = ()
+    otherwise: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +210,7 @@ def _model_steps(model: ModelPlan) -> list[str]:
     if model.newest is None or model.status == "changed":
         return [f"retrodict train {model.name}    # {model.status}"]
     if not model.gates_passed:
-        return [
-            f"retrodict train {model.name}    # a gate of {model.newest} did not pass: another recipe, or more rows"
-        ]
+        return [f"retrodict train {model.name}    # a gate of {model.newest} did not pass: {model.otherwise}"]
     if not model.approved:
         command = f"retrodict models approve {model.newest} --reason '…' --actor NAME"
         return [f"{command}    # by somebody else than {model.author}"]
@@ -296,7 +297,7 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
     return ModelPlan(
         model.name, newest.ref, _status(model, run.params), newest.gates_passed, newest.approved,
         approved[-1].ref if approved else None, stale, newest.author,
-        (*run.summary.get("warnings", ()), *warnings),
+        (*run.summary.get("warnings", ()), *warnings), newest.next_training,
     )  # fmt: skip
 
 

@@ -117,6 +117,13 @@ class ModelVersion(Shown):
         """Gate to status, of the gates that did not pass."""
         return {gate["gate"]: gate["status"] for gate in self.gates if gate["status"] != "pass"}
 
+    @property
+    def next_training(self) -> str:
+        """What another training must do otherwise than this one, of which a gate did not pass."""
+        leaks = any("leaks" in gate for gate in self.failed_gates)
+        more = "without the features that leak, or with accept={feature: 'why'} in the model" if leaks else ""
+        return more or "with another recipe, or more rows"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         judgements = [asdict(approval) | {"time": format_time(approval.time)} for approval in self.approvals]
@@ -333,7 +340,7 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
                            remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts")  # fmt: skip
     if granted and version.failed_gates:
         raise RefusedError("every gate must have passed", where=where, got=version.failed_gates,
-                           remedy="Train a better version")  # fmt: skip
+                           remedy=f"Train {version.next_training}")  # fmt: skip
     # Leaks that the definition accepts: the entry says what was known to whoever judged.
     accepted = {gate["gate"]: gate["reason"] for gate in version.gates if gate["gate"].startswith("accept(")}
     with workspace.ledger.transaction() as tx:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
 from retrodict.data.columns import check_names
+from retrodict.decisions.compiled import check_clear
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
 from retrodict.features.definitions import FeatureView
@@ -33,7 +34,7 @@ from retrodict.registry import (
     standing,
 )
 from retrodict.registry.feature_sets import feature_set_of
-from retrodict.workspace import Workspace, capture_code
+from retrodict.workspace import Workspace, capture_code, check_code
 
 __all__ = ["deploy", "promote", "rollback"]
 
@@ -110,6 +111,9 @@ def _put(
         policy=policy, policy_version=definition.version, code=capture_code(workspace), model=version.ref,
         artifact=version.artifact, model_code=version.code,
     )  # fmt: skip
+    check_code(workspace, deployment.code)
+    artifact = ModelArtifact.load(workspace.objects, version.artifact)
+    check_clear(definition, artifact.inputs.names, artifact.outputs)
     before = current(workspace).get(policy)
     if before is not None:
         deployment = replace(deployment, previous=_as_previous(before.deployment))
@@ -179,7 +183,7 @@ def _check_approved(version: ModelVersion) -> None:
             "every gate of a deployed version must have passed",
             where=f"model:{version.ref}",
             got=failed,
-            remedy="Train a better version",
+            remedy=f"Train {version.next_training}",
         )
     if not version.approved:
         raise RefusedError(

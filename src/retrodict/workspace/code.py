@@ -22,7 +22,7 @@ from retrodict.workspace.workspace import Workspace
 
 _GIT_S = 10
 
-__all__ = ["capture_code", "commit_of", "definitions_of", "materialise_code", "python_files"]
+__all__ = ["capture_code", "check_code", "commit_of", "definitions_of", "materialise_code", "python_files"]
 
 
 def capture_code(workspace: Workspace) -> str:
@@ -56,6 +56,26 @@ def capture_code(workspace: Workspace) -> str:
             remedy="Move it out of the folder that is left out, the archive or the linked folder, or install it",
         )
     return workspace.objects.put(canonical_json({"definitions": main, "files": files}))
+
+
+def check_code(workspace: Workspace, digest: str) -> str:
+    """Digest as it is; refuse definitions that run in the project's folder only, as when they open a file beside them.
+
+    Raises
+    ------
+    DefinitionError
+        If the definitions do not run from the Python files that were kept.
+    """
+    try:
+        definitions_of(workspace, digest)
+    except DefinitionError as error:
+        raise DefinitionError(
+            "the definitions must run from the project's Python files alone: no other file is kept with a version",
+            where=workspace.config["project.definitions"],
+            got=str(error.__cause__ or error),
+            remedy="Write the values into the module, or into a .py file of the project that it imports",
+        ) from error
+    return digest
 
 
 def commit_of(root: Path) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import ConfigurationError, RetrodictError
 from retrodict.learning.fit import TrainingRows, fit_recipe, fold_problem
 from retrodict.models.definitions import Recipe
-from retrodict.models.estimators import list_estimators, register_estimator
+from retrodict.models.estimators import list_estimators, load_libraries, register_estimator
 from retrodict.models.problem import Problem
 from retrodict.models.tune import AUTO, Choice, Tune
 
@@ -100,8 +99,7 @@ def fit_fold(job: Job, choice: Choice, fold: int) -> FoldFit:
     fit, judge = job.folds[fold]
     try:
         recipe = job.tune.concrete(job.recipe, choice)
-        for entry in recipe.estimators:
-            import_module(entry.fit.partition(":")[0])
+        load_libraries(recipe.estimators)
         began = perf_counter()  # libraries are loaded once, and say nothing of how long another fit takes
         fitted = fit_recipe(
             recipe, fold_problem(job.problem, job.rows, fit, judge), job.rows.take(fit), lambda *_: None

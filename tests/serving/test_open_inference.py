@@ -12,6 +12,7 @@ from tests.serving.project import AT, REQUEST, make_project
 from tests.serving.test_app import DECIDE, SIMULATED, Client, call
 
 from retrodict.decisions.log import read_decisions
+from retrodict.serving.failures import read_failures
 from retrodict.serving.open_inference import _packed, _unpack
 from retrodict.workspace import Workspace
 
@@ -140,6 +141,8 @@ def test_where_one_case_is_wrong_nothing_is_decided(workspace):
     assert "sent" in text
     assert "yesterday" not in text
     assert len(list(read_decisions(workspace))) == before
+    noted = read_failures(workspace).failures[0]
+    assert (noted["policy"], noted["status"]) == ("promise", 400)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def _listing(keys: Sequence[ApiKey], now: int) -> Listing[ApiKey]:
     def row(key: ApiKey) -> tuple[Any, ...]:
         ended = "ended" if key.expires <= now else ""
         rate = "" if key.rate is None else f"{key.rate:g}/s"
-        return key.name, key.id, " ".join(key.scopes), rate, when(key.issued), key.issued_by, when(key.expires), ended
+        return key.name, " ".join(key.scopes), rate, when(key.expires), ended, key.id, when(key.issued), key.issued_by
 
-    columns = ("name", "id", "for", "rate>", "since", "by", "until", "state")
+    columns = ("name", "for", "rate>", "until", "state", "id", "since", "by")
     return Listing.table("keys", keys, columns, row, empty="No such key is in force.")

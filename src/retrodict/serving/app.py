@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionApp", "Limits"]
 
+_DECIDING = ("/v1/decisions/", "/v2/models/")
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
@@ -177,7 +178,12 @@ class DecisionApp:
             failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
-        if failure is not None and request.parameter and scope["path"].startswith("/v1/decisions/"):
+        if (
+            failure is not None
+            and request.parameter
+            and scope["path"].startswith(_DECIDING)
+            and scope["method"] == "POST"
+        ):
             self._note_failure(request.parameter, answer.status, failure, request.body)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]

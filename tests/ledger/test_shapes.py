@@ -177,7 +177,6 @@ def test_what_stops_a_command_is_named(change: str, named: str, stopped: str, ro
     ("CREATE TABLE x (y)", "table x is none of ours"),
     ("CREATE VIEW x AS SELECT 1", "view x is none of ours"),
     ("DROP INDEX runs_status", "index runs_status of table runs is missing"),
-    ("DROP INDEX ledger_edges_source", "index ledger_edges_source was missing, and was made again"),
     ("ALTER TABLE run_tags ADD COLUMN x TEXT COLLATE NOCASE", "column x of table run_tags is none of ours"),
 ])  # fmt: skip
 def test_what_stops_nothing_is_named_too(change: str, named: str, root: Path) -> None:

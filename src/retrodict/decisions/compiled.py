@@ -101,18 +101,18 @@ class CompiledPolicy:
 
 
 def check_clear(policy: Policy, features: Iterable[str], outputs: Sequence[str]) -> None:
-    """Refuse conditions over a name that an output and a feature share: they would read the output.
+    """Refuse rules over a name that an output and a feature share: they would read the output.
+
+    A decision's own condition reads outputs only, so nothing can be meant otherwise there.
 
     Raises
     ------
     DefinitionError
     """
-    rules = {f"rule {rule.name}": parse(rule.when) for rule in policy.rules}
-    conditions = {f"decide {decision!r}": condition for decision, condition in policy.thresholds.items()}
-    for place, condition in {**conditions, **rules}.items():
+    for rule in policy.rules:
+        columns, place = parse(rule.when).columns, f"rule {rule.name}"
         for feature in features:
-            names = {feature, feature.partition("__")[2]} if place in rules else {feature}
-            for name in names & {*condition.columns} & {*outputs}:
+            for name in {feature, feature.partition("__")[2]} & {*columns} & {*outputs}:
                 raise DefinitionError(
                     "a name must mean an output of the model or a feature, not both",
                     where=f"policy {policy.name}, {place}", got=name,

@@ -46,7 +46,6 @@ class SqlRecords(RecordStore):
         self._open = True
         self._known: dict[str, sa.Table] = {}  # tables of the rooms, as this twin makes them
         self._present: set[str] = set()  # those that must be there, since a room began to work with them
-        self._repaired: list[str] = []
 
     def ensure(self, metadata: MetaData) -> None:
         present = self._know(metadata)
@@ -59,11 +58,9 @@ class SqlRecords(RecordStore):
                 for column in columns:  # its rows get the default
                     definition = CreateColumn(column).compile(dialect=connection.dialect)
                     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-                again = [index for index in indexes if index.table not in tables]
-                for index in again:
-                    index.create(connection)
-            titles = [*(f"column {one.name}" for one in columns), *(f"index {one.name}" for one in again)]
-            self._repaired += [f"{title} was missing, and was made again" for title in titles]
+                for index in indexes:
+                    if index.table not in tables:
+                        index.create(connection)
         self._present |= present
 
     def _know(self, metadata: MetaData) -> set[str]:
@@ -76,7 +73,7 @@ class SqlRecords(RecordStore):
             self._know(metadata)
         with self.read() as connection:
             differences = self._differences(connection, every=schema is not None)
-            return [*self._damage(connection), *self._repaired, *differences]
+            return [*self._damage(connection), *differences]
 
     @abstractmethod
     def _damage(self, connection: Connection) -> list[str]:

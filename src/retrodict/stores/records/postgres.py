@@ -184,6 +184,8 @@ class PostgresRecords(SqlRecords):
             counted = column is table.autoincrement_column
             parts[f"column {column.name}"] = f"{kind} COUNTED" if counted else kind
         for constraint in table.constraints:
+            if isinstance(constraint, sa.PrimaryKeyConstraint) and not constraint.columns:
+                continue
             text = plain(str(AddConstraint(constraint).compile(self._read_engine)).partition(" ADD ")[2])
             parts["PRIMARY KEY" if text.startswith("PRIMARY KEY") else text] = text
         return parts | index_texts(table, self._read_engine)

@@ -28,6 +28,7 @@ __all__ = ["Loggable", "RunWriter", "writer_of"]
 _log = logging.getLogger(__name__)
 
 FLUSH_S, SETTLE_S = 0.2, 1.0
+_LONGEST_S = 5.0
 
 
 class Loggable(Protocol):
@@ -124,12 +125,14 @@ class RunWriter:
                 raise
 
     def _work(self) -> None:
+        pause = FLUSH_S
         while True:
-            self._wake.wait(FLUSH_S)
+            self._wake.wait(pause)
             self._wake.clear()
+            pause = min(2 * pause, _LONGEST_S)  # where nothing can be written, somebody has to come and see
             try:
                 self._step()
-                self._problem = ""
+                self._problem, pause = "", FLUSH_S
             except RetryableError as error:  # tried again: what is not written now is written later
                 if str(error) != self._problem:
                     self._problem = str(error)

@@ -198,7 +198,7 @@ class _Base:
             raise ours
         return self._again(call, ours)
 
-    def _read(self, call: _Call, response: httpx.Response) -> Any:
+    def _read(self, call: _Call, response: httpx.Response) -> dict[str, Any] | float:
         """Body of an answer, or seconds to wait before another attempt; raises what the server says."""
         try:
             answer = json.loads(response.content)
@@ -270,15 +270,15 @@ class Client(_Base):
         self, service: str, entities: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Ask a feature service for the features of entities."""
-        return self._call(self._features(service, entities, context))  # type: ignore[no-any-return]
+        return self._call(self._features(service, entities, context))
 
     def push(self, table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Push events of a table; they are durable when this returns. Not tried again where an answer was lost."""
-        return self._call(self._events(table, rows))  # type: ignore[no-any-return]
+        return self._call(self._events(table, rows))
 
     def get(self, path: str) -> dict[str, Any]:
         """Answer of another address that gives JSON, such as ``/v1/status``."""
-        return self._call(_Call("GET", path, twice=True))  # type: ignore[no-any-return]
+        return self._call(_Call("GET", path, twice=True))
 
     def close(self) -> None:
         """Close the connections."""
@@ -290,10 +290,10 @@ class Client(_Base):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _call(self, call: _Call) -> Any:
+    def _call(self, call: _Call) -> dict[str, Any]:
         while True:
             try:
-                result = self._read(call, self._http.request(**self._begin(call)))
+                result: dict[str, Any] | float = self._read(call, self._http.request(**self._begin(call)))
             except httpx.HTTPError as error:
                 result = self._lost(call, error)
             if not isinstance(result, float):
@@ -331,15 +331,15 @@ class AsyncClient(_Base):
         self, service: str, entities: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Ask a feature service for the features of entities."""
-        return await self._call(self._features(service, entities, context))  # type: ignore[no-any-return]
+        return await self._call(self._features(service, entities, context))
 
     async def push(self, table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Push events of a table; they are durable when this returns."""
-        return await self._call(self._events(table, rows))  # type: ignore[no-any-return]
+        return await self._call(self._events(table, rows))
 
     async def get(self, path: str) -> dict[str, Any]:
         """Answer of another address that gives JSON."""
-        return await self._call(_Call("GET", path, twice=True))  # type: ignore[no-any-return]
+        return await self._call(_Call("GET", path, twice=True))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -351,12 +351,12 @@ class AsyncClient(_Base):
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _call(self, call: _Call) -> Any:
+    async def _call(self, call: _Call) -> dict[str, Any]:
         import asyncio
 
         while True:
             try:
-                result = self._read(call, await self._http.request(**self._begin(call)))
+                result: dict[str, Any] | float = self._read(call, await self._http.request(**self._begin(call)))
             except httpx.HTTPError as error:
                 result = self._lost(call, error)
             if not isinstance(result, float):

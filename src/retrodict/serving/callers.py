@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from retrodict.core.clock import Clock
-from retrodict.core.errors import ConfigurationError, MissingExtraError, RetrodictError
+from retrodict.core.errors import ConfigurationError, MissingExtraError
 from retrodict.registry.api_keys import SCOPES, ApiKey, read_keys, token_digest
 from retrodict.serving.http_answer import RefusedRequestError
 from retrodict.workspace import Workspace
@@ -163,7 +163,7 @@ class _Signers:
         try:
             self._keys = KeySet.import_key_set(json.loads(self._read()))
             self._checked = OrderedDict()  # a key that was taken back signs no longer
-        except (OSError, ValueError, RetrodictError) as error:
+        except Exception as error:  # noqa: BLE001  # of whoever wrote the document: the keys that are known stay
             _log.error("%s: the keys of the issuer cannot be read: %s", self._where, type(error).__name__)
 
     def _read(self) -> bytes:

@@ -322,7 +322,7 @@ async def _keep_callers(callers: Callers | None) -> None:
             try:
                 await asyncio.get_running_loop().run_in_executor(thread, callers.look)
                 problem = ""
-            except RetrodictError as error:
+            except Exception as error:  # noqa: BLE001  # an end of this would be the end of every revocation
                 if str(error) != problem:
                     problem = str(error)
                     _log.error("who may call cannot be read again: %s", problem)

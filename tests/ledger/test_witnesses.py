@@ -161,6 +161,21 @@ def test_a_bucket_that_is_away_stops_nothing(root: Path, locked: str, caplog: py
     assert audit(root).findings[0].kind == "unreadable"
 
 
+def test_a_bucket_that_is_gone_is_not_waited_for_each_time(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each checkpoint would wait for it; what a bucket refuses is an answer."""
+    settings(root, "s3://gone/ledger?endpoint=http://127.0.0.1:9&region=us-east-1")
+    with (root / "retrodict.toml").open("a") as file:
+        file.write('[servers]\nbreaker_failures = 2\nbreaker_recovery = "1h"\n')
+    with Workspace(root, actor="ana") as workspace:
+        for number in range(4):
+            with workspace.ledger.transaction() as tx:
+                tx.append("note.add", f"note:{number}")
+        assert workspace.breakers["witness 1"].counts["failures"] == 2
+        assert workspace.breakers["witness 1"].state == "open"
+    assert caplog.text.count("breaker witness 1: what failed again and again") == 2
+    assert len(list(scan_checkpoints(root / "checkpoints" / "checkpoints.jsonl"))) == 4
+
+
 def _link_folder(root: Path) -> None:
     (root.parent / "witness").rmdir()
     (root.parent / "witness").symlink_to(root / "checkpoints")

@@ -93,40 +93,59 @@ def postgres():
     server.close()
 
 
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def made_bucket(address, name=None):
+    """URL of a place in a new bucket of a server."""
+    name, (scheme, _, host) = name or f"tables-{uuid.uuid4().hex[:12]}", address.partition("://")
+    files = pafs.S3FileSystem(scheme=scheme, endpoint_override=host, region="us-east-1", allow_bucket_creation=True)
+    files.create_dir(name)
+    return f"s3://{name}/some/place?endpoint={address}&region=us-east-1"
+
+
+class S3Server:
+    """A server that speaks like S3, as a process of its own; what it holds is in memory, and gone when it is killed."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/moto-api/", timeout=5):
+                return
+            assert self._process.poll() is None, "the server did not start"
+            time.sleep(0.1)
+        self.close()
+        raise AssertionError("the server did not answer")
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     """Address of a server that speaks like S3, as a process of its own."""
     if importlib.util.find_spec("moto") is None or importlib.util.find_spec("obstore") is None:
         pytest.skip("tables in a bucket are tested with obstore against moto: pip install obstore 'moto[server]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5):
-                break
-            assert process.poll() is None, "the server did not start"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    with contextlib.closing(S3Server()) as server:
+        yield server.address
 
 
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
     """URL of a place of its own in a bucket, with credentials in the environment."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    name = f"tables-{uuid.uuid4().hex[:12]}"
-    scheme, _, host = s3_server.partition("://")
-    pafs.S3FileSystem(scheme=scheme, endpoint_override=host, region="us-east-1", allow_bucket_creation=True).create_dir(
-        name
-    )
-    return f"s3://{name}/some/place?endpoint={s3_server}&region=us-east-1"
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return made_bucket(s3_server)

@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from tests.stores.conftest import CREDENTIALS, S3Server, made_bucket
 from tests.stores.kafka_mock import SeparateKafka
 from tests.stores.nats_server import running
 from tests.stores.postgres_server import PASSWORD, PostgresServer
@@ -15,21 +17,29 @@ from tests.stores.redis_server import Between, RedisServer
 from tests.stores.silent_relay import SilentRelay
 
 from retrodict.core.breakers import Breaker
-from retrodict.core.errors import AttemptsError, OpenBreakerError, RetrodictError, ServerAwayError
+from retrodict.core.errors import (
+    AttemptsError,
+    ConfigurationError,
+    OpenBreakerError,
+    RetrodictError,
+    RetryableError,
+    ServerAwayError,
+)
 from retrodict.core.retries import Retry, waited_for
-from retrodict.stores._guard import ServerGuard
+from retrodict.stores._guard import AWAY, ServerGuard
 from retrodict.stores.keys.redis import RedisKeys
 from retrodict.stores.records import postgres as postgres_module
 from retrodict.stores.records.postgres import PostgresRecords
 from retrodict.stores.streams.jetstream import JetStreams
 from retrodict.stores.streams.kafka import KafkaStreams
+from retrodict.stores.urls import open_tables
 
 META = sa.MetaData()
 NOTES = sa.Table("notes", META, sa.Column("text", sa.String, primary_key=True))
 
 
 def guard(failures=3, retries=0, read_timeout_s=0.2):
-    breaker = Breaker("store", ServerAwayError, failures=failures, recovery="200ms")
+    breaker = Breaker("store", *AWAY, failures=failures, recovery="200ms")
     retry = Retry((ServerAwayError,), retries, base="1ms") if retries else None
     return ServerGuard(breaker, retry, read_timeout_s)
 
@@ -41,6 +51,9 @@ def until_it_works(call, *also):
             return call()
         time.sleep(0.05)
     raise AssertionError("the breaker does not close")
+
+
+ROWS = pa.table({"i": [1]})
 
 
 @pytest.fixture
@@ -56,6 +69,16 @@ def postgres(monkeypatch):
     monkeypatch.setattr(postgres_module._Patient, "patience_s", 0.3)
     monkeypatch.setattr(postgres_module, "_CONNECT_S", 2)  # the least that libpq takes
     with contextlib.closing(PostgresServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    pytest.importorskip("moto")
+    pytest.importorskip("obstore")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with contextlib.closing(S3Server()) as server:
         yield server
 
 
@@ -270,3 +293,58 @@ def test_a_dead_nats_is_not_called_after_a_few_failures_and_is_found_again(tmp_p
             assert until_it_works(lambda: writer.append([b"two"])) == 1
         assert [record for _, record in streams.read("s")] == [b"one", b"two"]
         assert care.breaker.state == "closed"
+
+
+def test_a_dead_bucket_is_not_called_after_a_few_failures_and_is_found_again(s3, tmp_path):
+    """Reads and writes count alike; one call looks again, and refused calls reach nobody."""
+    care, url = guard(), made_bucket(s3.address)
+    tables = open_tables(url, tmp_path, breaker=care.breaker)
+    tables.write("t", ROWS)
+    s3.close()
+    for call in (tables.names, lambda: tables.read("t"), lambda: tables.write("t", ROWS)):
+        with pytest.raises(RetryableError, match="must answer"):
+            call()
+    for call in (tables.names, lambda: tables.read("t"), lambda: tables.write("t", ROWS)):
+        with pytest.raises(OpenBreakerError):
+            call()
+    assert care.breaker.counts == {"failures": 3, "opened": 1, "refused": 3, "retried": 0}
+    s3.start()
+    made_bucket(s3.address, url.partition("//")[2].partition("/")[0])
+    assert until_it_works(tables.names, RetryableError) == []
+    assert care.breaker.state == "closed"
+    assert tables.write("t", ROWS) == 0
+
+
+def test_what_a_bucket_answers_says_nothing_of_the_server(s3, tmp_path):
+    """Neither a table that is not there nor a bucket that is not."""
+    care, url = guard(failures=1), made_bucket(s3.address)
+    tables = open_tables(url, tmp_path, breaker=care.breaker)
+    with pytest.raises(RetrodictError, match="must exist"):
+        tables.read("t")
+    with pytest.raises(ConfigurationError, match="permission"):
+        open_tables(url.replace("tables-", "absent-"), tmp_path, breaker=care.breaker).read("t")
+    assert (care.breaker.state, care.breaker.counts["failures"]) == ("closed", 0)
+
+
+def test_a_commit_that_opens_the_breaker_may_have_been_made(s3, tmp_path):
+    """Its answer is lost and nobody may look: the error says so instead of asking for another try."""
+    from obstore.exceptions import GenericError
+
+    care = guard(failures=1)
+    tables = open_tables(made_bucket(s3.address), tmp_path, breaker=care.breaker)
+    tables.write("t", ROWS)
+    place = tables._versions.place
+    objects = place._objects
+
+    class Lossy:
+        def __getattr__(self, name):
+            return getattr(objects, name)
+
+        def put(self, *arguments, **options):
+            objects.put(*arguments, **options)
+            raise GenericError("the line broke")
+
+    place.__dict__["_objects"] = Lossy()
+    with pytest.raises(RetryableError, match="may have been made or not"):
+        tables.write("t", ROWS)
+    assert until_it_works(lambda: tables.read("t")).num_rows == 2

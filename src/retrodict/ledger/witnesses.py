@@ -13,12 +13,13 @@ import errno
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from retrodict.core.breakers import Breaker
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger.checkpoints import Checkpoint, append_line, identity_of, newest_signed, read_line
 from retrodict.stores.urls import open_bucket
@@ -76,9 +77,9 @@ class BucketWitness:
     Credentials come from the environment; they need to put, get and list, not to delete.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, breaker: Breaker) -> None:
         self.name = url.partition("?")[0]
-        self._objects, self._mapped = open_bucket(url, "ledger.witnesses")
+        self._objects, self._asking = open_bucket(url, "ledger.witnesses", breaker)
 
     def identity(self) -> object:
         """Its bucket and prefix."""
@@ -95,37 +96,42 @@ class BucketWitness:
         body = json.dumps(asdict(checkpoint)).encode()
         # By a signed address, since a locked object needs a digest that the library does not send.
         digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        with self._mapped():
-            address = obstore.sign(self._objects, "PUT", name, _SIGNED_FOR)
         headers = {"Content-MD5": digest, "Content-Type": "application/json", "If-None-Match": "*"}
-        try:
-            with urlopen(Request(address, body, headers, method="PUT"), timeout=_TIMEOUT_S):  # noqa: S310 - of an S3 store
-                pass
-        except HTTPError as error:
-            if error.code not in (409, 412):
-                raise OSError(errno.EIO, f"the bucket answered {error.code} {error.reason}") from error
-        except URLError as error:
-            raise OSError(errno.EIO, "the bucket did not answer") from error
+        with self._asking():
+            address = obstore.sign(self._objects, "PUT", name, _SIGNED_FOR)
+            try:
+                with urlopen(Request(address, body, headers, method="PUT"), timeout=_TIMEOUT_S):  # noqa: S310 - of an S3 store
+                    pass
+            except HTTPError as error:
+                if error.code not in (409, 412):
+                    raise OSError(errno.EIO, f"the bucket answered {error.code} {error.reason}") from error
+            except (URLError, TimeoutError) as error:
+                raise ConnectionError(errno.EIO, "the bucket did not answer") from error
 
     def newest(self, public_keys: Sequence[str]) -> Checkpoint | None:
         """Newest object by one of the keys: names are in the order of the entries, forged ones are passed over."""
-        with self._mapped():
+        with self._asking():
             names = sorted(
                 (item["path"] for batch in self._objects.list("checkpoints/") for item in batch), reverse=True
             )
         for name in names:
-            with self._mapped():
+            with self._asking():
                 checkpoint = read_line(bytes(self._objects.get(name).bytes()))
             if checkpoint is not None and checkpoint.public_key in public_keys and checkpoint.is_valid():
                 return checkpoint
         return None
 
 
-def open_witnesses(places: Sequence[str], root: Path) -> list[Witness]:
-    """Witnesses of the setting ``ledger.witnesses``: folders, relative to the project's, and ``s3://`` URLs."""
+def open_witnesses(places: Sequence[str], root: Path, breaker: Callable[[str, str], Breaker]) -> list[Witness]:
+    """Witnesses of the setting ``ledger.witnesses``: folders, relative to the project's, and ``s3://`` URLs.
+
+    ``breaker`` makes the one of a name and a URL.
+    """
     return [
-        BucketWitness(place) if place.lower().startswith("s3:") else FolderWitness(root / place, place)
-        for place in places
+        BucketWitness(place, breaker(f"witness {number}", place))
+        if place.lower().startswith("s3:")
+        else FolderWitness(root / place, place)
+        for number, place in enumerate(places, 1)
     ]
 
 

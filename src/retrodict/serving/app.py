@@ -143,7 +143,7 @@ class DecisionApp:
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
-        self._breakers, self._counted = recorder.workspace.breakers, dict[tuple[str, str], int]()
+        self._counted = dict[tuple[str, str], int]()
         self.failures = FailureLog(recorder.workspace, recorder.log.stream)
         self.turns, self._sampling = Turns(limits.in_flight, limits.wait), Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
@@ -449,7 +449,7 @@ class DecisionApp:
         """What this process says of itself, beside what it counts."""
         self._count_stores()
         return {
-            "stores": {name: guard.state for name, guard in self._breakers.items()},
+            "stores": {name: guard.state for name, guard in self._recorder.workspace.breakers.items()},
             "not_followed": self.not_followed,
             "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
             "scoring": {name: self.engines.describe(name, servant) for name, servant in self.servants.items()},
@@ -464,7 +464,7 @@ class DecisionApp:
 
     def _count_stores(self) -> None:
         """Take over what the breakers, which other threads use, have counted since the last time."""
-        for store, guard in self._breakers.items():
+        for store, guard in self._recorder.workspace.breakers.items():
             for what, count in guard.counts.items():
                 before, self._counted[store, what] = self._counted.get((store, what), 0), count
                 self.telemetry.count(_STORES[what], f'store="{store}"', count - before)
@@ -518,7 +518,9 @@ class DecisionApp:
         behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
                   if flow.version in self.health.behind}  # fmt: skip
         missing = self.colleagues.missing() if self.colleagues is not None else []
-        away = {name: guard.state for name, guard in self._breakers.items() if guard.state != "closed"}
+        away = {
+            name: guard.state for name, guard in self._recorder.workspace.breakers.items() if guard.state != "closed"
+        }
         notes = {"behind": behind, "workers": missing, "stores": away, "not_followed": self.not_followed}
         return HttpAnswer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 

@@ -14,7 +14,10 @@ from retrodict.core.breakers import Breaker
 from retrodict.core.errors import ServerAwayError
 from retrodict.core.retries import Retry
 
-__all__ = ["ServerGuard"]
+__all__ = ["AWAY", "ServerGuard"]
+
+AWAY: tuple[type[Exception], ...] = (ServerAwayError, ConnectionError)
+"""What a breaker before a store counts; the second is what a bucket's medium raises below the tables."""
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ class ServerGuard:
         How long a read waits for its answer.
     """
 
-    breaker: Breaker = field(default_factory=lambda: Breaker("store", ServerAwayError))
+    breaker: Breaker = field(default_factory=lambda: Breaker("store", *AWAY))
     retry: Retry | None = None
     read_timeout_s: float = 5.0
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -34,6 +35,7 @@ from urllib.parse import parse_qsl, urlsplit
 from retrodict.core.errors import ConfigurationError, near
 
 if TYPE_CHECKING:
+    from retrodict.core.breakers import Breaker
     from retrodict.stores._guard import ServerGuard
     from retrodict.stores.keys.base import KeyStore
     from retrodict.stores.objects.base import ObjectStore
@@ -68,11 +70,13 @@ _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
 def is_guarded(url: str) -> bool:
-    """Whether a URL names a server that a breaker stands before: not a bucket, whose client tries by itself."""
-    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES, "kafka")
+    """Whether a URL names a server, which a breaker stands before."""
+    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES, "kafka", "s3")
 
 
-def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> TableStore:
+def open_tables(
+    url: str, root: Path, *, guard: VersionGuard | None = None, breaker: Breaker | None = None
+) -> TableStore:
     """Table store of a URL: Delta Lake in a folder or in a bucket.
 
     Parameters
@@ -83,6 +87,8 @@ def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> T
         Folder that relative paths start from.
     guard : VersionGuard, optional
         Who knows which versions are ours.
+    breaker : Breaker, optional
+        Stands between the callers and a bucket.
 
     Raises
     ------
@@ -95,22 +101,25 @@ def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> T
 
         bucket, prefix, options = _bucket(url, "stores.tables")
         endpoint, region = options.get("endpoint"), options.get("region")
-        return BucketTables(bucket, prefix, endpoint=endpoint, region=region, guard=guard)
+        return BucketTables(bucket, prefix, endpoint=endpoint, region=region, guard=guard, breaker=breaker)
     path = _path(url, root, "tables")
     from retrodict.stores.tables.delta import DeltaTables
 
     return DeltaTables(path, guard=guard)
 
 
-def open_bucket(url: str, where: str) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:
-    """Objects under the place of a bucket's URL, as ``obstore`` has them, and what makes its errors OSErrors.
+def open_bucket(url: str, where: str, breaker: Breaker) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:
+    """Objects under the place of a bucket's URL, as ``obstore`` has them, and what each request goes in.
+
+    Within that the breaker refuses and counts, ConnectionError among what it counts, and errors are OSErrors.
 
     Errors are those of :func:`open_tables`; ``where`` is the setting that holds the URL.
     """
-    from retrodict.stores.tables.bucket import mapped, objects_of
+    from retrodict.stores.tables.bucket import asking, objects_of
 
     bucket, prefix, options = _bucket(url, where)
-    return objects_of(bucket, prefix, options.get("endpoint"), options.get("region")), mapped
+    objects = objects_of(bucket, prefix, options.get("endpoint"), options.get("region"))
+    return objects, partial(asking, breaker)
 
 
 def open_records(url: str, root: Path, *, guard: ServerGuard | None = None) -> RecordStore:

@@ -36,15 +36,7 @@ if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
 __all__ = ["Workspace"]
 
 _LONGEST_ACTOR = 100
-_SERVERS = (
-    "read_timeout",
-    "retries",
-    "retry_strategy",
-    "retry_base",
-    "retry_cap",
-    "breaker_failures",
-    "breaker_recovery",
-)
+_SERVERS = ("read_timeout", "retries", "retry_strategy", "retry_base", "retry_cap")
 _TOGETHER = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}
 """Scripts that one name may mix."""
 
@@ -74,7 +66,8 @@ class Workspace:
     clock : Clock
     actor : str
     breakers : dict of str to Breaker
-        By store on a server that was opened (``keys``, ``records``, ``events``): whether it is called at the moment.
+        By store on a server that was opened (``keys``, ``records``, ``events``, ``tables``), and by witness in a bucket
+        (``witness 1``): whether it is called at the moment.
 
     Examples
     --------
@@ -116,7 +109,8 @@ class Workspace:
         from retrodict.stores.urls import open_tables
 
         guard = VersionSigner(lambda: self.ledger)
-        return self._open("stores.tables", partial(open_tables, guard=guard))
+        breaker = self._breaker("tables", self.config["stores.tables"])
+        return self._open("stores.tables", partial(open_tables, guard=guard, breaker=breaker))
 
     @cached_property
     def records(self) -> RecordStore:
@@ -166,7 +160,7 @@ class Workspace:
             self.actor,
             key_path=self.config.path("ledger.key"),
             checkpoints=self.config.path("ledger.checkpoints"),
-            witnesses=open_witnesses(self.config["ledger.witnesses"], self.root),
+            witnesses=open_witnesses(self.config["ledger.witnesses"], self.root, self._breaker),
         )
 
     def lock(self, what: str, *, timeout_s: float = 60.0) -> FileLock:
@@ -189,19 +183,26 @@ class Workspace:
         return FileLock(self.root / "state" / "locks" / what, where=what, timeout_s=timeout_s)
 
     def _guard(self, store: str) -> ServerGuard:
-        """What stands before a store that is on a server, by the settings; one for as long as this object lives."""
+        """What stands before a store that is on a server, by the settings."""
         from retrodict.stores._guard import ServerGuard
-        from retrodict.stores.urls import is_guarded
 
         setting = {name: self.config[f"servers.{name}"] for name in _SERVERS}
-        breaker = self.breakers.get(store) or Breaker(
-            store, ServerAwayError, failures=setting["breaker_failures"], recovery=setting["breaker_recovery"]
-        )  # fmt: skip
-        if is_guarded(self.config[f"stores.{store}"]):
-            self.breakers[store] = breaker
+        breaker = self._breaker(store, self.config[f"stores.{store}"])
         pauses = {"strategy": setting["retry_strategy"], "base": setting["retry_base"], "cap": setting["retry_cap"]}
         retry = Retry((ServerAwayError,), setting["retries"], **pauses) if setting["retries"] else None
         return ServerGuard(breaker, retry, parse_duration(setting["read_timeout"]) / SECOND)
+
+    def _breaker(self, name: str, url: str) -> Breaker:
+        """The breaker before what a URL names; one for as long as this object lives."""
+        from retrodict.stores._guard import AWAY
+        from retrodict.stores.urls import is_guarded
+
+        failures, recovery = self.config["servers.breaker_failures"], self.config["servers.breaker_recovery"]
+        breaker = self.breakers.get(name) or Breaker(name, *AWAY, failures=failures, recovery=recovery)
+        if is_guarded(url):
+            # A new dictionary: a server counts by the old one in another thread.
+            self.breakers = {**self.breakers, name: breaker}
+        return breaker
 
     def _open(self, key: str, opener: Callable[[str, Path], S]) -> S:
         try:

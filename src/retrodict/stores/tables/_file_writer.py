@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types as is_
 
+from retrodict.core.errors import OpenBreakerError
 from retrodict.stores.tables._places import Place, mapped, mapping
 from retrodict.stores.tables._types import cast_rows
 
@@ -87,7 +88,7 @@ def _store_pieces(
 
 def discard(place: Place, name: str, paths: Iterable[str]) -> None:
     """Remove files after a failure; one that cannot be is left to a vacuum, and the failure itself is told."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OpenBreakerError):
         place.remove(name, paths)
 
 

@@ -168,7 +168,7 @@ class Versions:
             (stored,) = self.place.entries(name, [f"{version:020d}.json"])
         except FileNotFoundError:
             return False
-        except OSError:
+        except (OSError, RetryableError):
             return None
         return stored == data
 

@@ -21,13 +21,15 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from retrodict.core.breakers import Breaker
 from retrodict.core.errors import MissingExtraError
+from retrodict.stores._guard import ServerGuard
 from retrodict.stores.tables._places import Stored, checkpoint
 from retrodict.stores.tables._versions import Versions
 from retrodict.stores.tables.base import VersionGuard
 from retrodict.stores.tables.delta import DeltaTables
 
-__all__ = ["BucketTables", "mapped", "objects_of"]
+__all__ = ["BucketTables", "asking", "objects_of"]
 
 _REQUESTS = 16
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
@@ -51,6 +53,8 @@ class BucketTables(DeltaTables):
         How long a writer tries to commit while others commit, in seconds.
     guard : VersionGuard, optional
         As for tables in a folder.
+    breaker : Breaker, optional
+        Refuses requests for the log, with which every call begins, while the bucket is away.
     """
 
     def __init__(
@@ -62,14 +66,16 @@ class BucketTables(DeltaTables):
         region: str | None = None,
         timeout_s: float = 30.0,
         guard: VersionGuard | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         if find_spec("obstore") is None:
             raise MissingExtraError("obstore", "s3", needed_for="tables in a bucket")
-        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s, guard)
+        place = Bucket(bucket, prefix, endpoint, region, breaker or ServerGuard().breaker)
+        self._versions = Versions(place, timeout_s, guard)
 
 
 def objects_of(bucket: str, prefix: str, endpoint: str | None, region: str | None) -> Any:
-    """Objects under a prefix of a bucket, as ``obstore`` has them; its errors are OSErrors inside :func:`mapped`."""
+    """Objects under a prefix of a bucket, as ``obstore`` has them; its errors are OSErrors inside :func:`asking`."""
     if find_spec("obstore") is None:
         raise MissingExtraError("obstore", "s3", needed_for="a bucket")
     from obstore.store import S3Store
@@ -90,8 +96,8 @@ def objects_of(bucket: str, prefix: str, endpoint: str | None, region: str | Non
 class Bucket:
     """Tables under a prefix of a bucket."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
-        self._bucket, self._prefix = bucket, prefix.strip("/")
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None, breaker: Breaker) -> None:
+        self._bucket, self._prefix, self._breaker = bucket, prefix.strip("/"), breaker
         self._endpoint, self._region = endpoint, region
 
     @cached_property
@@ -115,9 +121,9 @@ class Bucket:
         return contextlib.nullcontext()
 
     def names(self) -> list[str]:
-        with mapped():
+        with asking(self._breaker):
             folders = self._objects.list_with_delimiter()["common_prefixes"]
-            return [name for name in folders if self._holds(f"{name}/_delta_log/{0:020d}.json")]
+        return [name for name in folders if self._holds(f"{name}/_delta_log/{0:020d}.json")]
 
     def log(self, name: str) -> dict[str, object]:
         prefix = f"{name}/_delta_log/"
@@ -128,7 +134,7 @@ class Bucket:
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
         def one(file: str) -> bytes:
-            with mapped():
+            with asking(self._breaker):
                 return bytes(self._objects.get(f"{name}/_delta_log/{file}").bytes())
 
         if len(files) <= 1:
@@ -140,7 +146,7 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            with mapped():
+            with asking(self._breaker):
                 self._objects.put(f"{name}/_delta_log/{file}", data, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
@@ -171,7 +177,7 @@ class Bucket:
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         for path in paths:
-            with mapped(), contextlib.suppress(FileNotFoundError):
+            with asking(self._breaker), contextlib.suppress(FileNotFoundError):
                 self._objects.delete(f"{name}/{path}")
 
     def checkpoint(self, name: str) -> None:
@@ -181,16 +187,23 @@ class Bucket:
         checkpoint(f"s3://{self.path(name, '')}", name, options)
 
     def _listed(self, prefix: str) -> list[Any]:
-        with mapped():
+        with asking(self._breaker):
             return [item for batch in self._objects.list(prefix.rstrip("/")) for item in batch]
 
     def _holds(self, path: str) -> bool:
         try:
-            with mapped():
+            with asking(self._breaker):
                 self._objects.head(path)
         except FileNotFoundError:
             return False
         return True
+
+
+@contextlib.contextmanager
+def asking(breaker: Breaker) -> Iterator[None]:
+    """One request in the block, unless the breaker is open; what the server answers is no failure."""
+    with breaker.attempt(), mapped():
+        yield
 
 
 @contextlib.contextmanager
@@ -213,4 +226,4 @@ def mapped() -> Iterator[None]:
     except BaseError as error:
         if any(word in str(error) for word in _REFUSALS):
             raise PermissionError(errno.EACCES, "the bucket refused the request") from error
-        raise OSError(errno.EIO, "the bucket did not answer as it should") from error
+        raise ConnectionError(errno.EIO, "the bucket did not answer as it should") from error

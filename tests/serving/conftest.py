@@ -2,6 +2,7 @@
 
 import pytest
 from tests.serving.project import make_project
+from tests.stores.conftest import bucket, s3_server  # noqa: F401  (fixtures)
 
 from retrodict import Entity, FeatureView, Label, Model, Recipe, Source, Table, TimeSplit, agg
 from retrodict.workspace import Workspace

@@ -82,7 +82,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB, or Redis by URL)"),
     "stores.objects": Setting("state/objects", "a folder or a URL", _is_text, "Artifacts by content (files)"),
-    "stores.streams": Setting("state/streams", "a folder", _is_text, "Decisions out (segment files)"),
+    "stores.streams": Setting(
+        "state/streams", "a folder or a URL", _is_text, "Decisions out (segment files, or NATS by URL)"
+    ),
     "stores.events": Setting(
         "state/streams", "a folder or a URL", _is_text, "Events in (segment files, or NATS or Kafka by URL)"
     ),

@@ -11,6 +11,7 @@
     ├── RefusedError                       a check, gate or approval said no                 exit 1
     ├── RetryableError                     nothing is wrong with the call: try again later   exit 1
     │   ├── BusyError (BlockingIOError)    another holds it; the message says who, if known   exit 1
+    │   ├── FencedError                    another writer has it now: open another          exit 1
     │   ├── AttemptsError                  it failed every time; the last error is with it   exit 1
     │   ├── OpenBreakerError               it failed so often that it is not called now      exit 1
     │   └── ServerAwayError                a server cannot be reached, or does not answer    exit 1
@@ -32,6 +33,7 @@ __all__ = [
     "BusyError",
     "ConfigurationError",
     "DefinitionError",
+    "FencedError",
     "InputError",
     "IntegrityError",
     "InternalError",
@@ -165,6 +167,10 @@ class OpenBreakerError(RetryableError):
 
 class ServerAwayError(RetryableError):
     """A server cannot be reached, or does not answer in time; the message says what became of a write."""
+
+
+class FencedError(RetryableError):
+    """Another writer has what this one held; what was acknowledged stays, and a new one takes the call."""
 
 
 class IntegrityError(RetrodictError):

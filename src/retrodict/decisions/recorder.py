@@ -14,11 +14,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, RetryableError
+from retrodict.core.errors import BusyError, FencedError, RetrodictError, RetryableError
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.masks import Masks
 from retrodict.ledger import SealedWriter
@@ -57,8 +59,13 @@ class LogWriter(Closing):
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._writer = _open_free_stream(workspace)
-        self.stream, self.masks = self._writer.stream, Masks(workspace)
+        self._workspace, self._writer, self._opening = workspace, _open_free_stream(workspace), Lock()
+        self.masks = Masks(workspace)
+
+    @property
+    def stream(self) -> str:
+        """The stream it writes; another one after it was taken for gone and put out."""
+        return self._writer.stream
 
     @property
     def recovered(self) -> list[TornTail]:
@@ -70,10 +77,12 @@ class LogWriter(Closing):
 
         ``before`` is called first, with the offset that the first record will have: threads that pass it take turns.
         """
+        writer = self._writer
         try:
-            if before is not None:
-                before(self._writer.append([]))
-            self._writer.append(records)
+            try:
+                _append(writer, records, before)
+            except FencedError as error:
+                _append(self._reopened(writer, error), records, before)
         except OSError as error:
             raise RetryableError(
                 "the decision log must be writable",
@@ -82,9 +91,25 @@ class LogWriter(Closing):
                 remedy="Check the disk; no answer is given before its record is durable",
             ) from error
 
+    def _reopened(self, former: SealedWriter, error: FencedError) -> SealedWriter:
+        """Writer of another stream in the place of one that was put out; its next one seals what it wrote."""
+        with self._opening:
+            if self._writer is former:
+                _log.warning("%s; another stream is opened", error)
+                self._writer = _open_free_stream(self._workspace)
+                with suppress(RetrodictError):
+                    former.close()
+            return self._writer
+
     def close(self) -> None:
         """Close the segment, seal it, and release the stream."""
         self._writer.close()
+
+
+def _append(writer: SealedWriter, records: Sequence[bytes], before: Callable[[int], None] | None) -> None:
+    if before is not None:
+        before(writer.append([]))
+    writer.append(records)
 
 
 class Recorder:

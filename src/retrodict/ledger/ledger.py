@@ -38,6 +38,7 @@ from retrodict.ledger.ends import (
     signed_ends,
     time_of,
 )
+from retrodict.ledger.heads import FolderHeads, HeadPlace
 from retrodict.ledger.keys import Keys, S, SigningKey, adopt_key, key_faults, make_next_key, open_key
 from retrodict.ledger.rows import foreign_row, read_rows, row_digest, rows_digest
 from retrodict.ledger.schema import edges, entries, metadata
@@ -150,11 +151,9 @@ class Transaction:
         reserved = [name for name in _OWN if name in (payload or {})]
         if reserved:
             raise InternalError(
-                "a payload must leave the ledger's own keys to it",
-                where=f"ledger, {action}",
-                got=reserved,
+                "a payload must leave the ledger's own keys to it", where=f"ledger, {action}", got=reserved,
                 remedy="Rename the keys of the payload",
-            )
+            )  # fmt: skip
         if self._last is None:
             self.begin()
         return self._append(action, object_id, dict(payload or {}), inputs, actor)
@@ -229,6 +228,8 @@ class Ledger:
         Folder of the signed checkpoints.
     witnesses : sequence of Witness
         Other places that each checkpoint is told to; one that cannot be reached stops nothing.
+    heads : HeadPlace, optional
+        Where statements on open segments are; None: beside the checkpoints.
     """
 
     def __init__(
@@ -240,12 +241,13 @@ class Ledger:
         key_path: Path,
         checkpoints: Path,
         witnesses: Sequence[Witness] = (),
+        heads: HeadPlace | None = None,
     ) -> None:
         self.records, self.checkpoint_folder, self.witnesses = records, checkpoints, witnesses
+        self.heads = heads or FolderHeads(checkpoints)
         self.clock = self._clock = clock
         self._actor, self._key_path = actor, key_path
-        self._told = False
-        self._looked = _Look((None, 0), 0, None)
+        self._told, self._looked = False, _Look((None, 0), 0, None)
         self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
         self._signer: tuple[SigningKey, int] | None = None

@@ -134,7 +134,7 @@ def seal_left(ledger: Ledger, streams: StreamStore, stream: str) -> tuple[list[S
 
 def trusted_head(ledger: Ledger, stream: str) -> SignedHead | None:
     """Head of a stream that is signed by the key of its time; None if there is none."""
-    head = read_head(ledger.checkpoint_folder, stream)
+    head = read_head(ledger.heads, stream)
     return head if head is not None and head.is_valid(ledger.reach()[1]) else None
 
 

@@ -169,7 +169,7 @@ def altered_segments(ledger: Ledger, streams: StreamStore) -> Iterator[AuditFind
     removed = {(removal.stream, removal.segment) for removal in vouched_removals(ledger)}
     for entry, seal in seals:
         yield from check_segment(streams, entry, seal, removed)
-    heads, sealed = scan_heads(ledger.checkpoint_folder), {(seal.stream, seal.segment) for _, seal in seals}
+    heads, sealed = scan_heads(ledger.heads), {(seal.stream, seal.segment) for _, seal in seals}
     results = check_heads(heads, {}, {}, sealed, ledger.reach()[1], streams, ledger.now())
     yield from (one for one in results if isinstance(one, AuditFinding))
 
@@ -201,7 +201,7 @@ class _Audit:
         yield from unreadable
         logs, unreadable = read_each("table", self._data.names(every=True), self._data.log_entries)
         yield from unreadable
-        self._heads, size = scan_heads(ledger.checkpoint_folder), size_of(place)
+        self._heads, size = scan_heads(ledger.heads), size_of(place)
         with ledger.records.read() as connection:
             chain.read(connection)
             report.entries, report.edges = chain.rows, chain.edges

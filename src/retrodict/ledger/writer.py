@@ -163,7 +163,7 @@ class SealedWriter(Closing):
     def _look(self) -> None:
         head = self._head
         # An older statement in the place of the newest one would leave more unsigned than its age says.
-        stored = read_head(self._ledger.checkpoint_folder, self.stream)
+        stored = read_head(self._ledger.heads, self.stream)
         if head is None or list(head.prefixes) != self._prefixes() or stored != head:
             self._sign()
         since = self._open.since if self._open is not None else None

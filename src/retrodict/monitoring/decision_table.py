@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from retrodict.ledger import Seal
 from retrodict.ledger.merkle import leaf_hash, merkle_root
 from retrodict.ledger.segments import vouched_removals, vouched_seals
 from retrodict.models.readers import defined_views
+from retrodict.stores.urls import is_guarded
 from retrodict.workspace import Workspace
 
 __all__ = ["TABLE", "Compaction", "about_subjects", "compact_decisions", "segments_held"]
@@ -151,7 +153,10 @@ def compact_decisions(workspace: Workspace, *, keep: str | None = None) -> Compa
         If another process writes the table for longer than a minute.
     """
     border = None if keep is None else workspace.clock.now() - parse_duration(keep, where="keep")
-    with workspace.lock(f"ingest/{TABLE}"):
+    # Where machines share the log, one at a time: the lock is of this one alone.
+    shared = is_guarded(workspace.config["stores.streams"])
+    alone = workspace.streams.open_writer("compaction", timeout_s=60) if shared else nullcontext()
+    with workspace.lock(f"ingest/{TABLE}"), alone:
         _complete_ledger(workspace)
         present, erased = segments_held(workspace), _erased(workspace)
         before, segments, decisions, omitted = len(workspace.tables.history(TABLE)), 0, 0, 0

@@ -44,6 +44,7 @@ from retrodict.stores._locks import FileLock, lock_range
 from retrodict.stores._ownership import Closing
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams._layout import this_boot
+from retrodict.stores.urls import is_guarded
 from retrodict.workspace import Workspace
 
 __all__ = ["Claim", "RequestIndex", "RequestUnderWayError", "check_request_id", "request_hash"]
@@ -148,7 +149,10 @@ class RequestIndex(Closing):
     def __init__(self, workspace: Workspace, stream: str) -> None:
         self._clock, self._streams, self._own = workspace.clock, workspace.streams, stream
         self._kept = parse_duration(workspace.config["serving.request_ids_kept"])
-        self._root = workspace.config.path("stores.streams")
+        url = workspace.config["stores.streams"]
+        self._root = (
+            workspace.root / "state" / "requests" if is_guarded(url) else workspace.config.path("stores.streams")
+        )
         self._mutex, self._held = Lock(), set[int]()
         self._opening, self._replaced = Lock(), list[LmdbKeys]()
         self._keys: LmdbKeys | None = None

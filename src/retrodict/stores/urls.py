@@ -12,8 +12,8 @@
                                        ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
                                        environment, so that a password need not stand in a file
 ``postgresql://ann@host/db?schema=x``   records only; the schema is made if needed. ``${NAME}`` as above
-``nats://host:4222?prefix=shop``       streams of events only; ``tls:`` for TLS, several hosts with commas, and
-                                       ``replicas=3`` in a cluster. Credentials come from the environment
+``nats://host:4222?prefix=shop``       streams of events and decisions; ``tls:`` for TLS, several hosts with commas,
+                                       and ``replicas=3`` in a cluster. Credentials come from the environment
 ``kafka://host:9092?prefix=shop``      streams of events only; several hosts with commas, and
                                        ``security=sasl_ssl&mechanism=SCRAM-SHA-512``. Credentials as above
 ====================================== ================================================================
@@ -66,6 +66,8 @@ _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
 _NATS = ("nats", "tls")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 _TWINS = {"tables": ("s3",), "records": _POSTGRES, "keys": _REDIS, "streams": (*_NATS, "kafka")}
+# Callers wait for their record.
+_LOG_S = 2.0
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
@@ -182,17 +184,8 @@ def open_streams(url: str, root: Path, *, guard: ServerGuard | None = None) -> E
     if scheme in _NATS:
         from retrodict.stores.streams.jetstream import JetStreams
 
-        servers, options = _servers(url, {"prefix", "replicas"})
-        replicas = options.pop("replicas", "1")
-        if replicas not in ("1", "2", "3", "4", "5"):
-            raise ConfigurationError(
-                "replicas must be a number from 1 to 5",
-                where="stores.streams",
-                got=len(replicas),
-                remedy="Leave it out for 1",
-            )
-        return JetStreams([f"{scheme}://{server}" for server in servers], replicas=int(replicas), guard=guard,
-                          **options)  # fmt: skip
+        servers, options = _nats(url, scheme)
+        return JetStreams(servers, guard=guard, **options)
     if scheme == "kafka":
         from retrodict.stores.streams.kafka import KafkaStreams
 
@@ -202,16 +195,37 @@ def open_streams(url: str, root: Path, *, guard: ServerGuard | None = None) -> E
 
 
 def open_log(
-    url: str, root: Path, *, admitted: Callable[[str], Collection[str] | None] = lambda _: None
+    url: str,
+    root: Path,
+    *,
+    admitted: Callable[[str], Collection[str] | None] = lambda _: None,
+    guard: ServerGuard | None = None,
 ) -> StreamStore:
-    """Embedded log of a URL: segment files in a folder. Parameters and errors are those of :func:`open_tables`.
+    """Decision log of a URL: segment files in a folder, or NATS JetStream.
 
-    ``admitted`` gives the segments of a stream that count; None: all of them.
+    Parameters and errors are those of :func:`open_tables`. ``admitted`` gives the segments of a stream that count;
+    None: all of them.
     """
+    scheme = url.partition(":")[0].lower()
+    if scheme in _NATS:
+        from retrodict.stores.streams.jetstream_log import JetStreamLog
+
+        servers, options = _nats(url, scheme)
+        return JetStreamLog(servers, admitted=admitted, guard=guard, timeout_s=_LOG_S, **options)
     path = _path(url, root, "streams")
     from retrodict.stores.streams.segments import SegmentStreams
 
     return SegmentStreams(path, admitted=admitted)
+
+
+def _nats(url: str, scheme: str) -> tuple[list[str], dict[str, Any]]:
+    """Addresses and options of a URL of NATS."""
+    servers, options = _servers(url, {"prefix", "replicas"})
+    replicas = options.pop("replicas", "1")
+    if replicas not in ("1", "2", "3", "4", "5"):
+        raise ConfigurationError("replicas must be a number from 1 to 5", where="stores.streams", got=len(replicas),
+                                 remedy="Leave it out for 1")  # fmt: skip
+    return [f"{scheme}://{server}" for server in servers], {"replicas": int(replicas), **options}
 
 
 def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:

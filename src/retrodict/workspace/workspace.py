@@ -66,8 +66,8 @@ class Workspace:
     clock : Clock
     actor : str
     breakers : dict of str to Breaker
-        By store on a server that was opened (``keys``, ``records``, ``events``, ``tables``), and by witness in a bucket
-        (``witness 1``): whether it is called at the moment.
+        By store on a server that was opened (``keys``, ``records``, ``events``, ``streams``, ``tables``), and by
+        witness in a bucket (``witness 1``): whether it is called at the moment.
 
     Examples
     --------
@@ -135,11 +135,14 @@ class Workspace:
 
     @cached_property
     def streams(self) -> StreamStore:
-        """Decisions out: the sealed log, always in files of this machine."""
+        """Decisions out: the sealed log."""
         from retrodict.ledger.segments import named_segments
         from retrodict.stores.urls import open_log
 
-        return self._open("stores.streams", partial(open_log, admitted=lambda name: named_segments(self.ledger, name)))
+        def admitted(name: str) -> set[str] | None:
+            return named_segments(self.ledger, name)
+
+        return self._open("stores.streams", partial(open_log, admitted=admitted, guard=self._guard("streams")))
 
     @cached_property
     def events(self) -> EventStreams:
@@ -151,6 +154,7 @@ class Workspace:
     @cached_property
     def ledger(self) -> Ledger:
         """The chain of who did what."""
+        from retrodict.ledger.heads import HeadPlace
         from retrodict.ledger.ledger import Ledger
         from retrodict.ledger.witnesses import open_witnesses
 
@@ -161,6 +165,7 @@ class Workspace:
             key_path=self.config.path("ledger.key"),
             checkpoints=self.config.path("ledger.checkpoints"),
             witnesses=open_witnesses(self.config["ledger.witnesses"], self.root, self._breaker),
+            heads=self.streams if isinstance(self.streams, HeadPlace) else None,
         )
 
     def lock(self, what: str, *, timeout_s: float = 60.0) -> FileLock:
@@ -219,7 +224,7 @@ class Workspace:
         """Close the stores that were opened; the next use opens them again."""
         while self._endings:
             self._endings.popitem()[1]()
-        for name in ("records", "keys", "events"):
+        for name in ("records", "keys", "events", "streams"):
             store = self.__dict__.pop(name, None)
             if hasattr(store, "close"):  # streams in files hold nothing open
                 store.close()

@@ -68,6 +68,8 @@ class Connection:
         self._thread: _LoopThread | None = None
         self._stop: weakref.finalize[..., Connection] | None = None
         self._closed = False
+        self.greetings: list[Callable[[Any], Coroutine[Any, Any, None]]] = []
+        """What is done on each new connection before anything else."""
 
     def call(self, action: Callable[[Any], Coroutine[Any, Any, T]], where: str) -> T:
         """Result of an action on a connected client; begun again if the connection breaks, within the time limit.
@@ -108,7 +110,7 @@ class Connection:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    client, broken = await thread.connected(self._servers)
+                    client, broken = await thread.connected(self._servers, self.greetings)
                     return await _until_broken(action(client), broken)
             except ApiError as error:
                 if error.code in _NOT_ENABLED or not error.passing:
@@ -222,7 +224,9 @@ class _LoopThread:
         if not self._thread.is_alive():
             self._loop.close()
 
-    async def connected(self, servers: list[str]) -> tuple[Any, asyncio.Event]:
+    async def connected(
+        self, servers: list[str], greetings: Sequence[Callable[[Any], Coroutine[Any, Any, None]]]
+    ) -> tuple[Any, asyncio.Event]:
         """The connected client, and the event that tells when it no longer is."""
         from nats.aio.client import Client
 
@@ -240,6 +244,8 @@ class _LoopThread:
             try:
                 secrets = {key: os.environ[name] for key, name in _CREDENTIALS.items() if os.environ.get(name)}
                 await client.connect(servers=servers, error_cb=_ignore, closed_cb=closed, **(_OPTIONS | secrets))
+                for greet in list(greetings):
+                    await greet(client)
             except BaseException:
                 broken.set()
                 raise

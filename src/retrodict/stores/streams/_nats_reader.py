@@ -11,7 +11,7 @@ from retrodict.core.errors import IntegrityError
 from retrodict.stores.streams._nats import ApiError, ask
 
 NO_STREAM = 10059
-_NO_MESSAGE = 10037
+NO_MESSAGE = 10037
 _PIECE, _PIECE_BYTES = 1000, 8 << 20
 _HEADERS = 4096
 _SECOND = 1_000_000_000
@@ -110,7 +110,7 @@ class Puller:
         try:
             await ask(client, f"STREAM.MSG.GET.{self._name}", {"seq": offset + 1})
         except ApiError as error:
-            if error.code == _NO_MESSAGE:
+            if error.code == NO_MESSAGE:
                 raise missing(self._where, offset) from error
             raise
         raise TimeoutError

@@ -22,14 +22,14 @@ from retrodict.stores.streams._server import ServerWriter
 
 _PIECE, _PIECE_BYTES = 1000, 8 << 20
 _HEADERS = 512
-_ID = "Nats-Msg-Id"
+MESSAGE_ID = "Nats-Msg-Id"
 # Somebody else's record, or one of our own whose acknowledgement was lost, is where this one should go.
 _CONFLICTS = {10070, 10071}
 _NOBODY = {"code": 503, "description": "no server with the stream answers"}
 
 
 @dataclass(slots=True)
-class _Append:
+class Append:
     """One append on its way: its records, the number of the first among all of its writer, what has landed."""
 
     records: list[bytes]
@@ -39,7 +39,7 @@ class _Append:
     unsure: bool = False
 
     def land(self, offset: int) -> None:
-        if self.landed == 0:
+        if self.first < 0:
             self.first = offset
         self.landed += 1
 
@@ -58,6 +58,8 @@ class _Append:
 class JetStreamWriter(ServerWriter):
     """Writer of one stream; made by :meth:`JetStreams.open_writer`."""
 
+    headers_only = True  # what it has to know of records that it meets
+
     def __init__(self, connection: Connection, name: str, subject: str, *, where: str, end: int) -> None:
         super().__init__(where)
         self._connection, self._name, self._subject, self._next = connection, name, subject, end
@@ -70,17 +72,17 @@ class JetStreamWriter(ServerWriter):
     def _end(self) -> int:
         return self._next
 
-    def _begin(self, records: list[bytes]) -> _Append:
-        append = _Append(records, self._number)
+    def _begin(self, records: list[bytes]) -> Append:
+        append = Append(records, self._number)
         self._number += len(records)
         return append
 
-    def _finish(self, append: _Append) -> int:
+    def _finish(self, append: Append) -> int:
         while append.landed < len(append.records):
             self._connection.call(lambda client: self._advance(client, append), self._where)
         return append.first
 
-    async def _advance(self, client: Any, append: _Append) -> None:
+    async def _advance(self, client: Any, append: Append) -> None:
         """Send until at least one more record has landed."""
         self._check_size(client, append)
         before = append.landed
@@ -102,7 +104,7 @@ class JetStreamWriter(ServerWriter):
             if error and error.get("err_code") not in _CONFLICTS:
                 raise ApiError(error)
 
-    async def _publish(self, client: Any, append: _Append) -> list[dict[str, Any]]:
+    async def _publish(self, client: Any, append: Append) -> list[dict[str, Any]]:
         """Publish a piece, each record on condition of its place and predecessor; answers in order."""
         if client is not self._client:
             self._inbox, self._client = client.new_inbox(), client
@@ -112,7 +114,7 @@ class JetStreamWriter(ServerWriter):
         self._attempt += 1
         for place, record in enumerate(records):
             number = append.number + append.landed + place
-            conditions = {_ID: self._name_of(number), "Nats-Expected-Last-Sequence": str(self._next + place)}
+            conditions = {MESSAGE_ID: self._name_of(number), "Nats-Expected-Last-Sequence": str(self._next + place)}
             if place:
                 conditions["Nats-Expected-Last-Msg-Id"] = self._name_of(number - 1)
             await client.publish(
@@ -128,7 +130,7 @@ class JetStreamWriter(ServerWriter):
             if len(self._answers) == self._wanted:
                 self._answered.set()
 
-    async def _look(self, client: Any, append: _Append) -> None:
+    async def _look(self, client: Any, append: Append) -> None:
         """Find what of the append is in the stream, beyond what is known."""
         _, end = await find_bounds(client, self._name)
         if end < self._next:
@@ -138,18 +140,22 @@ class JetStreamWriter(ServerWriter):
                 got=end,
                 remedy="Restore the stream from a copy, or open a new writer to go on without the missing records",
             )
-        puller = Puller(self._name, self._where, headers_only=True)
+        puller = Puller(self._name, self._where, headers_only=self.headers_only)
         try:
             while self._next < end:
                 for message in await puller.pull(client, self._next, end):
-                    if (message.headers or {}).get(_ID) == self._name_of(append.number + append.landed):
-                        append.land(self._next)
+                    self._see(message, append)
                     self._next += 1
         finally:
             await puller.close(client)
         append.unsure = False
 
-    def _check_size(self, client: Any, append: _Append) -> None:
+    def _see(self, message: Any, append: Append) -> None:
+        """Judge a message at the place where the next record would go."""
+        if (message.headers or {}).get(MESSAGE_ID) == self._name_of(append.number + append.landed):
+            append.land(self._next)
+
+    def _check_size(self, client: Any, append: Append) -> None:
         limit, longest = client.max_payload - _HEADERS, max(map(len, append.records))
         if longest > limit:
             self._unfinished = None

@@ -37,7 +37,7 @@ class TornTail:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A contiguous piece of a stream: name, first offset, number of records, bytes, and whether it is closed.
+    """A contiguous piece of a stream: name, first offset, number of records, and whether it is closed.
 
     A closed segment never changes any more and can be sealed in the ledger.
     """
@@ -45,7 +45,6 @@ class Segment:
     name: str
     first: int
     count: int
-    size: int
     closed: bool
 
 

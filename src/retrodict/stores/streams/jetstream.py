@@ -74,7 +74,7 @@ class JetStreams(ServerStreams):
         del timeout_s  # writers do not wait for one another
         name, where = self._place(stream)
         subject = name.replace(self.divider, ".")
-        end = self._connection.call(lambda client: self._ensure(client, name, subject, where), where)
+        end = self._connection.call(lambda client: self._ensure(client, name, [subject], where), where)
         return JetStreamWriter(self._connection, name, subject, where=where, end=end)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class JetStreams(ServerStreams):
         finally:
             self._connection.forget(puller.close)
 
-    async def _ensure(self, client: Any, name: str, subject: str, where: str) -> int:
+    async def _ensure(self, client: Any, name: str, subjects: list[str], where: str, **settings: Any) -> int:
         """Make a stream if it is not there; its end."""
         try:
             info = await ask(client, f"STREAM.INFO.{name}")
@@ -113,7 +113,7 @@ class JetStreams(ServerStreams):
                 raise
             config = {
                 "name": name,
-                "subjects": [subject],
+                "subjects": subjects,
                 "retention": "limits",
                 "storage": "file",
                 "num_replicas": self._replicas,
@@ -125,6 +125,7 @@ class JetStreams(ServerStreams):
                 "deny_delete": True,
                 "deny_purge": True,
                 "duplicate_window": _DUPLICATES,
+                **settings,
             }
             try:
                 info = await ask(client, f"STREAM.CREATE.{name}", config)
@@ -132,7 +133,7 @@ class JetStreams(ServerStreams):
                 if made.code != _NAME_IN_USE:
                     raise
                 info = await ask(client, f"STREAM.INFO.{name}")
-        _check_config(info["config"], subject, where)
+        _check_config(info["config"], subjects, where)
         return int(info["state"]["last_seq"])
 
     def _listed(self) -> list[str]:
@@ -147,11 +148,11 @@ class JetStreams(ServerStreams):
         return self._connection.call(pages, "streams")
 
 
-def _check_config(config: Mapping[str, Any], subject: str, where: str) -> None:
+def _check_config(config: Mapping[str, Any], subjects: list[str], where: str) -> None:
     """Refuse a stream that somebody else made and that would lose records."""
     limits = [name for name in ("max_msgs", "max_bytes", "max_msgs_per_subject") if config.get(name, -1) > 0]
     rules = {
-        "subjects": config["subjects"] == [subject],
+        "subjects": config["subjects"] == subjects,
         "retention": config["retention"] == "limits",
         "storage": config["storage"] == "file",
         "max_age": not config.get("max_age"),

@@ -146,16 +146,13 @@ class SegmentStreams(StreamStore):
         head = self._find_end(check_stream(stream))
         if head is None:
             return []
-        folder = self._root / stream
         firsts, names = [first for first in self._firsts(stream, head) if first <= head.first], self._admitted(stream)
         pieces = []
         for first, until in pairwise([*firsts, head.offset]):
             if names is not None and segment_name(first) not in names:
                 continue
-            closed = first < head.first
-            size = (folder / segment_name(first)).stat().st_size if closed else head.position
             if until > first:
-                pieces.append(Segment(segment_name(first), first, until - first, size, closed))
+                pieces.append(Segment(segment_name(first), first, until - first, first < head.first))
         return pieces
 
     def files(self, stream: str) -> list[str]:
@@ -164,10 +161,11 @@ class SegmentStreams(StreamStore):
         return [path.name for path in paths if not path.is_file() or path.stat().st_size > HEADER_SIZE]
 
     def read_segment(self, stream: str, segment: str) -> bytes:
-        pieces = {piece.name: piece for piece in self.segments(stream)}
+        head, pieces = self._find_end(check_stream(stream)), [piece.name for piece in self.segments(stream)]
         if segment not in self.files(stream):
             check_known(segment, pieces, "the stream must have this segment", where=f"stream {stream}", what="segment")
-        return read_file(self._root / stream / segment)[: pieces[segment].size if segment in pieces else None]
+        is_last = head is not None and segment == segment_name(head.first)
+        return read_file(self._root / stream / segment)[: head.position if head is not None and is_last else None]
 
     def remove_segment(self, stream: str, segment: str) -> None:
         pieces = self.segments(stream)

@@ -1,0 +1,182 @@
+"""Servers on several machines, each with folders of its own, that share records and one decision log on NATS."""
+
+import contextlib
+import random
+import shutil
+import threading
+import time
+
+import pytest
+from tests.serving.process import Server
+from tests.serving.project import make_project
+from tests.stores.nats_server import running
+from tests.stores.postgres_server import PASSWORD, PostgresServer
+from tests.stores.silent_relay import SilentRelay
+
+from retrodict import Project
+from retrodict.decisions.log import find_decision, read_decisions
+from retrodict.decisions.replay import replay_decision
+from retrodict.decisions.seals import prove_decision, seal_decisions
+from retrodict.ledger import verify
+from retrodict.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with contextlib.closing(PostgresServer()) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PG_TEST_PASSWORD", PASSWORD)
+        yield server
+
+
+@pytest.fixture
+def nats(tmp_path):
+    with running(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+def machines(tmp_path, postgres, nats, bucket):
+    """Folders of two machines: what an image holds is in each; they share the folder of checkpoints, and servers."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    records = postgres.url(postgres.database())
+    stores = f'[stores]\nrecords = "{records}"\nstreams = "{nats.address}?prefix=shop"\ntables = "{bucket}"\n'
+    stores += f'[ledger]\ncheckpoints = "{tmp_path / "checkpoints"}"\n'
+    make_project(one, f'{stores}[servers]\nbreaker_recovery = "200ms"\n').close()
+    shutil.copytree(one, two)
+    return one, two
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def begin(root, *options):
+        servers.append(Server(root, "--replay", "--no-consume", *options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.kill()
+
+
+def decide_until_it_works(server):
+    for _ in range(300):
+        with contextlib.suppress(OSError):
+            status, answer = server.decide()
+            if status == 200:
+                return answer
+            assert status == 503, answer
+        time.sleep(0.05)
+    raise AssertionError(answer)
+
+
+def findings_of(workspace):
+    report = verify(workspace.ledger, objects=workspace.objects, streams=workspace.streams, data=workspace.tables)
+    return report.findings
+
+
+def test_every_machine_reads_seals_and_compacts_the_decisions_of_all(machines, serve):
+    """By id, as a list, replayed, proved, audited, and as rows of the table: wherever it is asked."""
+    servers = [serve(root) for root in machines]
+    ids = [servers[number % 2].decide()[1]["decision_id"] for number in range(40)]
+    for root in machines:  # while both are still written, once they are signed
+        with Workspace(root, actor="ana") as workspace:
+            until = time.monotonic() + 30
+            while {one.record.id for one in read_decisions(workspace)} != set(ids):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            assert {find_decision(workspace, one).stream for one in ids[:2]} == {"decisions/0", "decisions/1"}
+            assert findings_of(workspace) == []
+            assert seal_decisions(workspace).busy == ["decisions/0", "decisions/1"]
+    for server in servers:
+        server.stop()
+    for root in machines:
+        with Workspace(root, actor="ana") as workspace:
+            assert all(prove_decision(workspace, one).ok for one in (ids[0], ids[-1]))
+            assert {replay_decision(workspace, one).verdict for one in ids[:2]} == {"exact"}
+        with Project(root, actor="ana") as project:
+            assert (project.decisions.compact().decisions, root.name) in [(40, "one"), (0, "two")]
+            assert sorted(project.data.read("decisions")["id"].to_pylist()) == sorted(ids)
+            assert project.audit().ok
+
+
+def test_a_decision_is_refused_while_its_record_finds_no_server(machines, serve, nats):
+    """503 at once after some, by a breaker that metrics name; nothing is to be started again."""
+    server = serve(machines[0])
+    before = decide_until_it_works(server)["decision_id"]
+    nats.kill()
+    statuses = [server.decide()[0] for _ in range(7)]
+    assert statuses == [503] * 7
+    assert server.send("GET", "/healthz")[0] == 200
+    nats.start()
+    after = decide_until_it_works(server)["decision_id"]
+    assert server.send("GET", "/v1/status")[1]["stores"]["streams"] == "closed"
+    server.stop()
+    with Workspace(machines[1], actor="ana") as workspace:
+        ids = {one.record.id for one in read_decisions(workspace)}
+        assert {before, after} <= ids
+        assert findings_of(workspace) == []
+
+
+def test_a_line_that_goes_silent_holds_decisions_up_no_longer_than_told(machines, serve, nats):
+    relay = SilentRelay(nats.port)
+    with contextlib.closing(relay):
+        file = machines[0] / "retrodict.toml"
+        file.write_text(file.read_text().replace(str(nats.port), str(relay.port)))
+        server, other = serve(machines[0]), serve(machines[1])
+        ids = [decide_until_it_works(server)["decision_id"]]
+        relay.silent = True
+        assert {server.decide()[0] for _ in range(3)} == {503}
+        ids.append(decide_until_it_works(other)["decision_id"])
+        relay.silent = False
+        ids.append(decide_until_it_works(server)["decision_id"])
+        server.stop()
+        other.stop()
+    with Workspace(machines[1], actor="ana") as workspace:
+        assert set(ids) <= {one.record.id for one in read_decisions(workspace)}
+        assert findings_of(workspace) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_servers_are_killed_at_random_and_nothing_acknowledged_is_lost(machines, serve, nats):
+    """kill -9 of NATS and of each server, again and again, while callers go on."""
+    rng, stop, ids = random.Random(7), threading.Event(), []
+    servers = [serve(root) for root in machines]
+
+    def call(number):
+        while not stop.is_set():
+            with contextlib.suppress(OSError, ValueError):
+                status, answer = servers[number].decide()
+                if status == 200:
+                    ids.append(answer["decision_id"])
+
+    callers = [threading.Thread(target=call, args=(number % 2,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for turn in range(6):
+        time.sleep(rng.uniform(0.1, 0.8))
+        if turn % 2:
+            nats.kill()
+            time.sleep(rng.uniform(0, 0.5))
+            nats.start()
+        else:
+            victim = turn // 2 % 2
+            servers[victim].kill()
+            servers[victim] = serve(machines[victim])
+    for server in servers:
+        decide_until_it_works(server)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    for server in servers:
+        server.stop()
+    assert len(ids) > 50
+    for root in machines:
+        with Workspace(root, actor="ana") as workspace:
+            assert seal_decisions(workspace).busy == []
+            records = [one.record.id for one in read_decisions(workspace)]
+            assert set(ids) <= set(records)
+            assert len(records) == len(set(records))
+            assert findings_of(workspace) == []

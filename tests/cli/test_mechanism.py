@@ -201,6 +201,7 @@ def test_the_tab_key_offers_names_of_the_project(folder: Path, spawn: Run) -> No
     for words, offered in (
         ("train d", "default_risk"),
         ("deploy ", "grant"),
+        ("deploy d", "default_risk"),
         ("ingest l", "loans"),
         ("monitor ", "watch"),
     ):

@@ -20,6 +20,7 @@ from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, RetryableError
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.replay import replay_decision
+from retrodict.decisions.requests import RequestSchema
 from retrodict.features.online import OnlineFeatures
 from retrodict.models.artifact import ModelArtifact
 from retrodict.serving import Decider
@@ -392,3 +393,12 @@ def test_waiting_for_an_id_ends_with_the_deadline(project):
     status, _, body = asyncio.run(run())
     assert status == 200
     assert [item["status"] for item in json.loads(body)["answers"]] == [504, 200]
+
+
+def test_of_many_requests_of_a_wrong_form_a_hundred_are_told_all():
+    """Every one has its error; looking for everything in a thousand would hold up the others."""
+    schema = RequestSchema({"depot": "text"}, {"weight": "number"})
+    body = json.dumps({"requests": [{"entities": {}, "more": 1}] * 150 + [{"entities": {}}]}).encode()
+    entries = decode_batch(body, 1_000, 10_000, schema)
+    assert ["got '3 faults'" in str(entry.error) for entry in entries] == [True] * 100 + [False] * 51
+    assert [entry.error is None for entry in entries] == [False] * 150 + [True]

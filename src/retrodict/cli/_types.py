@@ -86,11 +86,12 @@ def complete(candidates: Callable[[Any], Iterable[str]]) -> Completer:
     return offer
 
 
-def _defined(kind: str) -> Callable[[Project], list[str]]:
-    return lambda project: [definition.name for definition in project.definitions if definition.kind == kind]
+def _defined(*kinds: str) -> Callable[[Project], list[str]]:
+    return lambda project: [definition.name for definition in project.definitions if definition.kind in kinds]
 
 
-tables, model_names, policies, monitors = _defined("table"), _defined("model"), _defined("policy"), _defined("monitor")
+tables, model_names, monitors = _defined("table"), _defined("model"), _defined("monitor")
+policies = _defined("policy", "model")  # which may be served without one
 pipelines = _defined("pipeline")
 
 

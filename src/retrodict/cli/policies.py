@@ -26,6 +26,8 @@ expose(cli, "rollback", "rollback", to=Parameter("REF", model_refs), examples=[
 expose(cli, "deployments", "policies.deployments", examples=[
     "retrodict deployments", "retrodict deployments warn_early --at 2013-09-01T00:00Z",
 ])  # fmt: skip
+expose(group(cli, "policies", "What is done to each request."), "show", "policies.show",
+       examples=["retrodict policies show warn_early"])  # fmt: skip
 
 
 def _announce(session: Session) -> dict[str, Any]:

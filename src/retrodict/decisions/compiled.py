@@ -22,7 +22,7 @@ _NOT_SAID = "{feature} {direction} the score"
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """A decision; ``rule`` and ``reason`` are None where the score decided."""
+    """A decision, empty where none is to be made; ``rule`` and ``reason`` are None where the score decided."""
 
     decision: str
     rule: str | None = None
@@ -92,7 +92,7 @@ class CompiledPolicy:
         for decision, holds in self._steps:
             if holds(outputs) is True:
                 return decision
-        return list(self.policy.decide)[-1]
+        return self.policy.otherwise
 
     def explain(self, model: ModelArtifact, values: Mapping[str, Any]) -> Explanation:
         """Reasons in the policy's words; of several horizons those of the first one that it decides on."""

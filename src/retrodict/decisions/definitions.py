@@ -6,19 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import DefinitionError, check_known, near
+from retrodict.core.errors import DefinitionError, check_known, check_text, near
 from retrodict.core.expressions import Expression, can_hold, parse
 from retrodict.features.definitions import FeatureView
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.models.words import check_words
 
-__all__ = ["Policy", "Rule"]
+if TYPE_CHECKING:
+    from retrodict.workspace import Definitions
 
+__all__ = ["Policy", "Rule", "find_policy"]
+
+EXPLAIN = ("asked", "always", "never")
 OTHERWISE, NEVER = "otherwise", "never"
 _SAMPLE = re.compile(r"sample ([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 _OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|(?:p|set|event_by)\[\".+\"\]")
@@ -66,7 +70,8 @@ class Policy(Definition):
     name : str
     model : Model
         The model that scores.
-    decide : mapping of str to str
+    decide : mapping of str to str, optional
+        Without it the model is served as it is: what it gives is the answer, and where it gives nothing there is none.
         Decision to condition over the model's outputs, in order; the first true one decides, the last one is
         ``"otherwise"``. Outputs are ``score`` of a yes or no, ``p["late"]`` per class, ``value`` of a number, ``q90``
         per quantile, ``event_by["30d"]`` per horizon, ``low`` and ``high`` of an interval.
@@ -95,6 +100,9 @@ class Policy(Definition):
     personal : list of str, optional
         Values of the context, and features, that the log must not have: keyed digests stand for them in every record,
         and no reason says them. What they cost a replay is said by the replay.
+    explain : str or list of str, default "asked"
+        Which answers have reasons: of requests that ask; ``"always"``; ``"never"``, who asks is refused; or, beside
+        requests that ask, those of some decisions, as ``["decline"]``.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -117,6 +125,7 @@ class Policy(Definition):
     batch: str | None = field(default=None, metadata={"identity": "if set"})
     record: str | None = field(default=None, metadata={"identity": "if set"})
     personal: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": "if set"})
+    explain: str | tuple[str, ...] | list[str] | None = field(default=None, metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -134,7 +143,7 @@ class Policy(Definition):
                 remedy="Pass a Model as second argument",
             )
         conditions = list(self.decide.values())
-        if not conditions or conditions[-1] != OTHERWISE or OTHERWISE in conditions[:-1]:
+        if conditions and (conditions[-1] != OTHERWISE or OTHERWISE in conditions[:-1]):
             raise DefinitionError(
                 "the last decision, and only it, must be for 'otherwise'",
                 where=f"{where}, decide",
@@ -154,7 +163,7 @@ class Policy(Definition):
                     got=rule.then,
                     remedy=near(rule.then, decisions, what="decision"),
                 )
-        steps = [*decisions, "previous_version", "rules"]
+        steps = [*decisions, "previous_version", *(["rules"] if decisions else [])]
         for step in self.fallback:
             if step not in steps:
                 raise DefinitionError(
@@ -177,7 +186,18 @@ class Policy(Definition):
         if self.record not in (None, "async") and not 0 < self.share < 1:
             raise DefinitionError("a policy must be recorded 'sync', 'async' or as 'sample N%', N between 0 and 100",
                                   where=f"{where}, record", got=self.record, remedy="Write 'sample 5%'")  # fmt: skip
+        self._check_explained()
         self._check_required()
+
+    def _check_explained(self) -> None:
+        rule = None if self.explain == "asked" else self.explain
+        object.__setattr__(self, "explain", rule if rule is None or isinstance(rule, str) else tuple(rule))
+        if isinstance(rule, str):
+            check_known(rule, EXPLAIN, "reasons must be for 'asked', 'always', 'never' or a list of decisions",
+                        where=f"policy {self.name}, explain", what="word", error=DefinitionError)  # fmt: skip
+        for decision in () if rule is None or isinstance(rule, str) else rule:
+            check_known(decision, self.decide, "what is always explained must be a decision of the policy",
+                        where=f"policy {self.name}, explain", what="decision", error=DefinitionError)  # fmt: skip
 
     def _check_condition(self, condition: Expression, decision: str) -> None:
         """Refuse a condition over anything but outputs; which of them there are may be known only after training."""
@@ -257,7 +277,48 @@ class Policy(Definition):
         sample = _SAMPLE.fullmatch(str(self.record))
         return float(sample[1]) / 100 if sample else float(self.record in (None, "async"))
 
+    @property
+    def otherwise(self) -> str:
+        """The last decision; empty where there is none to make."""
+        return ["", *self.decide][-1]
+
+    def explains(self, decision: str) -> bool:
+        """Whether answers with a decision have reasons that nobody asked for."""
+        return self.explain == "always" or (isinstance(self.explain, tuple) and decision in self.explain)
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """What is done to each request, in this order, and how it is set; only the words are made here."""
+        fresh = [f"{view} {rule}" for view, rule in self.require.items()]
+        rules = [f"rule {rule.name}" for rule in self.rules]
+        explain = self.explain or "asked"
+        return {
+            "check": "always, before anything is read",
+            "features": ", ".join(fresh) or "as current as they are, which the answer says",
+            "score": "each row" if self.cache is None else f"a row once in {self.cache}",
+            "decide": ", ".join([*rules, *self.decide]) or "nothing: the score is the answer",
+            "explain": explain if isinstance(explain, str) else f"asked, {', '.join(explain)}",
+            "record": ", ".join([self.record or "sync", *(f"without {name}" for name in self.personal)]),
+            "metrics": "always",
+        }
+
     @cached_property
     def max_ages(self) -> dict[str, int]:
         """By required view, how old its newest event may be, in microseconds."""
         return {name: parse_duration(rule.partition(" ")[2]) for name, rule in self.require.items()}
+
+
+def find_policy(definitions: Definitions, name: str) -> Policy:
+    """Policy of a name, or the one without decisions that serves the model of that name.
+
+    Raises
+    ------
+    NotFoundError
+        If neither is defined; it names near ones.
+    """
+    by_name: dict[str, Policy | Model] = {model.name: model for model in definitions.of(Model)}
+    by_name |= {policy.name: policy for policy in definitions.of(Policy)}
+    check_text(name, where="name of a policy")
+    rule = "the project must define this policy, or a model to be served by itself"
+    one = by_name[check_known(name, by_name, rule, where="definitions", what="policy")]
+    return one if isinstance(one, Policy) else Policy(name, one)

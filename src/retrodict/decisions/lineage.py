@@ -282,8 +282,9 @@ class DecisionLineage(Shown):
         """One tree."""
         decision = self.facts["decision"]
         outputs = decision.get("outputs") or {"score": decision.get("score")}
-        values = ", ".join(f"{name} {number(value)}" for name, value in outputs.items())
-        tree = Tree(f"{decision['id']}: {decision['decision']}, {values}, at {decision['time']}")
+        values = [f"{name} {number(value)}" for name, value in outputs.items()]
+        answer = ", ".join([decision["decision"], *values] if "decision" in decision else values)
+        tree = Tree(f"{decision['id']}: {answer}, at {decision['time']}")
         for reason in decision.get("reasons", ()):
             tree.add(f"because {reason}")
         _hang(tree, "policy", self.facts.get("policy"))

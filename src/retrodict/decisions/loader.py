@@ -10,7 +10,7 @@ from typing import Any
 from retrodict.core.errors import DefinitionError, NotFoundError, near
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.compiled import CompiledPolicy
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.log import recent_decisions
 from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
@@ -29,7 +29,7 @@ _CACHE_SIZE = 8
 
 def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
     """Policy as deployed, checked against the version the revision names."""
-    policy = definitions_of(workspace, deployment.code).get(Policy, deployment.policy)
+    policy = find_policy(definitions_of(workspace, deployment.code), deployment.policy)
     if content_hash(policy) != deployment.policy_version:
         raise DefinitionError(
             "the code of a revision must define the policy it was made for",
@@ -106,9 +106,10 @@ class Loader:
         features = self._features(deployed.model_code, name, model)
         _check_fit(features.features, model, deployed)
         kinds = model.metadata.get("request", {"entities": {}, "context": {}})
-        schema = RequestSchema(kinds["entities"], kinds["context"])
+        definition = load_policy(self._workspace, deployed)
+        schema = RequestSchema(kinds["entities"], kinds["context"], explains=definition.explain != "never")
         policy = CompiledPolicy(
-            load_policy(self._workspace, deployed),
+            definition,
             features.features.columns,
             [*schema.entities, *schema.context],
             model.outputs,

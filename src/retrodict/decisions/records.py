@@ -17,8 +17,8 @@ from retrodict.models.artifact import Score
 
 __all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs"]
 
-SCHEMA = 2
-"""Newest form that is read. A record is of form 1 unless values of it are masked."""
+SCHEMA = 3
+"""Newest form that is read. A record is of form 1 unless values of it are masked (2), or there is no decision (3)."""
 
 Value = bool | int | float | str | None
 
@@ -47,11 +47,12 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     outputs : dict
         What a model of another task gives, by name: ``value``, ``q90``, ``p["late"]``; empty where it is the score.
     decision : str
+        Empty where a model was asked without a policy: what it gave is the answer.
     reasons : list of str
     rule, fallback, error : str
         The rule that decided; the fallback step that answered and why it had to.
     explained : bool
-        Whether reasons were asked for.
+        Whether reasons were asked for, or are always given.
     views : dict
         Views whose features were not simply read: ``status`` (``no_state``, ``behind`` its table, ``stale`` for what
         the policy requires, ``beyond_horizon``, ``null_key``, ``unseen`` for a key without events, or ``not_read``
@@ -89,7 +90,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     entities: dict[str, Value]
     context: dict[str, Value]
     features: dict[str, Value]
-    decision: str
+    decision: str = ""
     raw: float | None = None
     score: float | None = None
     outputs: dict[str, float] = {}
@@ -117,6 +118,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             "decision_id": self.id, "decision": self.decision, "score": self.score,
             "model": self.model, "policy": f"{self.policy}#{self.revision}",
         }  # fmt: skip
+        if not self.decision:
+            del body["decision"]
         if self.outputs:
             del body["score"]
             body["outputs"] = self.outputs
@@ -154,6 +157,8 @@ def encode_record(record: DecisionRecord, mask: Callable[[Value], Value] | None 
 
         context, features = hidden(record.context), hidden(record.features)
         record = structs.replace(record, context=context, features=features, schema=2)
+    if not record.decision:
+        record = structs.replace(record, schema=3)
     return _encoder.encode(record)
 
 

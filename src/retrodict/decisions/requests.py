@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
@@ -52,9 +52,74 @@ class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
 Form = TypeVar("Form", bound=msgspec.Struct)
 
 
-def decode_request(body: bytes) -> DecisionRequest:
-    """Request of a JSON body; see :func:`decode_body`."""
-    return decode_body(body, DecisionRequest, see="GET /v1/policies/{policy}")
+AnyRequest = TypeVar("AnyRequest", bound=DecisionRequest)
+_SEE = "GET /v1/policies/{policy}"
+
+
+def decode_request(body: bytes, schema: RequestSchema | None = None) -> DecisionRequest:
+    """Request of a JSON body; see :func:`decode_form`."""
+    return decode_form(body, DecisionRequest, schema)
+
+
+def decode_form(body: bytes, form: type[AnyRequest], schema: RequestSchema | None) -> AnyRequest:
+    """Request of a JSON body, in one of its forms.
+
+    Raises
+    ------
+    InputError
+        If it is not JSON, or not of this form; with a schema the message names what is wrong with the values as well.
+    """
+    try:
+        return decode_body(body, form, see=_SEE)
+    except InputError as error:
+        faults = [] if schema is None else _all_faults(body, form, schema)
+        raise _together(faults or [error]) from None
+
+
+def _all_faults(body: bytes, form: type[DecisionRequest], schema: RequestSchema) -> list[InputError]:
+    """What is wrong with the form of a body and with its values; nothing where it cannot be read."""
+    faults: list[InputError] = []
+    try:
+        values = msgspec.json.decode(body)
+        check_unique(body)
+    except InputError as error:
+        faults.append(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    if not isinstance(values, dict):
+        return []
+    fields = {field.name: field for field in msgspec.structs.fields(form)}
+    if unknown := values.keys() - fields:
+        remedy = f"Send {', '.join(fields)}; keys and values go into the first two"
+        faults.append(InputError("the body must have no other fields than those of a request", where="body",
+                                 got=f"{len(unknown)} of other names", remedy=remedy))  # fmt: skip
+    objects: dict[str, dict[str, Any]] = {}
+    for name, field in fields.items():
+        value = values.get(name, msgspec.UNSET)
+        if name in ("entities", "context"):
+            objects[name] = value if isinstance(value, dict) else {}
+            if isinstance(value, dict) or (value is msgspec.UNSET and not field.required):
+                continue
+            got = f"no field {name}" if value is msgspec.UNSET else type(value).__name__
+            faults.append(InputError("the field must be an object of values by name", where=f"body, field {name!r}",
+                                     got=got, remedy=f"See {_SEE} for the request"))  # fmt: skip
+        elif value is not msgspec.UNSET:
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as error:
+                faults.append(InputError("the field must be of its kind", where=f"body, field {name!r}",
+                                         **form_fault(str(error), list(fields), _SEE)))  # fmt: skip
+    explain = values.get("explain") is True
+    return faults + schema.faults(DecisionRequest(objects["entities"], objects["context"], explain=explain))
+
+
+def _together(faults: Sequence[InputError]) -> InputError:
+    """One error for all that is wrong."""
+    if len(faults) == 1:
+        return faults[0]
+    listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, start=1))
+    return InputError(f"every value must be right: {listed}", where="body", got=f"{len(faults)} faults",
+                      remedy="Correct each of them")  # fmt: skip
 
 
 @lru_cache
@@ -153,6 +218,7 @@ def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
 
 _KINDS = {kind.request_word: kind for kind in KINDS.values()}
 _EPOCH = date(1970, 1, 1)
+_COMPARISONS = 20  # of missing names with those that nothing reads: thousands would hold up the server for seconds
 _Reader = tuple[str, str, Callable[[Any], Any]]  # name, kind as it is written, and what reads a value
 FIRST, LAST = parse_time("1900-01-01T00:00Z"), parse_time("2200-01-01T00:00Z")
 """Times that a request may name: a clock that is off by centuries is an error, not a case to decide."""
@@ -165,10 +231,12 @@ class RequestSchema:
     ----------
     entities, context : mapping of str to str
         Name to kind: text, int, number, bool, time or date.
+    explains : bool, default True
+        Whether a request may ask for reasons.
     """
 
-    def __init__(self, entities: Mapping[str, str], context: Mapping[str, str]) -> None:
-        self.entities, self.context = dict(entities), dict(context)
+    def __init__(self, entities: Mapping[str, str], context: Mapping[str, str], *, explains: bool = True) -> None:
+        self.entities, self.context, self._explains = dict(entities), dict(context), explains
         self._readers = {
             field: [(name, word, reader_of(_KINDS[word].name)) for name, word in kinds.items()]
             for field, kinds in (("entities", self.entities), ("context", self.context))
@@ -184,8 +252,7 @@ class RequestSchema:
         InputError
             If a value is missing or has the wrong kind; the message names every one that is, and not what was sent.
         """
-        faults = self._form_faults(request)
-        if not faults:
+        if not self._form_faults(request):
             try:
                 entities = _checked(request.entities, self._readers["entities"], "entities")
                 context = _checked(request.context, self._readers["context"], "context")
@@ -193,12 +260,19 @@ class RequestSchema:
                 pass
             else:
                 return entities, {**request.context, **context}
-        faults += self._value_faults(request)
-        if len(faults) == 1:
-            raise faults[0]
-        listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, start=1))
-        raise InputError(f"every value must be right: {listed}", where="body", got=f"{len(faults)} faults",
-                         remedy="Correct each of them")  # fmt: skip
+        raise _together(self.faults(request))
+
+    def faults(self, request: DecisionRequest) -> list[InputError]:
+        """Everything that is wrong with a request; values of it may be of any kind of JSON."""
+        faults = self._form_faults(request) + self._value_faults(request)
+        nested = [
+            name for name in request.context.keys() - self.context if isinstance(request.context[name], dict | list)
+        ]
+        if nested:
+            faults.append(InputError("values must be text, numbers, true, false or null", where="body, field 'context'",
+                                     got=f"{len(nested)} lists or objects",
+                                     remedy="Send what is in them by names of its own"))  # fmt: skip
+        return faults
 
     def _form_faults(self, request: DecisionRequest) -> list[InputError]:
         """Names in the wrong place, and numbers that a record cannot hold."""
@@ -215,6 +289,10 @@ class RequestSchema:
             faults.append(InputError("a name must be an entity or a value of the context, not both",
                                      where="body, field 'context'", got=sorted(double),
                                      remedy="Leave it out of the context"))  # fmt: skip
+        if request.explain and not self._explains:
+            faults.append(InputError("reasons must be asked of a policy that gives them",
+                                     where="body, field 'explain'", got=True,
+                                     remedy="Leave it out, or deploy the policy with explain='asked'"))  # fmt: skip
         long = [v for v in request.context.values() if isinstance(v, int) and not -(2**63) <= v < 2**63]
         if long:
             faults.append(InputError("a whole number must have 64 bits at most", where="body, field 'context'",
@@ -227,9 +305,11 @@ class RequestSchema:
         faults = []
         for field, values in (("entities", request.entities), ("context", request.context)):
             names = {name for name, _, _ in self._readers[field]}
+            unread, missing = values.keys() - names, len(names - values.keys())
             for reader in self._readers[field]:
+                value = {name: values[name] for name in reader[:1] if name in values}
                 try:
-                    _checked({k: v for k, v in values.items() if k == reader[0] or k not in names}, [reader], field)
+                    _checked(value, [reader], field, unread if missing * len(unread) <= _COMPARISONS else ())
                 except InputError as error:
                     faults.append(error)
         return faults
@@ -239,11 +319,14 @@ class RequestSchema:
         return {"entities": self.entities, "context": self.context}
 
 
-def _checked(values: Mapping[str, Value], readers: Sequence[_Reader], field: str) -> dict[str, Value]:
+def _checked(
+    values: Mapping[str, Value], readers: Sequence[_Reader], field: str, unread: Collection[str] = ()
+) -> dict[str, Value]:
+    """Values by their readers; a name that is missing may have been meant by one that nothing reads."""
     checked: dict[str, Value] = {}
     for name, word, read in readers:
         if name not in values:
-            kind, unread = _KINDS[word], values.keys() - {name for name, _, _ in readers}  # which are not repeated
+            kind = _KINDS[word]
             near_name = "; a value of nearly this name was sent" if get_close_matches(name, unread) else ""
             raise InputError(
                 f"the request must have {field} {name!r}",

@@ -34,6 +34,10 @@ class StaleStateError(RetryableError):
     """The state of a view is not as current as the policy requires."""
 
 
+class NoScoreError(RetryableError):
+    """A model that is served without a policy gave nothing, and nothing else can answer in its place."""
+
+
 class ReadyCase(NamedTuple):
     """What was read and computed for one request of several, and its share of the microseconds.
 
@@ -112,7 +116,8 @@ class Servant:
         Scores that the model has given; whoever makes a record durable has it kept there.
 
     Promises: :meth:`decide` either returns a record with a decision or raises InputError for a request that is wrong;
-    whatever else fails inside ends in the policy's fallback, and the record says so.
+    whatever else fails inside ends in the policy's fallback, and the record says so. A policy without decisions has no
+    answer but the model's: where there is none, NoScoreError is raised.
     """
 
     def __init__(
@@ -220,7 +225,8 @@ class Servant:
         case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
-        if request.explain:
+        explained = request.explain or self.policy.policy.explains(decision.decision)
+        if explained:
             self._explain(case)
         deployed = self.revision.deployment
         return DecisionRecord(
@@ -247,7 +253,7 @@ class Servant:
             rule=decision.rule,
             fallback=case.fallback,
             error=case.error,
-            explained=request.explain,
+            explained=explained,
             cached=case.cached,
             masked=self.policy.policy.personal,  # type: ignore[arg-type]  # a tuple by now
             stages=case.stages,
@@ -338,7 +344,10 @@ class Servant:
                 continue
             if decision is not None:
                 return decision
-        case.fallback = list(self.policy.policy.decide)[-1]
+        if not self.policy.policy.decide:
+            raise NoScoreError("the model must score the request in time", where=f"model:{self.policy.policy.name}",
+                               got=case.error, remedy="Ask again; the log of the server says why")  # fmt: skip
+        case.fallback = self.policy.policy.otherwise
         return PolicyDecision(case.fallback)
 
     def _try_step(self, step: str, case: _Case) -> PolicyDecision | None:
@@ -402,6 +411,7 @@ class Servant:
             "policy": f"{deployed.policy}#{self.revision.revision}",
             "model": deployed.model,
             "decisions": list(self.policy.policy.decide),
+            "stages": self.policy.policy.stages,
             "request": self.schema.to_dict(),
         }
 

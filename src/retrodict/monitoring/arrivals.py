@@ -25,7 +25,7 @@ from retrodict.data.ingest import quarantine_version
 from retrodict.data.readers import Batch, read_batch
 from retrodict.data.validation import Validation, validate
 from retrodict.data.versions.refs import added_digests
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.log import read_decisions
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.keys import join_key_sql
@@ -131,7 +131,7 @@ def ingest_outcomes(
     RefusedError
         If no row passes the checks; the rows are in quarantine.
     """
-    model = workspace.definitions.get(Policy, policy).model
+    model = find_policy(workspace.definitions, policy).model
     table = model.label.table
     deployed = None if model.known_target is not None else current(workspace).get(policy)
     trained = ModelArtifact.target_of(workspace.objects, deployed.deployment.artifact) if deployed else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import InputError, near
 from retrodict.core.tasks import Target
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.log import decisions_table, read_decisions
 from retrodict.evaluation.compare import Comparison, OutputComparison, compare_outputs, compare_scores
 from retrodict.evaluation.metrics import Metric, share
@@ -170,7 +170,7 @@ def compare_on_log(
     NotFoundError
         If the policy is not deployed at ``now``, or there is no such model version.
     """
-    definition = workspace.definitions.get(Policy, policy)
+    definition = find_policy(workspace.definitions, policy)
     champion = in_force(workspace, policy, now).deployment.model
     version = get_version(workspace, challenger)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
@@ -303,7 +303,7 @@ def _decide(policy: Policy, outputs: Mapping[str, NDArray[np.float64]], size: in
     arms = [
         f"WHEN {condition.to_sql()} THEN {quote_text(decision)}" for decision, condition in policy.thresholds.items()
     ]
-    last = quote_text(list(policy.decide)[-1])
+    last = quote_text(policy.otherwise)
     value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last
     columns = {name: np.ascontiguousarray(values) for name, values in outputs.items()}
     rows = pa.table({**columns, "position": np.arange(size)})

@@ -53,7 +53,7 @@ _FIXED: dict[str, tuple[pa.DataType, Callable[[DecisionRecord], Any]]] = {
     "policy_version": (_TEXT, lambda r: r.policy_version),
     "model": (_TEXT, lambda r: r.model),
     "artifact": (_TEXT, lambda r: r.artifact),
-    "decision": (_TEXT, lambda r: r.decision),
+    "decision": (_TEXT, lambda r: r.decision or None),
     "raw": (pa.float64(), lambda r: r.raw),
     "score": (pa.float64(), lambda r: r.score),
     "key": (_TEXT, lambda r: r.key),

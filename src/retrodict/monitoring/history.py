@@ -24,7 +24,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import performance
 from retrodict.monitoring.periods import short_period
-from retrodict.registry import ModelVersion, list_versions
+from retrodict.registry import ModelVersion, current, list_versions
 from retrodict.workspace import Workspace
 
 __all__ = ["Decay", "HistoryLine", "ModelHistory", "model_history"]
@@ -192,6 +192,7 @@ def model_history(
         raise InputError("a version must have the metric", where=f"history of {model}", got=metric,
                          remedy=near(metric, names, what="metric"))  # fmt: skip
     policies = [policy.name for policy in workspace.definitions.of(Policy) if policy.model.name == model]
+    policies += [model] if model in current(workspace) and model not in policies else []
     facts = [outcomes(workspace, policy, now=now) for policy in policies]
     lines: list[HistoryLine] = []
     decays = []

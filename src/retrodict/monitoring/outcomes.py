@@ -18,7 +18,7 @@ from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, NotFoundError
 from retrodict.core.statistics.survival import SHORTEST
 from retrodict.core.tasks import Target
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.log import decisions_table
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.offline.event_index import EventIndexes
@@ -161,7 +161,7 @@ def outcomes(
     DefinitionError
         If the label does not fit its table, or an outcome that of its source.
     """
-    model = workspace.definitions.get(Policy, policy).model
+    model = find_policy(workspace.definitions, policy).model
     target = _target(workspace, policy, model, now)
     decisions = decisions_table(workspace, policy, start=start, end=now if end is None else min(end, now))
     if isinstance(model.label, Outcome):

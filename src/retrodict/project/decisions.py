@@ -49,7 +49,7 @@ class _Answer(Shown):
         answer = self.to_dict()
         outputs = answer.get("outputs") or {"score": answer.get("score")}
         facts = {
-            "decision": answer["decision"], **{name: number(value) for name, value in outputs.items()},
+            "decision": answer.get("decision"), **{name: number(value) for name, value in outputs.items()},
             "model": answer["model"] or None, "policy": answer["policy"], "fallback": answer.get("fallback"),
             "id": f"decision:{answer['decision_id']}",
         }  # fmt: skip

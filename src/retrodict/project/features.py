@@ -10,7 +10,7 @@ from retrodict.core.clock import to_micros
 from retrodict.core.display import Block, Grid, Listing, short_hash
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.lazy import lazy_modules
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import find_policy
 from retrodict.features.definitions import FeatureService, FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
@@ -229,7 +229,7 @@ class Features(Namespace):
         end : Time, optional
             Only decisions before this time.
         """
-        self._workspace.definitions.get(Policy, policy)  # the error for an unknown name has near ones
+        find_policy(self._workspace.definitions, policy)  # the error for an unknown name has near ones
         first, after = instant(start, "start"), instant(end, "end")
         with self._project.progress(f"parity of {policy}"):
             return FeatureParity(policy, parity.check_parity(self._workspace, policy, start=first, end=after))

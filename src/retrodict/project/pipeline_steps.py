@@ -14,7 +14,7 @@ from retrodict.core.errors import RefusedError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.data.definitions import Table
 from retrodict.data.versions import live_batches
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import find_policy
 from retrodict.features.verify import verdicts
 from retrodict.learning.frame import tables_of
 from retrodict.learning.pipeline.child import load_inputs, serve_step
@@ -54,7 +54,7 @@ def noun_reads(workspace: Workspace, part: PipelineStep) -> frozenset[str]:
             model = get(Model, params["model"]).name
             return frozenset([f"model:{model}"])
         case "deploy":
-            model = get(Policy, params["policy"]).model.name
+            model = find_policy(workspace.definitions, params["policy"]).model.name
             return frozenset([f"model:{model}", "state:", "proof:"])
         case "monitor":
             return frozenset([f"policy:{get(Monitor, params['monitor']).policy.name}"])
@@ -88,7 +88,7 @@ def _newest(workspace: Workspace, model: str) -> str:
 
 def _deployable(workspace: Workspace, policy: str, trained: Mapping[str, str]) -> str:
     """Newest version that may be deployed; of a pipeline that trains the model, the one that it trained, or none."""
-    model = workspace.definitions.get(Policy, policy).model.name
+    model = find_policy(workspace.definitions, policy).model.name
     versions = registry.deployable(workspace, policy, registry.list_versions(workspace, model))
     refs = [version.ref for version in versions if version.ref == trained.get(model, version.ref)]
     return refs[-1] if refs else "none approved"
@@ -117,7 +117,7 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
             case "replay" | "score":
                 return {"version": trained.get(params["model"]) or _newest(workspace, params["model"])}
             case "deploy":
-                policy = workspace.definitions.get(Policy, params["policy"])
+                policy = find_policy(workspace.definitions, params["policy"])
                 newest = trained.get(policy.model.name) or _newest(workspace, policy.model.name)
                 version = _deployable(workspace, policy.name, trained)
                 return {"definition": policy.version, "model": version, "newest": newest}
@@ -154,7 +154,7 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
 def _in_force(workspace: Workspace, policy: str) -> str:
     """Version that decides by the policy as it is defined; empty where another definition does, or none."""
     revision = registry.current(workspace).get(policy)
-    definition = workspace.definitions.get(Policy, policy)
+    definition = find_policy(workspace.definitions, policy)
     same = revision is not None and revision.deployment.policy_version == definition.version
     return revision.deployment.model if same and revision is not None else ""
 
@@ -232,7 +232,7 @@ def _train(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Fac
 def _deploy(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
     params, workspace = dict(part.params), project.workspace
     version = _deployable(workspace, params["policy"], job["trained"])
-    model = project.definitions.get(Policy, params["policy"]).model.name
+    model = find_policy(project.definitions, params["policy"]).model.name
     candidate = job["trained"].get(model) or _newest(workspace, model)
     newest = None if candidate == "none" else registry.get_version(workspace, candidate)
     if newest is not None and newest.gates_passed and not newest.approvals:  # an older one would decide on, unnoticed

@@ -13,7 +13,7 @@ from retrodict.core.lazy import lazy_modules
 from retrodict.core.names import find_faults
 from retrodict.data.columns import table_columns
 from retrodict.data.definitions import Table, quarantine_name
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.features.definitions import FeatureService
 from retrodict.features.labels import Outcome
 from retrodict.features.plan import FeatureSet
@@ -83,7 +83,10 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPlan:
-    """A defined policy against its deployment: ``status`` is ``not deployed``, ``as deployed`` or ``changed``."""
+    """A defined policy, or a model in force without one, against its deployment.
+
+    ``status`` is ``not deployed``, ``as deployed`` or ``changed``.
+    """
 
     name: str
     version: str
@@ -228,7 +231,9 @@ def read_plan(workspace: Workspace) -> Plan:
     for version in registry.list_versions(workspace):
         versions.setdefault(version.name, []).append(version)
     models = tuple(_model(workspace, model, versions.get(model.name, [])) for model in definitions.of(Model))
-    deployed = registry.current(workspace)
+    deployed, policies = registry.current(workspace), definitions.of(Policy)
+    alone = {*deployed} & {model.name for model in definitions.of(Model)} - {policy.name for policy in policies}
+    policies += [find_policy(definitions, name) for name in sorted(alone)]
     return Plan(
         workspace.name,
         tuple(_table(workspace, table.name) for table in definitions.of(Table)),
@@ -240,10 +245,10 @@ def read_plan(workspace: Workspace) -> Plan:
                 deployed.get(policy.name),
                 registry.deployable(workspace, policy.name, versions.get(policy.model.name, [])),
             )
-            for policy in definitions.of(Policy)
+            for policy in policies
         ),
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
-        tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
+        tuple(sorted(set(deployed) - {policy.name for policy in policies})),
         tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
     )
 

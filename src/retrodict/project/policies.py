@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retrodict.core.display import Listing, short_hash, when
+from retrodict.core.display import Block, Facts, Grid, Listing, Shown, short_hash, when
 from retrodict.core.lazy import lazy_modules
+from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
-    from retrodict import registry
+    from retrodict import decisions, registry
     from retrodict.registry import Revision
 else:
-    (registry,) = lazy_modules("retrodict", "registry")
+    decisions, registry = lazy_modules("retrodict", "decisions", "registry")
 
-__all__ = ["Policies"]
+__all__ = ["Policies", "PolicySettings"]
+
+
+@dataclass(frozen=True, repr=False)
+class PolicySettings(Shown):
+    """What a policy, or a model that is served without one, does with each request.
+
+    Attributes
+    ----------
+    policy : Policy
+        As it is in force, or as it is defined where it is not.
+    revision : Revision, optional
+        None where it is not deployed.
+    changed : bool
+        Whether the definitions say something else by now.
+    """
+
+    policy: Policy
+    revision: Revision | None
+    changed: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain form for ``--json``."""
+        return {
+            "policy": self.policy.name,
+            "revision": None if self.revision is None else self.revision.revision,
+            "model": self.policy.model.name if self.revision is None else self.revision.deployment.model,
+            "changed": self.changed,
+            "deadline": self.policy.deadline,
+            "fallback": list(self.policy.fallback),
+            "stages": self.policy.stages,
+        }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What is in force, and the stages in their order."""
+        since = "no" if self.revision is None else f"#{self.revision.revision}, since {when(self.revision.time)}"
+        about = {"policy": self.policy.name, "model": self.to_dict()["model"], "in force": since,
+                 "deadline": self.policy.deadline, "fallback": list(self.policy.fallback) or None,
+                 "definition": "changed since it was deployed" if self.changed else None}  # fmt: skip
+        return [Facts(about), Grid(("stage", "how"), list(self.policy.stages.items()))]
 
 
 class Policies(Namespace):
@@ -26,6 +68,25 @@ class Policies(Namespace):
     --------
     >>> project.policies.deployments("warn_early", at="2013-09-01T00:00Z")  # doctest: +SKIP
     """
+
+    @names_damage
+    def show(self, policy: str) -> PolicySettings:
+        """Show what is done to each request, stage by stage, and what of it is active.
+
+        As it is in force; as it is defined, where it is not deployed.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a policy, or of a model that is served without one.
+        """
+        revision = registry.current(self._workspace).get(policy)
+        if revision is None:
+            return PolicySettings(find_policy(self._workspace.definitions, policy), None, changed=False)
+        deployed, defined = revision.deployment, self._workspace.definitions
+        names = {one.name for one in defined if one.kind in ("policy", "model")}
+        same = policy in names and find_policy(defined, policy).version == deployed.policy_version
+        return PolicySettings(decisions.load_policy(self._workspace, deployed), revision, changed=not same)
 
     @names_damage
     def deployments(self, policy: str | None = None, *, at: Time | None = None) -> Listing[Revision]:

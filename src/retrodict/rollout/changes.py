@@ -13,7 +13,7 @@ from typing import Literal
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
 from retrodict.data.columns import check_names
 from retrodict.decisions.compiled import check_clear
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.loader import Loader
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online import unbuilt_views
@@ -53,7 +53,7 @@ def deploy(
     ----------
     workspace : Workspace
     policy : str
-        Name of a defined policy.
+        Name of a defined policy, or of a model that is to be served without one.
     model : str, optional
         ``name@version``; by default the newest approved version of the policy's model.
     reason : str
@@ -69,7 +69,7 @@ def deploy(
     DefinitionError
         If the policy or its model reads a name that does not exist.
     """
-    name = workspace.definitions.get(Policy, policy).name
+    name = find_policy(workspace.definitions, policy).name
     with workspace.lock(f"rollout/{name}"):
         return _put(workspace, policy, model, reason, "deploy", force)
 
@@ -100,7 +100,7 @@ def _put(
     action: Literal["deploy", "promote"],
     force: str | None,
 ) -> Revision:
-    definition = workspace.definitions.get(Policy, policy)
+    definition = find_policy(workspace.definitions, policy)
     check_names(workspace, definition)
     version = _version(workspace, definition, model)
     _check_approved(version)

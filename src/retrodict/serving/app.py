@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionApp", "Limits"]
 
-_DECIDING = ("/v1/decisions/", "/v2/models/")
+_DECIDING = ("/v1/decisions/", "/v1/models/", "/v2/models/")
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
-_DECISIONS = re.compile(rb"/v1/decisions/([^/:?]+)").match
+_DECISIONS = re.compile(rb"/v1/(?:decisions|models)/([^/:?]+)").match
 _FULL = full()
 
 _STATUS_NS = 2_000_000_000  # that a status waits for the stores
@@ -190,12 +190,14 @@ class DecisionApp:
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
+    @route("POST", "/v1/models/{model}:score", "score")
     @route("POST", "/v1/decisions/{policy}", "score")
     async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self.limits.body)
         async with self.turn(request):
-            question = decode_request(body)
+            servant = self.servants.get(request.parameter)
+            question = decode_request(body, None if servant is None else servant.schema)
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
@@ -253,7 +255,7 @@ class DecisionApp:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
             servant = find_servant(self.servants, request.parameter, where="address")
-            entries = decode_batch(body, self.limits.batch, self.limits.body)
+            entries = decode_batch(body, self.limits.batch, self.limits.body, servant.schema)
             answers = await self.decide_items(request, servant, entries)
         return HttpAnswer(_json.encode({"answers": answers}))
 

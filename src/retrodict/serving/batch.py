@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import structs
 
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.records import DecisionRecord
-from retrodict.decisions.requests import DecisionRequest, check_unique, decode_body
+from retrodict.decisions.requests import DecisionRequest, RequestSchema, check_unique, decode_body, decode_form
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.serving.idempotency import Claim, RequestIndex, check_request_id, request_hash
 
@@ -78,8 +78,10 @@ class BatchItem:
             self.claim.release()
 
 
-def decode_batch(body: bytes, longest: int, largest: int) -> list[BatchItem]:
+def decode_batch(body: bytes, longest: int, largest: int, schema: RequestSchema | None = None) -> list[BatchItem]:
     """Requests of a body, each with its own error: also one of more than ``largest`` bytes.
+
+    With a schema the first hundred whose form is wrong are told what is wrong with their values, too.
 
     Raises
     ------
@@ -93,7 +95,13 @@ def decode_batch(body: bytes, longest: int, largest: int) -> list[BatchItem]:
     _check_alone(body)
     large = InputError(f"a request must have at most {largest} bytes", where="body, field 'requests'", got="more",
                        remedy="Send less, or raise serving.max_body_bytes")  # fmt: skip
-    return [_entry(raw) if len(raw) <= largest else BatchItem(error=large, body=raw) for raw in map(bytes, requests)]
+    entries, wrong = list[BatchItem](), 0
+    for raw in map(bytes, requests):
+        if wrong == _TOGETHER:
+            schema = None  # a thousand wrong ones would hold up all others for seconds
+        entries.append(_entry(raw, schema) if len(raw) <= largest else BatchItem(error=large, body=raw))
+        wrong += entries[-1].error is not None
+    return entries
 
 
 def _check_alone(body: bytes) -> None:
@@ -105,9 +113,9 @@ def _check_alone(body: bytes) -> None:
         check_unique(body)
 
 
-def _entry(raw: bytes) -> BatchItem:
+def _entry(raw: bytes, schema: RequestSchema | None) -> BatchItem:
     try:
-        request = decode_body(raw, BatchedRequest, see="GET /v1/policies/{policy}")
+        request = decode_form(raw, BatchedRequest, schema)
         request_id = request.request_id
         if request_id is not None:
             request_id = check_request_id(request_id, where="body, field 'request_id'")
@@ -157,7 +165,7 @@ def judge(
             record = servant.decide(
                 question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
             )  # fmt: skip
-        except InputError as error:
+        except (InputError, RetryableError) as error:  # the latter where a model without a policy gave nothing
             entry.error = error
             entry.release()  # a later one with its id need not wait for the end of the batch
             continue

@@ -1,9 +1,9 @@
 """The Open Inference Protocol, version 2, over HTTP: policies as models, for clients that speak it already.
 
-A policy in force is a model, its revision the version. Inputs are the entities and values that a request has to bring,
-a tensor of one value per case; outputs are the decision, its id, and the score or the outputs of the model. Every case
-is a decision like any other: the same path, its own record. Where one case is wrong nothing is decided, since the
-protocol has no answer that is an error for one row alone.
+A policy in force, or a model that is served without one, is a model, its revision the version. Inputs are the entities
+and values that a request has to bring, a tensor of one value per case; outputs are the decision, its id, and the score
+or the outputs of the model. Every case is a decision like any other: the same path, its own record. Where one case is
+wrong nothing is decided, since the protocol has no answer that is an error for one row alone.
 
 https://github.com/open-inference/open-inference-protocol (inference_rest, binary tensor extension)
 """
@@ -44,6 +44,8 @@ _WHOLE = {
 }
 _NUMBERS = {"BOOL": "|b1", **_WHOLE, **_FLOATS}
 _TYPES: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
+
+_FAULTY = 10  # wrong cases that are told, and looked for
 
 _json = msgspec.json.Encoder()
 
@@ -128,12 +130,7 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     request.parameter = name
     explain = form.parameters.get("explain") is True
     questions = [_question(servant, row, explain=explain) for row in rows]
-    for number, question in enumerate(questions):
-        try:
-            servant.schema.check(question)
-        except InputError as error:
-            raise InputError("every case must be right", where=f"case {number} (from 0) of {len(rows)}",
-                             got=str(error).rstrip("."), remedy="Correct it: none was decided") from error  # fmt: skip
+    _check(servant, questions)
     items = [BatchItem(question, body=_json.encode(row)) for question, row in zip(questions, rows, strict=True)]
     async with app.turn(request):
         answers = await app.decide_items(request, servant, items)
@@ -142,6 +139,22 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
             text = f"case {number} (from 0): {one['error']} Others may have been decided, and are in the log."
             raise RefusedRequestError(one["status"], text)
     return _answer(form, kinds, answers, name, _version(servant))
+
+
+def _check(servant: Servant, questions: Sequence[DecisionRequest]) -> None:
+    """Refuse all cases where one is wrong, with all that is wrong with the first few."""
+    faults: dict[int, str] = {}
+    for number, question in enumerate(questions):
+        try:
+            servant.schema.check(question)
+        except InputError as error:
+            faults[number] = str(error).rstrip(".")
+        if len(faults) == _FAULTY:
+            break
+    if faults:
+        where = f"case {', '.join(map(str, faults))} (from 0) of {len(questions)}"
+        raise InputError("every case must be right", where=where, got="; ".join(faults.values()),
+                         remedy="Correct them: none was decided, and later ones may be wrong, too")  # fmt: skip
 
 
 def _version(servant: Servant) -> str:
@@ -162,7 +175,8 @@ def _find(app: DecisionApp, path: str) -> tuple[str, Servant, bool]:
 
 def _outputs(servant: Servant) -> dict[str, str]:
     """Names and datatypes of what comes back."""
-    return {"decision": "BYTES", "decision_id": "BYTES", **dict.fromkeys(servant.outputs, "FP64")}
+    decided = {"decision": "BYTES"} if servant.policy.policy.decide else {}
+    return {**decided, "decision_id": "BYTES", **dict.fromkeys(servant.outputs, "FP64")}
 
 
 def _question(servant: Servant, row: Mapping[str, Any], *, explain: bool) -> DecisionRequest:

@@ -38,6 +38,7 @@ _KINDS: Mapping[str, Schema] = {
 }
 _SUMMARIES = {
     "/v1/decisions/{policy}": "Decide one case",
+    "/v1/models/{model}:score": "What a model that is served without a policy gives",
     "/v1/decisions/{policy}:batch": "Decide many cases, each on its own",
     "/v1/features/{service}": "Features of entities",
     "/v1/features": "Feature services, and what a request has to bring",
@@ -109,16 +110,21 @@ def openapi(app: DecisionApp) -> Schema:
 
 
 def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
-    if pattern.startswith("/v1/decisions/"):
+    if pattern.startswith(("/v1/decisions/", "/v1/models/")):
         is_batch = pattern.endswith(":batch")
         for name, servant in app.servants.items():
             case, answer = _case(servant.schema.to_dict()), _answer(servant.describe())
+            if pattern.startswith("/v1/models/") and servant.policy.policy.decide:
+                continue
             if is_batch:
                 item = {**case, "properties": {**case["properties"], "request_id": {"type": "string"}}}
                 case = _object({"requests": {"type": "array", "minItems": 1, "items": item}}, required=["requests"])
                 failure = _object({"status": {"type": "integer"}, "error": {"type": "string"}}, open_=True)
                 answer = _object({"answers": {"type": "array", "items": {"anyOf": [answer, failure]}}}, open_=True)
-            yield pattern.replace("{policy}", name), _asks(case, answer, headers=[*_HEADERS][is_batch:])
+            yield (
+                pattern.replace("{policy}", name).replace("{model}", name),
+                _asks(case, answer, headers=[*_HEADERS][is_batch:]),
+            )
     elif pattern == "/v1/features/{service}":
         for name, service in app.services.items():
             yield (
@@ -164,14 +170,16 @@ def _features(words: Mapping[str, str]) -> Schema:
 
 def _answer(description: Mapping[str, Any]) -> Schema:
     properties: Schema = {
-        "decision_id": {"type": "string"}, "decision": {"enum": description["decisions"]},
+        "decision_id": {"type": "string"},
+        **({"decision": {"enum": description["decisions"]}} if description["decisions"] else {}),
         "score": {"type": ["number", "null"]}, "outputs": {"type": "object"},
         "model": {"type": ["string", "null"]}, "policy": {"type": "string"},
         "reasons": {"type": "array", "items": {"type": "string"}}, "fallback": {"type": "string"},
         "views": {"type": "object", "description": "Status and age of views that were not simply read"},
         "recorded": {"enum": ["async", "no"], "description": "Where its record is not durable yet, or there is none"},
     }  # fmt: skip
-    return _object(properties, required=["decision_id", "decision", "policy"], open_=True)
+    return _object(properties, required=[name for name in ("decision_id", "decision", "policy") if name in properties],
+                   open_=True)  # fmt: skip
 
 
 def _in_path(name: str) -> Schema:

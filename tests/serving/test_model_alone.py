@@ -137,12 +137,14 @@ def test_where_the_model_gives_nothing_there_is_no_answer(root):
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
         assert "model:hurried: the model must score the request in time; got 'TimeoutError'" in text
         connection.close()
+        count = 'decisions_failed_total{policy="hurried",status="503",error="NoScoreError"}'
+        assert server.send("GET", "/v1/status")[1]["counters"][count] == 1
         status, batch = server.send("POST", "/v1/decisions/hurried:batch", {"requests": [REQUEST, {}]}, AT)
         assert (status, [one["status"] for one in batch["answers"]]) == (200, [503, 400])
         status, text = server.send("POST", "/v2/models/hurried/infer", tensors(CASE, CASE), AT)
         assert (status, "the model must score" in text["error"]) == (503, True)
         counters = server.send("GET", "/v1/status")[1]["counters"]
-        assert counters['decisions_failed_total{policy="hurried",status="503",error="NoScoreError"}'] >= 2
+        assert counters[count] == 4  # one alone, one of the batch, two of the tensors
         assert not any("decisions_total" in name and "hurried" in name for name in counters)
         headers = {**AT, "Idempotency-Key": "late-1"}
         assert [server.send("POST", "/v1/models/hurried:score", REQUEST, headers)[0] for _ in range(2)] == [503, 503]
@@ -215,6 +217,12 @@ def test_every_wrong_case_of_tensors_is_named(server):
     status, text = server.send("POST", INFER, tensors(*cases), AT)
     assert (status, "case 1, 3 (from 0) of 4" in text["error"]) == (400, True)
     assert "yesterday" not in text["error"]
+
+
+def test_a_request_of_a_wrong_form_is_told_all_of_it(server):
+    """Of its values, too, which the form hides from the decoder; nothing of what was sent."""
+    status, text = server.send("POST", SCORE, {"entities": {"depot": ["s3cret"]}, "s3cret": 1}, AT)
+    assert (status, "got '5 faults'" in text["error"], "s3cret" in text["error"]) == (400, True, False)
 
 
 def test_decisions_without_one_stand_in_the_table_as_null(workspace):

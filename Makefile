@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data bench-serving mutate spark ray deep peers mlflow dagster bench-learning lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data bench-serving mutate spark ray deep clients peers mlflow dagster bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +39,7 @@ demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile=ci --durations=10 tests src
 
-test-all: $(STAMP) servers spark ray deep ## every test, the slow ones too, with fresh generated cases
+test-all: $(STAMP) servers spark ray deep clients ## every test, the slow ones too, with fresh generated cases
 	$(BIN)/python -m pytest -n 2 tests src
 
 spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB, and Java); without it they are skipped
@@ -75,6 +75,15 @@ dagster: .venv-dagster/.synced ## Dagster in an environment of its own (950 MB),
 	$(PYTHON) -m venv .venv-dagster
 	$(UV) pip sync --quiet --python .venv-dagster/bin/python --require-hashes locks/dagster.lock
 	$(UV) pip install --quiet --python .venv-dagster/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+CLIENTS := $(foreach name,triton kserve generated openapi,.venv-clients/$(name)/.synced)
+
+clients: $(CLIENTS) ## clients of the Open Inference Protocol, an environment for each (550 MB); without them their tests are skipped
+
+.venv-clients/%/.synced: locks/clients/%.lock | $(UV)
+	$(PYTHON) -m venv .venv-clients/$*
+	$(UV) pip sync --quiet --python .venv-clients/$*/bin/python --require-hashes $<
 	@touch $@
 
 bench-learning: $(STAMP) mlflow ## recording and finding runs against a bare transaction and MLflow; fits against the bare library
@@ -135,7 +144,7 @@ bench-serving: $(STAMP) peers ## decisions over HTTP against a bare server and F
 
 lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra demo --extra pandera --extra plots --extra postgres --extra redis --extra nats --extra kafka --extra s3 --extra balance --extra catboost --extra jwt --extra onnx --extra tune --extra xgboost --group dev --output-file locks/dev.lock pyproject.toml \
+	  --extra demo --extra pandera --extra plots --extra postgres --extra redis --extra nats --extra kafka --extra s3 --extra balance --extra catboost --extra grpc --extra jwt --extra onnx --extra tune --extra xgboost --group dev --output-file locks/dev.lock pyproject.toml \
 	  locks/build.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/peers.lock locks/peers.in
@@ -151,6 +160,8 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	  --extra dagster --output-file locks/dagster.lock pyproject.toml locks/build.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/mutate.lock locks/mutate.in
+	for name in triton kserve generated openapi; do $(UV) pip compile --quiet --universal --generate-hashes \
+	  --no-emit-index-url --no-header --python-version 3.11 --output-file locks/clients/$$name.lock locks/clients/$$name.in; done
 
 clean: ## remove what these commands made
-	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow .venv-dagster .venv-automl $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow .venv-dagster .venv-automl .venv-clients $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

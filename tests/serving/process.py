@@ -32,7 +32,8 @@ class Server:
             self.process.kill()
             raise
         assert '"url"' in line, line + self.process.communicate(timeout=30)[1]
-        self.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
+        facts = json.loads(line)
+        self.port, self.grpc = int(facts["url"].rsplit(":", 1)[1]), facts["grpc"]
 
     def send(self, method, path, body=None, headers=None):
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)

@@ -419,7 +419,7 @@ def test_nothing_deployed_is_not_ready(workspace):
 
 def test_a_slow_body_holds_no_place_and_not_for_ever(workspace, monkeypatch):
     """Half-sent bodies neither shut others out nor stay: the others are answered, the slow one gets 408."""
-    monkeypatch.setattr(http_request, "_BODY_S", 0.2)
+    monkeypatch.setattr(http_request, "BODY_S", 0.2)
 
     async def run():
         client = Client(workspace, in_flight=1)

@@ -353,7 +353,7 @@ class Jumping(SystemClock):
         return super().now() + int(float(Path(sys.argv[2]).read_text()) * 3600e6)
 
 with Workspace(sys.argv[1], actor="ana", clock=Jumping()) as workspace:
-    serve(workspace, ServeOptions(port=0, consume=False), ready=lambda url: print(url, flush=True))
+    serve(workspace, ServeOptions(port=0, consume=False), ready=lambda url, _: print(url, flush=True))
 """
 
 

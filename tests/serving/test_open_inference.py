@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.serving.project import AT, REQUEST, make_project
 from tests.serving.test_app import DECIDE, SIMULATED, Client, call
 
+from retrodict.core.errors import InputError
 from retrodict.decisions.log import read_decisions
 from retrodict.serving.failures import read_failures
 from retrodict.serving.open_inference import _packed, _unpack
@@ -63,7 +64,8 @@ def test_what_there_is(workspace):
     answers = call(workspace, *[("GET", path) for path in paths], ("POST", "/v2/repository/index"))
     assert {status for status, _, _ in answers} == {200}
     bodies = [json.loads(body) for _, _, body in answers]
-    assert bodies[0]["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert bodies[0]["extensions"] == ["binary_tensor_data", "model_configuration", "model_repository",
+                                       "statistics"]  # fmt: skip
     assert bodies[3] == bodies[4]
     about = {one["name"]: one["datatype"] for one in bodies[3]["inputs"]}
     assert about == {"depot": "BYTES", "weight": "FP64", "express": "BOOL", "sent": "BYTES"}
@@ -181,6 +183,25 @@ def test_tensors_that_do_not_fit_are_refused(workspace, change, match):
     assert (status, "1 to 8 cases" in text) == (400, True)
 
 
+def test_numbers_that_a_client_wrote_as_others_are_the_same_ones(workspace):
+    """1.0 is true and 1, 0.5 is neither; an infinity in bytes is no number."""
+    plain = tensors([{**CASE, "weight": 7}, {**CASE, "express": True, "weight": 9}])
+    written = tensors([{**CASE, "express": 0.0, "weight": 7.0}, {**CASE, "express": 1.0, "weight": 9.0}])
+    for one in written:
+        one["datatype"] = {"express": "BOOL", "weight": "INT64"}.get(one["name"], one["datatype"])
+    (_, first), (status, second) = infer(workspace, encode(plain), encode(written))
+    assert status == 200
+    assert [one["data"] for one in first["outputs"]][2] == [one["data"] for one in second["outputs"]][2]
+    for name, value in (("express", 0.5), ("express", 2), ("weight", 1.5)):
+        wrong = tensors([CASE])
+        for one in wrong:
+            if one["name"] == name:
+                one |= {"datatype": "BOOL" if name == "express" else "INT64", "data": [value]}
+        assert infer(workspace, encode(wrong))[0][0] == 400
+    with pytest.raises(InputError, match="finite"):
+        _unpack("FP32", struct.pack("<f", float("-inf")), 1)
+
+
 @pytest.mark.parametrize("value", [b"", b"x", b"-1", b"99999999", b"1.5", "²".encode()])
 def test_a_wrong_length_of_the_head_is_refused(workspace, value):
     header = [(b"inference-header-content-length", value)]
@@ -192,8 +213,6 @@ def test_a_wrong_length_of_the_head_is_refused(workspace, value):
 @given(st.sampled_from(["BYTES", "FP32", "INT64", "BOOL", "UINT8"]), st.binary(max_size=64), st.integers(0, 8))
 def test_no_bytes_are_more_than_they_are(datatype, data, count):
     """Whatever stands there: as many values as were said, or none, or a refusal."""
-    from retrodict.core.errors import InputError
-
     try:
         values = _unpack(datatype, data, count)
     except InputError:

@@ -34,16 +34,20 @@ def _announce(session: Session) -> dict[str, Any]:
     """Say the address when the first answer can be given."""
     replay = click.get_current_context().params["replay"]
 
-    def ready(url: str) -> None:
-        click.echo(to_json({"url": url, "replay": replay}) if session.as_json else f"Serving {url} (Ctrl-C stops)")
+    def ready(url: str, grpc: str | None) -> None:
+        beside = f" and gRPC on {grpc}" if grpc else ""
+        facts = {"url": url, "grpc": grpc, "replay": replay}
+        click.echo(to_json(facts) if session.as_json else f"Serving {url}{beside} (Ctrl-C stops)")
 
     return {"ready": ready}
 
 
 expose(
     cli, "serve", "serve", hidden=["ready"], supply=_announce, log_level=logging.INFO,
-    port=Parameter(type=click.IntRange(0, 65535)), workers=Parameter(type=click.IntRange(1, 32)),
-    examples=["retrodict serve", "retrodict serve --port 0 --json", "retrodict serve --workers 4"],
+    port=Parameter(type=click.IntRange(0, 65535)), grpc_port=Parameter(type=click.IntRange(0, 65535)),
+    workers=Parameter(type=click.IntRange(1, 32)),
+    examples=["retrodict serve", "retrodict serve --port 0 --json", "retrodict serve --workers 4",
+              "retrodict serve --grpc-port 8401"],
 )  # fmt: skip
 _PAIRS = {"multiple": True, "required": False}
 expose(

@@ -139,6 +139,9 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.port": Setting(
         8400, "a whole number from 0 (any free port) to 65535", _whole(0, 65535), "Port to listen on"
     ),
+    "serving.grpc_port": Setting(
+        -1, "a whole number from 0 (any free port) to 65535, or -1 for none", _whole(-1, 65535), "Port for gRPC, if any"
+    ),
     "serving.max_body_bytes": Setting(
         65536, "a whole number of bytes, 1 or more", _whole(1), "Longest request body that is read"
     ),

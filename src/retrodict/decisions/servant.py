@@ -135,6 +135,7 @@ class Servant:
         self.revision, self.policy, self.schema, self.cache = revision, policy, schema, cache
         self._features, self._model, self._previous, self._health = features, model, previous, health
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
+        self.views = frozenset(self._versions.values())  # versions of what it reads
         self._max_ages, self.on_server = policy.policy.max_ages, features.on_server
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000

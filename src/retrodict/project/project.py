@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
     from retrodict.registry import Revision
-    from retrodict.serving.decider import Decider
     from retrodict.workspace import Definitions
 else:
     (rollout,) = lazy_modules("retrodict", "rollout")
@@ -397,7 +396,7 @@ class Project:
             return Decision(self, *self._decider.answer(policy, values, **options))
 
     @cached_property
-    def _decider(self) -> Decider:
+    def _decider(self) -> serving.Decider:
         return serving.Decider(self.workspace)
 
     def serve(
@@ -405,10 +404,11 @@ class Project:
         *,
         host: str | None = None,
         port: int | None = None,
+        grpc_port: int | None = None,
         workers: int | None = None,
         replay: bool = False,
         no_consume: bool = False,
-        ready: Callable[[str], None] | None = None,
+        ready: Callable[[str, str | None], None] | None = None,
     ) -> None:
         """Answer decisions and features over HTTP until Ctrl-C; follows each change of deployment.
 
@@ -418,6 +418,8 @@ class Project:
             Address to listen on.  [default: serving.host of retrodict.toml]
         port : int, optional
             Port, 0 for any free one.  [default: serving.port]
+        grpc_port : int, optional
+            Port for gRPC too, 0 for any free one.  [default: serving.grpc_port]
         workers : int, optional
             Processes that answer, from one port.  [default: serving.workers]
         replay : bool
@@ -425,9 +427,10 @@ class Project:
         no_consume : bool
             Do not start the feature consumer beside the server.
         ready : callable, optional
-            Called once with the URL.
+            Called once with the URL, and the address for gRPC or None.
         """
-        serving.serve(self.workspace, serving.ServeOptions(host, port, replay, not no_consume, workers), ready=ready)
+        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port)
+        serving.serve(self.workspace, options, ready=ready)
 
     def monitor(
         self, monitor: str | None = None, *, now: Time | None = None, html: str | Path | None = None

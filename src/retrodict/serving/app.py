@@ -42,13 +42,16 @@ from retrodict.serving.openapi import PAGE_HEADERS, docs_page, landing_page, ope
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
-from retrodict.serving.telemetry import Telemetry, breaker_states
+from retrodict.serving.telemetry import Telemetry, breaker_states, revision_label
 from retrodict.serving.turns import RequestHead, Turns, full
 
 if TYPE_CHECKING:
     from retrodict.serving.worker import Colleagues
 
-__all__ = ["DecisionApp", "Limits"]
+__all__ = ["PREPARE", "DecisionApp", "Limits"]
+
+PREPARE = "retrodict.prepare"
+"""In a request's scope, what makes its body out of another protocol's message, once its caller may ask."""
 
 _DECIDING = ("/v1/decisions/", "/v1/models/", "/v2/models/")
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -107,6 +110,9 @@ class DecisionApp:
     ----------
     servants : dict
         Policy name to servant; replaced as a whole by the watcher, never changed in place.
+    earlier : dict
+        Policy name to the servant before, where it reads nothing that those in force do not: for who asks for its
+        revision.
     services : dict
         Name to feature service, as the process started with them.
     services_problem : str, optional
@@ -132,6 +138,7 @@ class DecisionApp:
         self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False
     ) -> None:
         self.servants: dict[str, Servant] = {}
+        self.earlier: dict[str, Servant] = {}
         self.services: dict[str, ServedFeatures] = {}
         self.services_problem: str | None = None
         self.telemetry, self.health = Telemetry(), FeatureHealth()
@@ -150,6 +157,11 @@ class DecisionApp:
 
     def follow(self, servants: dict[str, Servant]) -> None:
         """Decide by these servants from here on; requests under way finish with theirs."""
+        kept_current = {version for servant in servants.values() for version in servant.views}
+        before = self.earlier | {name: one for name, one in self.servants.items() if one is not servants.get(name)}
+        self.earlier = {name: one for name, one in before.items() if name in servants and one.views <= kept_current}
+        for servant in self.earlier.values():
+            servant.cache = None  # which is of one that is in force
         self.servants = servants
         self.engines.follow(servants)
 
@@ -166,6 +178,8 @@ class DecisionApp:
             handler, needed, request.parameter = find_route(scope["method"], scope["path"])
             if needed is not None and self.callers is not None:
                 request.caller = self.callers.admit(scope["headers"], needed)
+            if PREPARE in scope:
+                scope[PREPARE]()
             answer = await handler(self, request)
         except RefusedRequestError as refused:
             answer, failure = refused.answer, refused
@@ -337,6 +351,7 @@ class DecisionApp:
         self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{kind}"')
         names, text = [], "the policy must be deployed"
         if servant is not None:
+            self.telemetry.count("revision_failures_total", revision_label(name, servant.revision.revision))
             names = [*servant.schema.entities, *servant.schema.context]
             text = str(error) if status < 500 or isinstance(error, RetrodictError) else kind
         self.failures.note(name, status, kind, text, body, names=names, cause=error if status == 500 else None)
@@ -356,6 +371,7 @@ class DecisionApp:
             if recorded is not None:
                 self.telemetry.count("decisions_recorded_total", f'policy="{record.policy}",recorded="{recorded}"')
             self._observe(record, request.arrived, before)
+        self.telemetry.count_request(records, (perf_counter_ns() - request.arrived) // 1_000)
         return marks
 
     def _keep_score(self, record: DecisionRecord) -> None:

@@ -13,7 +13,18 @@ from retrodict.core.errors import InputError
 from retrodict.serving.deadlines import late
 from retrodict.serving.http_answer import RefusedRequestError
 
-__all__ = ["ID_HEADER", "TIME_HEADER", "HttpRequest", "Receive", "Scope", "Send", "read_header"]
+__all__ = [
+    "BODY_S",
+    "DEADLINE_HEADER",
+    "ID_HEADER",
+    "PRIORITY_HEADER",
+    "TIME_HEADER",
+    "HttpRequest",
+    "Receive",
+    "Scope",
+    "Send",
+    "read_header",
+]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -23,7 +34,8 @@ TIME_HEADER, ID_HEADER = b"retrodict-time", b"idempotency-key"
 DEADLINE_HEADER, PRIORITY_HEADER = b"retrodict-deadline", b"retrodict-priority"
 
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII).fullmatch
-_BODY_S = 10.0  # a caller that takes longer to send a body is told so
+BODY_S = 10.0
+"""Seconds in which a body must have come; a caller that takes longer is told so."""
 
 
 @dataclass(slots=True)
@@ -69,18 +81,18 @@ class HttpRequest:
         return priority == "batch"
 
     async def read_body(self, limit: int) -> bytes:
-        """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
+        """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``BODY_S``."""
         cycle = getattr(self.receive, "__self__", None)
         if getattr(cycle, "more_body", True) is False:  # all of it came with the head, as is usual: nothing to wait for
             self.body = await self._read_body(limit)
             return self.body
         try:
-            async with asyncio.timeout(_BODY_S):
+            async with asyncio.timeout(BODY_S):
                 self.body = await self._read_body(limit)
                 return self.body
         except TimeoutError:
             raise RefusedRequestError(
-                408, f"a body must arrive within {_BODY_S:.0f} s", ((b"connection", b"close"),)
+                408, f"a body must arrive within {BODY_S:.0f} s", ((b"connection", b"close"),)
             ) from None
 
     async def _read_body(self, limit: int) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -28,24 +28,32 @@ from retrodict.serving.batch import BatchItem
 from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import ID_HEADER, HttpRequest, read_header
 from retrodict.serving.routes import route
+from retrodict.serving.telemetry import revision_label
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["infer"]
+__all__ = ["HEAD_LENGTH", "NUMBERS", "infer", "pack_texts"]
 
-_PATH = re.compile(r"(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<ready>/ready)?").fullmatch
-_LENGTH = b"inference-header-content-length"
+_PATH = re.compile(r"(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(/(?P<part>ready|config|stats))?").fullmatch
+HEAD_LENGTH = b"inference-header-content-length"
+"""Header that says how many bytes of a body are JSON, where tensors in bytes follow."""
 # Kinds of a request's values and the datatypes that they are described with; a time is text, ISO 8601 with a zone.
 _DATATYPES = {"bool": "BOOL", "int": "INT64", "number": "FP64"}
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _WHOLE = {
     f"{prefix}INT{8 * size}": f"<{kind}{size}" for prefix, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)
 }
-_NUMBERS = {"BOOL": "|b1", **_WHOLE, **_FLOATS}
+NUMBERS = {"BOOL": "|b1", **_WHOLE, **_FLOATS}
+"""Datatypes that are numbers, as NumPy calls them."""
+# Durations of the protocol, and the stages of a decision that they are.
+_STAGES = {"success": ("total",), "compute_input": ("check", "features"), "compute_infer": ("score",),
+           "compute_output": ("rules", "reasons")}  # fmt: skip
 _TYPES: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
 
 _FAULTY = 10  # wrong cases that are told, and looked for
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+_NOT_OFFERED = {"classification", "shared_memory_region"}
 
 _json = msgspec.json.Encoder()
 
@@ -79,7 +87,7 @@ class InferRequest(msgspec.Struct):
 @route("GET", "/v2")
 async def _server(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     about = {"name": "retrodict", "version": metadata.version("retrodict")}
-    return HttpAnswer(_json.encode({**about, "extensions": ["binary_tensor_data", "model_repository"]}))
+    return HttpAnswer(_json.encode({**about, "extensions": _EXTENSIONS}))
 
 
 @route("GET", "/v2/health/live", None)
@@ -96,38 +104,85 @@ async def _ready(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 @route("POST", "/v2/repository/index", "read")
 async def _index(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     return HttpAnswer(_json.encode([{"name": name, "version": _version(servant), "state": "READY", "reason": ""}
-                                    for name, servant in app.servants.items()]))  # fmt: skip
+                                    for name in app.servants for servant in _warm(app, name)]))  # fmt: skip
+
+
+@route("POST", "/v2/repository/models/{model...}/unload")
+@route("POST", "/v2/repository/models/{model...}/load")
+async def _load(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    text = "models are policies, which a server follows: deploy one with: retrodict deploy POLICY --reason WHY"
+    raise RefusedRequestError(501, text)
 
 
 @route("GET", "/v2/models/{model...}")
 async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
-    """A model, or whether it is ready."""
-    name, servant, is_about_ready = _find(app, request.parameter)
-    if is_about_ready:
+    """A model, whether it is ready, its configuration, or what was counted; that of all at ``stats``."""
+    if request.parameter == "stats" and "stats" not in app.servants:
+        every = [(name, servant) for name in app.servants for servant in _warm(app, name)]
+        return HttpAnswer(_json.encode({"model_stats": _statistics(app, every)}))
+    name, servants, part = _find(app, request.parameter)
+    versions, servant = [_version(one) for one in servants], servants[0]
+    if part == "ready":
         return HttpAnswer(_json.encode({"name": name, "ready": True}))
+    if part == "stats":
+        return HttpAnswer(_json.encode({"model_stats": _statistics(app, [(name, one) for one in servants])}))
     schema = servant.schema.to_dict()
-    kinds = {**schema["entities"], **schema["context"]}
-    inputs = [{"name": one, "datatype": _DATATYPES.get(kind, "BYTES"), "shape": [-1]} for one, kind in kinds.items()]
-    outputs = [{"name": one, "datatype": kind, "shape": [-1]} for one, kind in _outputs(servant).items()]
-    about = {"name": name, "versions": [_version(servant)], "platform": "retrodict"}
+    kinds = {one: _DATATYPES.get(kind, "BYTES") for one, kind in {**schema["entities"], **schema["context"]}.items()}
+    inputs, outputs = ([{"name": one, **_typed(kind, config=part == "config")} for one, kind in side.items()]
+                       for side in (kinds, _outputs(servant)))  # fmt: skip
+    if part == "config":
+        policy = {"specific": {"versions": [int(version) for version in versions]}}
+        config = {"max_batch_size": app.limits.batch, "version_policy": policy, "input": inputs, "output": outputs}
+        return HttpAnswer(_json.encode({"name": name, "platform": "retrodict", **config}))
+    about = {"name": name, "versions": versions, "platform": "retrodict"}
     return HttpAnswer(_json.encode({**about, "inputs": inputs, "outputs": outputs}))
+
+
+def _typed(kind: str, *, config: bool) -> dict[str, Any]:
+    """Datatype and shape of a tensor; those of a configuration are Triton's, without the number of cases."""
+    if config:
+        return {"data_type": "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}", "dims": []}
+    return {"datatype": kind, "shape": [-1]}
+
+
+def _statistics(app: DecisionApp, servants: Iterable[tuple[str, Servant]]) -> list[dict[str, Any]]:
+    """What was counted since the server started; what nobody measures is not there."""
+    telemetry = app.telemetry if app.colleagues is None else app.colleagues.sums()[0]
+    models = []
+    for name, servant in servants:
+        label = revision_label(name, servant.revision.revision)
+        requests, cases, failures = (telemetry.counters.get((f"revision_{what}_total", label), 0)
+                                     for what in ("requests", "cases", "failures"))  # fmt: skip
+        spent = {key: sum(telemetry.counters.get(("revision_microseconds_total", f'{label},stage="{stage}"'), 0)
+                          for stage in stages) for key, stages in _STAGES.items()}  # fmt: skip
+        times = {key: {"count": requests, "ns": micros * 1_000} for key, micros in spent.items()}
+        counts = {"inference_count": cases, "execution_count": requests}
+        models.append({"name": name, "version": _version(servant), **counts,
+                       "inference_stats": {**times, "fail": {"count": failures}}})  # fmt: skip
+    return models
 
 
 @route("POST", "/v2/models/{model...}/infer", "score")
 async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     """Decide the cases of some tensors."""
     body = await request.read_body(app.limits.batch_body)
-    name, servant, _ = _find(app, request.parameter)
+    name, (servant, *_), part = _find(app, request.parameter)
+    if part is not None:
+        raise _unknown()
+    request.parameter = name
     if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
         raise InputError("a request id must be for one decision", where="header Idempotency-Key", got="one for all",
                          remedy="Leave it out, or use POST /v1/decisions/{policy}:batch")  # fmt: skip
     form, rows = _read(body, _header_size(request, body), app.limits.batch)
     kinds = _outputs(servant)
+    every = [one.parameters for one in form.inputs] + [one.parameters for one in form.outputs]
+    if any(_NOT_OFFERED & parameters.keys() for parameters in every):
+        raise InputError("tensors must come and go as they are", where="body, field 'parameters'",
+                         got="classification or shared memory", remedy="Leave it out")  # fmt: skip
     for output in form.outputs:
         if output.name not in kinds:
             raise InputError("an output must be one of the model's", where="body, field 'outputs'", got="another name",
                              remedy=f"Ask for some of {', '.join(kinds)}")  # fmt: skip
-    request.parameter = name
     explain = form.parameters.get("explain") is True
     questions = [_question(servant, row, explain=explain) for row in rows]
     _check(servant, questions)
@@ -161,16 +216,29 @@ def _version(servant: Servant) -> str:
     return str(servant.revision.revision)
 
 
-def _find(app: DecisionApp, path: str) -> tuple[str, Servant, bool]:
+def _warm(app: DecisionApp, name: str) -> list[Servant]:
+    """Servant in force of a policy, and the one before it where it can still be asked."""
+    return [servants[name] for servants in (app.servants, app.earlier) if name in servants]
+
+
+def _find(app: DecisionApp, path: str) -> tuple[str, list[Servant], str | None]:
+    """Name of a model, its servants of the version that is asked for, or all, and what of it is asked."""
     match = _PATH(path)
     if match is None:
-        raise NotFoundError("the address must exist", where="address", got="another one",
-                            remedy="See GET /v2/models/{model}, and the same of …/versions/{version}")  # fmt: skip
-    servant = find_servant(app.servants, match["name"], where="address")
-    if match["version"] not in (None, _version(servant)):
-        raise NotFoundError("the revision must be the one in force", where="address", got="another one",
-                            remedy=f"Ask for {_version(servant)}, or for none")  # fmt: skip
-    return match["name"], servant, match["ready"] is not None
+        raise _unknown()
+    find_servant(app.servants, match["name"], where="address")
+    servants = _warm(app, match["name"])
+    chosen_version = [one for one in servants if match["version"] in (None, _version(one))]
+    if not chosen_version:
+        warm = " or ".join(map(_version, servants))
+        raise NotFoundError("the revision must be in force, or the one before, as long as it is warm", where="address",
+                            got="another one", remedy=f"Ask for {warm}, or for none")  # fmt: skip
+    return match["name"], chosen_version, match["part"]
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("the address must exist", where="address", got="another one",
+                         remedy="See GET /v2/models/{model}, and the same of …/versions/{version}")  # fmt: skip
 
 
 def _outputs(servant: Servant) -> dict[str, str]:
@@ -189,7 +257,7 @@ def _question(servant: Servant, row: Mapping[str, Any], *, explain: bool) -> Dec
 
 
 def _header_size(request: HttpRequest, body: bytes) -> int:
-    text = next((value for name, value in request.scope["headers"] if name == _LENGTH), None)
+    text = next((value for name, value in request.scope["headers"] if name == HEAD_LENGTH), None)
     if text is None:
         return len(body)
     if not text.isdigit() or int(text) > len(body):
@@ -209,9 +277,9 @@ def _read(body: bytes, size: int, longest: int) -> tuple[InferRequest, list[dict
             raise InputError("an input must stand once", where=where, got="one that stands twice",
                              remedy="Send one of them")  # fmt: skip
         count = math.prod(tensor.shape) if tensor.shape and min(tensor.shape) >= 0 else -1
-        if tensor.datatype not in _NUMBERS and tensor.datatype != "BYTES":
+        if tensor.datatype not in NUMBERS and tensor.datatype != "BYTES":
             raise InputError("a datatype must be one that there is", where=where, got="another one",
-                             remedy=f"Send BYTES or one of {', '.join(_NUMBERS)}")  # fmt: skip
+                             remedy=f"Send BYTES or one of {', '.join(NUMBERS)}")  # fmt: skip
         nbytes = tensor.parameters.get("binary_data_size")
         if nbytes is None:
             values = _listed(tensor)
@@ -237,6 +305,10 @@ def _listed(tensor: Tensor) -> list[Any]:
     while depth > 1 and any(isinstance(value, list) for value in values):
         values = [item for value in values for item in (value if isinstance(value, list) else [value])]
         depth -= 1
+    if tensor.datatype == "BOOL":  # one of the clients makes 1.0 of true, and of 1
+        values = [value == 1 if isinstance(value, int | float) and value in (0, 1) else value for value in values]
+    elif tensor.datatype in _WHOLE:
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
     fits: tuple[type, ...] = _TYPES.get(tensor.datatype, (int, float) if tensor.datatype in _FLOATS else (int,))
     for value in values:
         if value is not None and (not isinstance(value, fits) or (isinstance(value, bool) and bool not in fits)):
@@ -248,11 +320,14 @@ def _listed(tensor: Tensor) -> list[Any]:
 def _unpack(datatype: str, data: bytes, count: int) -> list[Any]:
     """Values in bytes; NaN is a value that is missing."""
     if datatype != "BYTES":
-        kind = np.dtype(_NUMBERS[datatype])
+        kind = np.dtype(NUMBERS[datatype])
         if len(data) != kind.itemsize * count:
             return []
-        values = np.frombuffer(data, kind).tolist()
-        return [None if value != value else value for value in values] if datatype in _FLOATS else values  # noqa: PLR0124
+        values = np.frombuffer(data, kind)
+        if datatype in _FLOATS and np.isinf(values).any():
+            raise InputError("a number must be finite", where="body, field 'inputs'", got="an infinity",
+                             remedy="Send a number, or NaN for a value that is missing")  # fmt: skip
+        return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124
     texts, at = [], 0
     while at + 4 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")
@@ -289,7 +364,7 @@ def _answer(
     head = _json.encode(body)
     if not tensors:
         return HttpAnswer(head)
-    size = ((b"inference-header-content-length", str(len(head)).encode()),)
+    size = ((HEAD_LENGTH, str(len(head)).encode()),)
     return HttpAnswer(b"".join([head, *tensors]), 200, size, b"application/octet-stream")
 
 
@@ -299,9 +374,13 @@ def _value(answer: Mapping[str, Any], name: str) -> Any:
     return answer["outputs"].get(name) if "outputs" in answer else answer.get(name)
 
 
+def pack_texts(texts: Iterable[bytes]) -> bytes:
+    """Values of BYTES in one piece, each behind its length."""
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
 def _packed(datatype: str, values: Sequence[Any]) -> bytes:
     if datatype == "BYTES":
-        texts = [value.encode() for value in values]
-        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        return pack_texts(value.encode() for value in values)
     array: NDArray[np.float64] = np.array([np.nan if value is None else value for value in values], "<f8")
     return array.tobytes()

@@ -56,6 +56,8 @@ _SUMMARIES = {
     "/v2/health/live": "Open Inference Protocol: whether the process is alive",
     "/v2/health/ready": "Open Inference Protocol: whether it can answer",
     "/v2/repository/index": "Open Inference Protocol: policies in force, as models",
+    "/v2/repository/models/{model...}/load": "Open Inference Protocol: not offered, deployments do that",
+    "/v2/repository/models/{model...}/unload": "Open Inference Protocol: not offered, deployments do that",
     "/v2/models/{model...}/infer": "Open Inference Protocol: decide the cases of some tensors",
     "/v2/models/{model...}": "Open Inference Protocol: one policy as a model",
 }

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -39,6 +39,9 @@ from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
 from retrodict.workspace.servers import announce_server
+
+if TYPE_CHECKING:
+    from retrodict.serving.grpc.server import GrpcServer
 
 __all__ = ["ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
 
@@ -68,6 +71,8 @@ class ServeOptions:
         Start the feature consumer beside the server.
     workers : int, optional
         Processes that answer, over the configuration's.
+    grpc_port : int, optional
+        As ``port``, for gRPC.
     """
 
     host: str | None = None
@@ -75,9 +80,12 @@ class ServeOptions:
     replay: bool = False
     consume: bool = True
     workers: int | None = None
+    grpc_port: int | None = None
 
 
-def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
+def serve(
+    workspace: Workspace, options: ServeOptions, *, ready: Callable[[str, str | None], None] | None = None
+) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; in-flight requests are finished, the log's segment is closed and sealed.
 
     Parameters
@@ -85,23 +93,32 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     workspace : Workspace
     options : ServeOptions
     ready : callable, optional
-        Called once with the URL when the first answer can be given.
+        Called once with the URL, and the address for gRPC if there is one, when the first answer can be given.
 
     Raises
     ------
     BusyError
-        If the port is taken; the message names it.
+        If a port is taken; the message names it.
+    MissingExtraError
+        If gRPC is asked for and its library is not installed.
     RetryableError
         If no worker can be kept alive; their own messages are in the log.
     """
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
     workers = options.workers or workspace.config["serving.workers"]
+    grpc_port = workspace.config["serving.grpc_port"] if options.grpc_port is None else options.grpc_port
     raise_open_files()
     listener = _bind(host, port)
+    # Never listens: it holds the address for the sockets of the workers, which share it (SO_REUSEPORT).
+    place = _bind(host, grpc_port) if grpc_port >= 0 else None
+    grpc = None if place is None else _address(place)
+    if grpc is not None:
+        from retrodict.serving.grpc.messages import methods  # noqa: F401  # what is not installed is said here
     _tls_context(workspace)  # what is wrong is said before anything is begun
     if open_callers(workspace, listener, workers) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
+    say = None if ready is None else (lambda url: ready(url, grpc))
     upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
         _bring_up_to_date(upkeep)
@@ -109,18 +126,20 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     try:
         with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
             if workers == 1:
-                runner.run(_run(workspace, options, listener, upkeep, consumer, ready))
+                runner.run(_run(workspace, options, listener, upkeep, consumer, say, grpc))
             else:
                 from retrodict.serving.supervisor import Supervisor  # which needs this module
 
                 health = FeatureHealth()
                 with suppress(RetrodictError):
                     health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
-                supervisor = Supervisor(workspace, listener, health, workers, replay=options.replay)
+                supervisor = Supervisor(workspace, listener, health, workers, replay=options.replay, grpc=grpc)
                 beside = keep_health(workspace, health, upkeep, consumer, supervisor.publish)
-                runner.run(supervisor.run(beside, ready))
+                runner.run(supervisor.run(beside, say))
     finally:
         listener.close()
+        if place is not None:
+            place.close()
         if consumer is not None:
             consumer.end()
 
@@ -172,6 +191,11 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def open_port(listener: socket.socket) -> None:
     """Let callers connect; BusyError if another server listens there by now."""
     try:
@@ -186,7 +210,7 @@ def _taken(address: str, error: OSError) -> BusyError:
         "the address to listen on must be free and open to this user",
         where=address,
         got=error.strerror,
-        remedy="Stop the other server, or name another port with --port",
+        remedy="Stop the other server, or name another port with --port or --grpc-port",
     )
 
 
@@ -212,9 +236,7 @@ def _tls_context(workspace: Workspace) -> ssl.SSLContext | None:
 
 def url_of(listener: socket.socket, workspace: Workspace) -> str:
     """Address of a listening socket."""
-    host, port = listener.getsockname()[:2]
-    scheme = "https" if workspace.config["serving.certificate"] else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if workspace.config['serving.certificate'] else 'http'}://{_address(listener)}"
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -234,6 +256,7 @@ async def _run(
     upkeep: Upkeep,
     consumer: _Consumer | None,
     ready: Callable[[str], None] | None,
+    grpc: str | None,
 ) -> None:
     """Answer in this process alone."""
 
@@ -245,7 +268,7 @@ async def _run(
             ready(url_of(listener, workspace))
 
     await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, consumer),
-                 replay=options.replay)  # fmt: skip
+                 replay=options.replay, grpc=grpc)  # fmt: skip
 
 
 async def answer(
@@ -257,6 +280,7 @@ async def answer(
     replay: bool = False,
     board: Board | None = None,
     slot: int = 0,
+    grpc: str | None = None,
 ) -> None:
     """Answer requests of one listening socket until SIGINT or SIGTERM.
 
@@ -273,6 +297,8 @@ async def answer(
         Accept simulated time from the callers.
     board, slot : Board, int, optional
         Of the workers that share the socket.
+    grpc : str, optional
+        Address to listen on for gRPC, as the other workers do.
     """
     recorder = Recorder(workspace)
     for torn in recorder.log.recovered:
@@ -293,11 +319,17 @@ async def answer(
         await watcher.look()
         app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
         server = _Server(app, listener, board, slot, _tls_context(workspace))
+        if grpc is not None:
+            from retrodict.serving.grpc.server import GrpcServer
+
+            server.grpc = GrpcServer(app, grpc, config)
         # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 50, 10)  # a request leaves no cycles; after 700 objects is after every third one
         await begin(app)
+        if server.grpc is not None:
+            await server.grpc.start()
         tasks = [asyncio.create_task(one) for one in (watcher.run(), beside(app), _keep_callers(app.callers))]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])
@@ -361,6 +393,8 @@ async def keep_health(
 class _Server(uvicorn.Server):
     """uvicorn with sockets and an end of our own: it re-raises the signal it was stopped by, and resets who waits."""
 
+    grpc: GrpcServer | None = None
+
     def __init__(
         self, app: DecisionApp, listener: socket.socket, board: Board | None, slot: int, tls: ssl.SSLContext | None
     ) -> None:
@@ -393,12 +427,15 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer who waits, let callers that keep their connections know, and then close what is idle."""
+        stopping = None if self.grpc is None else asyncio.create_task(self.grpc.stop())
         await self._acceptor.stop()
         self._draining.drain()
         until = time.monotonic() + _DRAIN_S
         while self._draining.connections and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn keeps a plain set
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        if stopping is not None:
+            await stopping
 
     def capture_signals(self) -> Any:
         return _Signals(self)

@@ -65,12 +65,22 @@ class Supervisor:
     workers : int
     replay : bool
         Accept simulated time from the callers.
+    grpc : str, optional
+        Address on which each worker listens for gRPC.
     """
 
     def __init__(
-        self, workspace: Workspace, listener: socket.socket, health: FeatureHealth, workers: int, *, replay: bool
+        self,
+        workspace: Workspace,
+        listener: socket.socket,
+        health: FeatureHealth,
+        workers: int,
+        *,
+        replay: bool,
+        grpc: str | None = None,
     ) -> None:
         self._workspace, self._listener, self._health, self._replay = workspace, listener, health, replay
+        self._grpc = grpc
         self._code = code_of(workspace)  # a worker that is started later must not serve another edition
         self._board = Board(workers)
         self._places = [_Place(slot) for slot in range(workers)]
@@ -152,7 +162,7 @@ class Supervisor:
         try:
             spec = Spec(str(self._workspace.root), self._workspace.actor, place.slot, len(self._places),
                         self._listener.fileno(), self._board.descriptor, theirs.fileno(), self._code, self._replay,
-                        logging.getLogger("retrodict").getEffectiveLevel())  # fmt: skip
+                        logging.getLogger("retrodict").getEffectiveLevel(), self._grpc)  # fmt: skip
             place.process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "retrodict.serving", msgspec.json.encode(spec).decode(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["BOUNDS", "Telemetry", "breaker_states", "quantile"]
+from retrodict.decisions.records import DecisionRecord
+
+__all__ = ["BOUNDS", "Telemetry", "breaker_states", "quantile", "revision_label"]
 
 BOUNDS = tuple(round(10.0 * 10 ** (step / 20)) for step in range(121))
 """Upper bounds in microseconds: 10 µs to 10 s, twenty per power of ten; the last bin is open."""
@@ -36,6 +38,16 @@ class Telemetry:
             histogram = self.histograms[stage] = [0] * (len(BOUNDS) + 1)
         histogram[bisect_left(BOUNDS, micros)] += 1
         self.sums[stage] += micros
+
+    def count_request(self, records: Sequence[DecisionRecord], micros: int) -> None:
+        """Count a request that was answered so, and its time, for the revision that answered."""
+        label = revision_label(records[0].policy, records[0].revision)
+        self.counters["revision_requests_total", label] += 1
+        self.counters["revision_cases_total", label] += len(records)
+        self.counters["revision_microseconds_total", f'{label},stage="total"'] += micros
+        for record in records:
+            for stage, spent in record.stages.items():
+                self.counters["revision_microseconds_total", f'{label},stage="{stage}"'] += spent
 
     def named(self) -> dict[str, int]:
         """Counters by name and label."""
@@ -82,6 +94,11 @@ class Telemetry:
             lines.append(f'retrodict_stage_seconds_sum{{stage="{stage}"}} {self.sums[stage] / 1e6:g}')
             lines.append(f'retrodict_stage_seconds_count{{stage="{stage}"}} {total}')
         return "\n".join(lines) + "\n"
+
+
+def revision_label(policy: str, revision: int) -> str:
+    """Label of what is counted for one revision of a policy."""
+    return f'policy="{policy}",revision="{revision}"'
 
 
 def breaker_states(processes: Iterable[Mapping[str, Any]]) -> str:

@@ -46,6 +46,7 @@ class Spec(msgspec.Struct):
     code: str | None
     replay: bool
     log_level: int
+    grpc: str | None = None
 
 
 class Colleagues:
@@ -94,7 +95,7 @@ class Colleagues:
 
     def status(self) -> dict[str, Any]:
         """What a status says of all workers: counters and latencies together, and each one's facts."""
-        telemetry, _ = self._sums()
+        telemetry, _ = self.sums()
         return {"counters": telemetry.named(), "latency": telemetry.latencies(), "workers": self._facts()}
 
     def missing(self) -> list[str]:
@@ -103,7 +104,7 @@ class Colleagues:
 
     def exposition(self, now: int) -> str:
         """Sums in the text format of Prometheus; ``now`` in microseconds."""
-        telemetry, health = self._sums()
+        telemetry, health = self.sums()
         lines = []
         for name, kind, key in _SERIES:
             lines.append(f"# TYPE retrodict_worker_{name} {kind}")
@@ -120,7 +121,8 @@ class Colleagues:
         return [{"worker": place, **self._board.read(place).get("facts", {}), **supervised}
                 for place, supervised in enumerate(self._supervised())]  # fmt: skip
 
-    def _sums(self) -> tuple[Telemetry, FeatureHealth]:
+    def sums(self) -> tuple[Telemetry, FeatureHealth]:
+        """What all workers have counted, together."""
         self.exchange()  # what this answer shows, no later answer of another worker may fall short of
         telemetry, health = Telemetry(), FeatureHealth()
         for slot in range(self._board.workers):
@@ -177,7 +179,7 @@ async def _work(workspace: Workspace, spec: Spec) -> None:
         assert app.colleagues is not None
         await app.colleagues.keep()
 
-    await answer(workspace, listener, begin, beside, replay=spec.replay, board=board, slot=spec.slot)
+    await answer(workspace, listener, begin, beside, replay=spec.replay, board=board, slot=spec.slot, grpc=spec.grpc)
     obeying.cancel()
     writer.close()
 

@@ -208,7 +208,7 @@ from retrodict.stores.streams import _writer
 from retrodict.workspace import Workspace
 
 if sys.argv[2] == "noted":  # the place is noted, the record is not written
-    LogWriter.append = lambda self, records, before: (before(self._writer.append([])), os.kill(os.getpid(), 9))
+    LogWriter.append = lambda self, _, before: (before(self.stream, self._writer.append([])), os.kill(os.getpid(), 9))
 else:  # the record is in the file, and nobody has said so
     real = _writer.write_all
     def write_all(descriptor, data, position):
@@ -411,14 +411,14 @@ def test_an_index_that_is_made_again_while_a_record_is_written_knows_it(root, tm
         decider.decide("promise", VALUES, request_id="before")
         (index,) = workspace.config.path("stores.streams").glob(".requests-*")
 
-        def noted(first, before):
-            before(first)
+        def noted(stream, first, before):
+            before(stream, first)
             shutil.rmtree(index)
             with RequestIndex(workspace, "decisions/9") as another:
                 another.open()
 
         monkeypatch.setattr(LogWriter, "append", lambda self, records, before=None: written(
-            self, records, before and (lambda first: noted(first, before))))  # fmt: skip
+            self, records, before and (lambda stream, first: noted(stream, first, before))))  # fmt: skip
         record = decider.decide("promise", VALUES, request_id="meanwhile")
         monkeypatch.undo()
         assert decider.answer("promise", VALUES, request_id="meanwhile")[:2] == (record, True)

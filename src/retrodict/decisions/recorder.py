@@ -60,22 +60,18 @@ class LogWriter(Closing):
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace, self._writer, self._opening = workspace, _open_free_stream(workspace), Lock()
-        self.masks = Masks(workspace)
-
-    @property
-    def stream(self) -> str:
-        """The stream it writes; another one after it was taken for gone and put out."""
-        return self._writer.stream
+        self.stream, self.masks = self._writer.stream, Masks(workspace)
 
     @property
     def recovered(self) -> list[TornTail]:
         """What was cut off the stream's end when it was opened."""
         return self._writer.recovered
 
-    def append(self, records: Sequence[bytes], before: Callable[[int], None] | None = None) -> None:
+    def append(self, records: Sequence[bytes], before: Callable[[str, int], None] | None = None) -> None:
         """Append records and sync them; RetryableError if the disk refuses.
 
-        ``before`` is called first, with the offset that the first record will have: threads that pass it take turns.
+        ``before`` is called first, with the stream and the offset that the first record will have: threads that pass it
+        take turns.
         """
         writer = self._writer
         try:
@@ -97,6 +93,7 @@ class LogWriter(Closing):
             if self._writer is former:
                 _log.warning("%s; another stream is opened", error)
                 self._writer = _open_free_stream(self._workspace)
+                self.stream = self._writer.stream
                 with suppress(RetrodictError):
                     former.close()
             return self._writer
@@ -106,9 +103,10 @@ class LogWriter(Closing):
         self._writer.close()
 
 
-def _append(writer: SealedWriter, records: Sequence[bytes], before: Callable[[int], None] | None) -> None:
+def _append(writer: SealedWriter, records: Sequence[bytes], before: Callable[[str, int], None] | None) -> None:
     if before is not None:
-        before(writer.append([]))
+        first = writer.append([])
+        before(writer.stream, first)
     writer.append(records)
 
 
@@ -187,7 +185,7 @@ class Recorder:
                 await asyncio.sleep(_RETRY_S)
 
     async def _append(self, group: _Group, claims: Sequence[Any]) -> Exception | None:
-        records, before = [record for one in group for record in one.records], noting(self.log.stream, claims)
+        records, before = [record for one in group for record in one.records], noting(claims)
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self.log.append, records, before)
         except Exception as error:  # noqa: BLE001  # handed to every waiting request
@@ -203,10 +201,10 @@ class Recorder:
         self.log.close()
 
 
-def noting(stream: str, claims: Sequence[Any]) -> Callable[[int], None] | None:
+def noting(claims: Sequence[Any]) -> Callable[[str, int], None] | None:
     """What notes the places of claims before their records are appended; None if there are none."""
     index = next((claim.index for claim in claims if claim is not None), None)
-    return None if index is None else lambda first: index.note(stream, first, claims)
+    return None if index is None else lambda stream, first: index.note(stream, first, claims)
 
 
 def _settle(group: _Group, error: Exception | None) -> None:

@@ -37,11 +37,12 @@ from retrodict.serving.events import EventInlet
 from retrodict.serving.failures import FailureLog
 from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
-from retrodict.serving.idempotency import Claim, RequestIndex, RequestUnderWayError, check_request_id, request_hash
+from retrodict.serving.idempotency import Claim, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.openapi import PAGE_HEADERS, docs_page, landing_page, openapi
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
+from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, breaker_states, revision_label
 from retrodict.serving.turns import RequestHead, Turns, full
 
@@ -149,7 +150,7 @@ class DecisionApp:
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
-        self.requests = RequestIndex(recorder.workspace, recorder.log.stream)
+        self.requests = open_index(recorder.workspace, recorder.log)
         self._counted = dict[tuple[str, str], int]()
         self.failures = FailureLog(recorder.workspace, recorder.log.stream)
         self.turns, self._sampling = Turns(limits.in_flight, limits.wait), Sampling()

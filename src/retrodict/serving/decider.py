@@ -30,6 +30,7 @@ from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.batch import BatchItem, claim_all, judge, pieces_of
 from retrodict.serving.idempotency import RequestIndex, check_request_id
 from retrodict.serving.record_modes import Sampling, check_takes_ids
+from retrodict.serving.shared_requests import open_index
 from retrodict.workspace import Workspace
 
 __all__ = ["Decider", "GivenAnswer"]
@@ -249,7 +250,7 @@ class Decider:
             with self._lock:  # also keeps close() from taking the writer away under an append
                 writer = self._opened()
                 data = [encode_record(record, writer.masks.value) for record, _ in records]
-                writer.append(data, noting(writer.stream, [claim for _, claim in records]))
+                writer.append(data, noting([claim for _, claim in records]))
             for entry in fresh:
                 entry.release()
                 if servant.cache is not None and entry.record is not None and entry.recorded is None:
@@ -263,7 +264,7 @@ class Decider:
     def _index(self) -> RequestIndex:
         with self._lock:
             if self._requests is None:
-                self._requests = RequestIndex(self._workspace, self._opened().stream)
+                self._requests = open_index(self._workspace, self._opened())
             return self._requests
 
     def _servants(self) -> Mapping[str, Servant]:

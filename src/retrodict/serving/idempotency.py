@@ -5,8 +5,8 @@ just before the record is, which needs no sync: whenever a process dies, what th
 table of leases was rejected, since a process that stood still would outlive its lease: a call holds its id by a lock on
 one byte of a file, which the kernel lets go of when the process ends. The index belongs to one boot of the machine. A
 loss of power may take the end of it, so the index of another boot is made again from the log. The age of an entry is
-told by a count that nobody sets: a clock that is put forward by a day must not free an id. There is no server twin:
-the log is in files of one machine, and so is what points into it.
+told by a count that nobody sets: a clock that is put forward by a day must not free an id. For a log on a
+server there is ``shared_requests``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from retrodict.stores._locks import FileLock, lock_range
 from retrodict.stores._ownership import Closing
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams._layout import this_boot
-from retrodict.stores.urls import is_guarded
 from retrodict.workspace import Workspace
 
 __all__ = ["Claim", "RequestIndex", "RequestUnderWayError", "check_request_id", "request_hash"]
@@ -53,12 +52,12 @@ WAIT_S = 5.0
 """Seconds that a call waits for another one with its id."""
 
 _log = logging.getLogger(__name__)
-_TAIL_S = 2.0  # in which whoever opens a stream has cut off what its last writer left half written
+TAIL_S = 2.0  # in which whoever opens a stream has cut off what its last writer left half written
 _LONGEST = 200
 _BUILD_S = 600.0
 _SWEEP = 256  # ids between two looks for those whose time is over
 _READY = b"ready"
-_NEEDLE = b"request_id"
+NEEDLE = b"request_id"
 _FIRST = 1 << 60  # so that what is older than the machine's start is positive as well, and in order
 _PLACE = struct.Struct(">qq")  # time and offset; the name of the stream follows
 
@@ -149,10 +148,7 @@ class RequestIndex(Closing):
     def __init__(self, workspace: Workspace, stream: str) -> None:
         self._clock, self._streams, self._own = workspace.clock, workspace.streams, stream
         self._kept = parse_duration(workspace.config["serving.request_ids_kept"])
-        url = workspace.config["stores.streams"]
-        self._root = (
-            workspace.root / "state" / "requests" if is_guarded(url) else workspace.config.path("stores.streams")
-        )
+        self._root = workspace.config.path("stores.streams")
         self._mutex, self._held = Lock(), set[int]()
         self._opening, self._replaced = Lock(), list[LmdbKeys]()
         self._keys: LmdbKeys | None = None
@@ -255,7 +251,7 @@ class RequestIndex(Closing):
         for segment in reversed(self._streams.segments(stream)):
             first = None
             for offset, data in self._streams.read(stream, segment.first, segment.count):
-                if first is None or _NEEDLE in data:
+                if first is None or NEEDLE in data:
                     record = decode_record(data)
                     moment = (ulid_number(record.id) >> 80) * 1_000
                     first = moment if first is None else first
@@ -267,7 +263,7 @@ class RequestIndex(Closing):
 
     def claim(self, request_id: str, content: str) -> Claim | None:
         """Hold an id, if no other call holds it; ``content`` is the :func:`request_hash`."""
-        name = _name(request_id)
+        name = name_of(request_id)
         if self._descriptor < 0:
             self.open()
         slot = int.from_bytes(name[:8], "big") >> 2  # two ids of one slot wait for each other, and that is all
@@ -319,7 +315,7 @@ class RequestIndex(Closing):
             try:
                 await asyncio.wait_for(asyncio.shield(opening), min(WAIT_S, limit_s))
             except TimeoutError:
-                raise _under_way("an index that is made again") from None
+                raise under_way("an index that is made again") from None
 
     async def hold(self, request_id: str, content: str, limit_s: float = WAIT_S) -> Claim:
         """Hold an id as soon as no other call does.
@@ -349,7 +345,7 @@ class RequestIndex(Closing):
         end, pause = time.monotonic() + min(WAIT_S, limit_s), 0.001
         while (claim := self.claim(request_id, content)) is None:
             if time.monotonic() > end:
-                raise _under_way()
+                raise under_way()
             yield pause
             pause = min(2 * pause, 0.02)
         yield claim
@@ -401,13 +397,13 @@ class RequestIndex(Closing):
         # stream counts or does not once somebody has opened it. Whoever holds it this long has done so.
         if stream != self._own and stream in self._streams.names(STREAM_PREFIX):
             with suppress(BusyError):
-                self._streams.open_writer(stream, timeout_s=_TAIL_S).close()
+                self._streams.open_writer(stream, timeout_s=TAIL_S).close()
             if (record := self._at(request_id, stream, offset)) is not None:
                 return record
         # Or the index is wrong: only the log knows whether the id was used.
         if (keys := self._standing()) is not None:
             self._replace(keys, _wrong("a place where another record is"))
-        place = self._place(_name(request_id))
+        place = self._place(name_of(request_id))
         return None if place is None else self._at(request_id, *place)
 
     def _at(self, request_id: str, stream: str, offset: int) -> DecisionRecord | None:
@@ -431,13 +427,13 @@ class RequestIndex(Closing):
             self._keys, self._descriptor = None, -1
 
 
-def _name(request_id: str) -> bytes:
+def name_of(request_id: str) -> bytes:
     return blake2b(request_id.encode(), digest_size=16).digest()
 
 
 def _entry(request_id: str, moment: int, stream: str, offset: int) -> dict[bytes, bytes | None]:
     """Entry of an id, and its name by time, by which it is dropped."""
-    name, place = _name(request_id), _PLACE.pack(moment, offset) + stream.encode()
+    name, place = name_of(request_id), _PLACE.pack(moment, offset) + stream.encode()
     return {b"i" + name: place, b"t" + place[:8] + name: b""}
 
 
@@ -446,7 +442,7 @@ def _wrong(got: str) -> IntegrityError:
                           remedy="It is made again from the log")  # fmt: skip
 
 
-def _under_way(got: str = "a call under way") -> RequestUnderWayError:
+def under_way(got: str = "a call under way") -> RequestUnderWayError:
     return RequestUnderWayError(
         "the call that came first with this request id must have its answer", where="request id",
         got=got, remedy="Send the same request again in a second",

@@ -20,7 +20,7 @@ from retrodict.stores.streams._server import ServerStreams
 
 __all__ = ["JetStreams"]
 
-_NAME_IN_USE = 10058
+NAME_IN_USE = 10058
 # How long the server knows the ids of records, in nanoseconds: a second line of defence, positions are the first.
 _DUPLICATES = 120_000_000_000
 
@@ -130,7 +130,7 @@ class JetStreams(ServerStreams):
             try:
                 info = await ask(client, f"STREAM.CREATE.{name}", config)
             except ApiError as made:
-                if made.code != _NAME_IN_USE:
+                if made.code != NAME_IN_USE:
                     raise
                 info = await ask(client, f"STREAM.INFO.{name}")
         _check_config(info["config"], subjects, where)

@@ -40,7 +40,7 @@ __all__ = ["JetStreamLog"]
 _ASK_S, _LOOK_S = 1.0, 0.1
 # For which nobody must answer for a stream that was not let go of: a writer connects again within a second or two.
 _GRACE_S = 3.0
-_PASSED_BY = {10071, 10070}
+PASSED_BY = {10071, 10070}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ class JetStreamLog(JetStreams, StreamStore):
     ) -> None:
         super().__init__(servers, **options)
         self._segment_bytes, self._admitted = segment_bytes, admitted
+        self.prefix, self.replicas, self.connection = self._prefix, self._replicas, self._connection
+        self.working_on: set[str] = set()
+        """Names that calls of this process work on, as its writers answer whoever asks (see ``jetstream_names``)."""
         self._marks: dict[str, list[_Mark]] = {}
         self._writers: dict[str, JetStreamLogWriter] = {}
         self._heads = f"{self._prefix}{self.divider * 2}heads"
@@ -91,7 +94,12 @@ class JetStreamLog(JetStreams, StreamStore):
         subjects, end = [_subject(name), _mark_subject(name)], time.monotonic() + timeout_s
         self._connection.call(lambda client: self._ensure(client, name, subjects, where, deny_purge=False), where)
         writer = JetStreamLogWriter(
-            self._connection, name, where=where, observer=observer, segment_bytes=self._segment_bytes
+            self._connection,
+            name,
+            where=where,
+            observer=observer,
+            segment_bytes=self._segment_bytes,
+            working_on=self.working_on,
         )
         while (holder := writer.take(partial(self._look, name=name))) is not None:
             if holder and time.monotonic() > end:
@@ -126,6 +134,15 @@ class JetStreamLog(JetStreams, StreamStore):
         until = next(mark.sequence for mark in marks if mark.first >= pieces[0].first + pieces[0].count)
         self._connection.call(lambda client: ask(client, f"STREAM.PURGE.{name}", {"seq": until}), where)
 
+    def name_of(self, stream: str) -> str:
+        """Name of a stream on the server."""
+        return self._place(stream)[0]
+
+    def position(self, stream: str) -> tuple[str, int]:
+        """Identity of the writer that this store has opened for a stream, and an offset before any that follows."""
+        writer = self._writers[stream]
+        return writer.identity, writer.end
+
     # statements on what is signed of a stream, beside it -----------------------------------------------------
 
     def read_head(self, stream: str) -> bytes | None:
@@ -154,7 +171,7 @@ class JetStreamLog(JetStreams, StreamStore):
             if not marks or marks[-1].writer != writer.identity:
                 raise fenced(where)
             for attempt in (0, 1):
-                answer = await _publish(client, self._head_subject(stream), data)
+                answer = await publish(client, self._head_subject(stream), data)
                 if attempt == 0 and answer.get("error", {}).get("code") == 503:
                     await self._ensure(client, self._heads, subjects, where, max_msgs_per_subject=1, deny_purge=False)
                 elif "error" in answer:
@@ -260,10 +277,17 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
     headers_only = False  # what an append that failed has stored is told to the observer, by whatever call meets it
 
     def __init__(
-        self, connection: Connection, name: str, *, where: str, observer: SegmentObserver | None, segment_bytes: int
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        where: str,
+        observer: SegmentObserver | None,
+        segment_bytes: int,
+        working_on: Collection[str] = (),
     ) -> None:
         super().__init__(connection, name, _subject(name), where=where, end=0)
-        self.identity = self._id
+        self.identity, self._working_on = self._id, working_on
         self._observer, self._segment_bytes, self._size = observer, segment_bytes, 0
         self._marks_before = 0
         self._alone_since: float | None = None
@@ -289,7 +313,7 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
         number = newest.sequence - newest.first
         if newest.writer != self.identity:  # the answer to our mark may have been lost
             now = asyncio.get_running_loop().time()
-            if (holder := await self._holder(client)) is not None:
+            if (holder := await holder_of(client, self._name)) is not None:
                 self._alone_since = None
                 return holder
             self._alone_since = now if self._alone_since is None else self._alone_since
@@ -297,10 +321,10 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
                 return ""
             await self._greet(client)
             conditions = {MESSAGE_ID: f"{self.identity}.open", "Nats-Expected-Last-Sequence": str(last)}
-            answer = await _publish(client, _mark_subject(self._name), _body(number, self.identity), conditions)
+            answer = await publish(client, _mark_subject(self._name), _body(number, self.identity), conditions)
             if "error" in answer:
                 await self._leave(client)
-                if answer["error"].get("err_code") in _PASSED_BY:
+                if answer["error"].get("err_code") in PASSED_BY:
                     return ""
                 raise ApiError(answer["error"])
             self._next, self._marks_before = answer["seq"], number + 1
@@ -309,23 +333,12 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
         self._connection.greetings.append(self._greet)
         return None
 
-    async def _holder(self, client: Any) -> str | None:
-        """Who answers for the stream; None if nobody does."""
-        import nats.errors
-
-        try:
-            reply = await client.request(_holder_subject(self._name), timeout=_ASK_S)
-        except nats.errors.NoRespondersError:
-            return None
-        except nats.errors.TimeoutError:
-            return "a process that does not answer"
-        return str(reply.data.decode())
-
     async def _greet(self, client: Any) -> None:
         """Answer for the stream on a connection, as long as it stands."""
 
         async def answer(message: Any) -> None:
-            await message.respond(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            is_free = message.data and message.data.decode() not in self._working_on
+            await message.respond(b"free" if is_free else f"process {os.getpid()} on {socket.gethostname()}".encode())
 
         self._presence = await client.subscribe(_holder_subject(self._name), cb=answer)
 
@@ -335,6 +348,11 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
         await client.flush()
 
     # appending ----------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """Offset of the next record, unless some that were refused have taken their places."""
+        return self._end()
 
     def roll(self) -> None:
         with self._mutex:
@@ -431,7 +449,20 @@ def fenced(where: str) -> FencedError:
                        remedy="Open a stream again. What was acknowledged is in this one")  # fmt: skip
 
 
-async def _publish(client: Any, subject: str, data: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+async def holder_of(client: Any, name: str, question: bytes = b"") -> str | None:
+    """Who answers for a stream; None if nobody does, "free" where it does not work on the name in question."""
+    import nats.errors
+
+    try:
+        reply = await client.request(_holder_subject(name), question, timeout=_ASK_S)
+    except nats.errors.NoRespondersError:
+        return None
+    except nats.errors.TimeoutError:
+        return "a process that does not answer"
+    return str(reply.data.decode())
+
+
+async def publish(client: Any, subject: str, data: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """Answer of the stream that takes a subject; an error of code 503 if there is none."""
     import nats.errors
 

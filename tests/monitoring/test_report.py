@@ -10,6 +10,7 @@ import pytest
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError
+from retrodict.decisions.score_drops import newest_drop, read_drops
 from retrodict.evaluation.metrics import Metric
 from retrodict.ledger import verify
 from retrodict.monitoring.definitions import Monitor, Trigger
@@ -241,3 +242,19 @@ def test_an_empty_log_gives_a_report(project, kit):
     report = monitor(project, "watch", now=kit.NOW)
     assert report.counts["decisions"] == 0
     assert _statuses(report) == ["not evaluable"] * 2
+
+
+def test_a_firing_on_drift_drops_the_cached_scores_of_what_drifted(world, kit):
+    """In the same transaction, once; a trigger that does not read the drift drops nothing."""
+    project, _, _ = world
+    report = monitor(project, "watch", now=kit.NOW)
+    monitor(project, "watch", now=kit.NOW)
+    (entry,) = read_drops(project)
+    drifted = report.drifts[report.triggers[0].period].drifted
+    assert entry.payload["features"] == sorted(drifted) == ["weather__wind"]
+    assert newest_drop([entry], "any", ["weather__wind"]) == (entry.sequence, entry.time)
+    assert newest_drop([entry], "any", ["weather__rain"]) == (0, 0)
+    policy = project.definitions.get(Monitor, "watch").policy
+    other = Monitor(policy, triggers=[Trigger.retrain(on="decisions > 1", min_labels=0)], name="other")
+    assert _statuses(monitor(project, other, now=kit.NOW)) == ["fires"]
+    assert read_drops(project) == [entry]

@@ -154,7 +154,8 @@ def test_a_warm_cache_takes_no_row_that_it_cannot_know(workspace):
 
     answer = decide(workspace, "context")
     record = find_decision(workspace, f"decision:{answer['decision_id']}").record
-    cache = ScoreCache(ModelArtifact.load(workspace.objects, record.artifact), record.artifact, max_age="1h", size=10)
+    cache = ScoreCache(ModelArtifact.load(workspace.objects, record.artifact), record.artifact, features="",
+                       clock=workspace.clock, max_age="1h", size=10, shared="")  # fmt: skip
     cache.warm([record])
     assert len(cache._kept) == 0
 

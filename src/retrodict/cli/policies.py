@@ -76,6 +76,12 @@ expose(decisions, "retain", "decisions.retain",
        examples=["retrodict decisions retain --older-than 400d --reason 'data policy 7' --yes"])  # fmt: skip
 expose(decisions, "failures", "decisions.failures",
        examples=["retrodict decisions failures", "retrodict decisions failures warn_early --limit 20"])  # fmt: skip
+expose(decisions, "drop-scores", "decisions.drop_scores", examples=[
+    "retrodict decisions drop-scores warn_early --reason 'library was upgraded'",
+    "retrodict decisions drop-scores --feature weather__wind --reason 'sensor was wrong'",
+])  # fmt: skip
+expose(decisions, "score-caches", "decisions.score_caches",
+       examples=["retrodict decisions score-caches", "retrodict decisions score-caches --json"])  # fmt: skip
 expose(decisions, "training-set", "decisions.training_set",
        examples=["retrodict decisions training-set warn_early --output august.parquet"])  # fmt: skip
 

@@ -88,6 +88,9 @@ SETTINGS: Mapping[str, Setting] = {
     "stores.events": Setting(
         "state/streams", "a folder or a URL", _is_text, "Events in (segment files, or NATS or Kafka by URL)"
     ),
+    "stores.scores": Setting(
+        "", "a redis:// URL", _is_text, "Scores that processes and machines share (Redis by URL); none by default"
+    ),
     "servers.read_timeout": _duration("1s", "1h", "How long a read of keys waits for a server"),
     "servers.retries": Setting(
         2, "a whole number from 0 to 10", _whole(0, 10), "How often a read of keys that found no server is tried again"

@@ -14,6 +14,7 @@ from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.log import recent_decisions
 from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
+from retrodict.decisions.score_drops import newest_drop, read_drops
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
@@ -81,12 +82,14 @@ class Loader:
         records = self._workspace.records  # a counter means something for one opened store only
         counter = records.change_counter()
         if self._loaded != (records, counter):
-            servants = {}
+            servants, drops = {}, read_drops(self._workspace)
+            for name, servant in self.servants.items():
+                if servant.cache is not None:
+                    servant.cache.drop(newest_drop(drops, name, servant.inputs)[0])
             for name, revision in current(self._workspace).items():
-                servant = self.servants.get(name)
-                if servant is None or servant.revision.revision != revision.revision:
-                    servant = self.load(revision)
-                servants[name] = servant
+                before = self.servants.get(name)
+                same = before is not None and before.revision.revision == revision.revision
+                servants[name] = before if before is not None and same else self.load(revision)
             self.servants, self._loaded = servants, (records, counter)
         return self.servants
 
@@ -120,17 +123,28 @@ class Loader:
             # A fallback scores with the values at hand: it must ask for nothing else.
             fits = set(earlier.inputs.names) <= set(features.features.columns) and earlier.outputs == model.outputs
             previous = earlier if fits else None
-        cache = self._cache(policy.policy, model, deployed.artifact)
-        return Servant(revision, policy, features, model, schema, previous=previous, health=self._health, cache=cache)
+        cache = self._cache(policy.policy, model, deployed.artifact, features.features.version)
+        servant = Servant(revision, policy, features, model, schema, previous=previous, health=self._health,
+                          cache=cache)  # fmt: skip
+        if cache is not None and self._workspace.config["stores.scores"]:
+            servant.measure()  # Redis is asked by it
+        return servant
 
-    def _cache(self, policy: Policy, model: ModelArtifact, artifact: str) -> ScoreCache | None:
+    def _cache(self, policy: Policy, model: ModelArtifact, artifact: str, features: str) -> ScoreCache | None:
         """Cache of a policy that asks for one, with the newest scores of the log where the configuration says so."""
         if policy.cache is None:
             return None
         config = self._workspace.config
-        cache = ScoreCache(model, artifact, max_age=policy.cache, size=config["serving.cached_scores"])
+        personal = not set(policy.personal).isdisjoint(model.inputs.names)
+        shared = (
+            "the model reads personal features" if personal else self._workspace.scores or "stores.scores is not set"
+        )
+        cache = ScoreCache(model, artifact, features=features, clock=self._workspace.clock, max_age=policy.cache,
+                           size=config["serving.cached_scores"], shared=shared)  # fmt: skip
+        mark, since = newest_drop(read_drops(self._workspace), policy.name, model.inputs.names)
+        cache.drop(mark)
         if config["serving.warm_cache"]:
-            cache.warm(recent_decisions(self._workspace))
+            cache.warm(record for record in recent_decisions(self._workspace) if record.time >= since)
         return cache
 
     def _artifact(self, digest: str) -> ModelArtifact:

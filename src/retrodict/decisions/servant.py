@@ -158,7 +158,7 @@ class Servant:
                     views = self._all_doubts(rows, at)
             read = perf_counter_ns()
             _check_time(deadline, "score")
-            hits = [self._find(row.values) for row in rows]
+            hits = self._find_all([row.values for row in rows], deadline)
             fresh = [row.values for row, hit in zip(rows, hits, strict=True) if hit is None]
             computed = iter(self._model.score_each(fresh))
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
@@ -179,8 +179,15 @@ class Servant:
         newest = self._features.watermarks(self._versions) if doubted else {}
         return [self._doubts(row, at, newest) for row in rows]
 
+    def _find_all(self, rows: Sequence[Mapping[str, Value]], deadline: int) -> Sequence[tuple[Score, str] | None]:
+        cache = self.cache  # which another thread may take away
+        if cache is None:
+            return [None] * len(rows)
+        return cache.find_many([self._model.row_of(values) for values in rows], deadline)
+
     def _find(self, values: Mapping[str, Value]) -> tuple[Score, str] | None:
-        return None if self.cache is None else self.cache.find(self._model.row_of(values))
+        cache = self.cache
+        return None if cache is None else cache.find(self._model.row_of(values))
 
     def _columns(self, request: DecisionRequest) -> dict[str, Value] | None:
         try:
@@ -387,6 +394,8 @@ class Servant:
         """Time the engine, beside the requests; one that fails is left to the first request."""
         with suppress(Exception):
             self.speed = self._model.measure()
+            if self.cache is not None:
+                self.cache.row_us = self.speed.alone_us
 
     def warm(self, at: int) -> None:
         """Go through the stages once for nobody, in the thread that will decide: what is made at first use is made now.
@@ -399,6 +408,17 @@ class Servant:
             self.policy.decide({**nobody, **self._features.unread().values}, outputs)
             self._features.watermarks(self._versions)
             self._features.read(nobody, {}, at=at)  # a derived function may not take nulls
+
+    @property
+    def asks_redis(self) -> bool:
+        """Whether :meth:`prepare` asks a server for scores."""
+        cache = self.cache
+        return cache is not None and cache.asks_redis
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the features that its model reads."""
+        return self._model.inputs.names
 
     @property
     def outputs(self) -> tuple[str, ...]:

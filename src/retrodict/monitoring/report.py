@@ -9,8 +9,10 @@ from typing import Any
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, when
 from retrodict.core.errors import NotFoundError
+from retrodict.core.expressions import parse
 from retrodict.core.identity import canonical_json
 from retrodict.core.statistics.intervals import hanley_interval
+from retrodict.decisions.score_drops import append_drop
 from retrodict.evaluation.metrics import Metric
 from retrodict.evaluation.reference import Reference
 from retrodict.ledger import Edge, Entry, Transaction
@@ -366,3 +368,6 @@ def _record(
         if result.status == "fires" and fired_near(trigger, earlier, result.period, now=report.now) is None:
             fired = {"at": report.now, "monitor": definition.name, "policy": report.policy, **asdict(result)}
             tx.append(FIRE, result.trigger, fired, inputs=[(name, "evidence")])
+            drifted = [name for period, one in report.drifts.items() if period == result.period for name in one.drifted]
+            if drifted and "psi" in parse(trigger.on, where="trigger").columns:
+                append_drop(tx, policy=None, features=drifted, reason=f"{result.trigger} fired: {result.reason}")

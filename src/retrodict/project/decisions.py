@@ -21,9 +21,11 @@ from retrodict.workspace.servers import server_url
 
 if TYPE_CHECKING:
     from retrodict.client import Answer
+    from retrodict.decisions import score_drops
     from retrodict.decisions.lineage import DecisionLineage
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
+    from retrodict.decisions.score_drops import ScoreDrop
     from retrodict.features.offline import files
     from retrodict.monitoring import decision_export, decision_retention, decision_table
     from retrodict.monitoring.decision_retention import Retention
@@ -37,8 +39,9 @@ else:
         "retrodict.monitoring", "decision_export", "decision_retention", "decision_table"
     )
     (failure_log,) = lazy_modules("retrodict.serving", "failures")
+    (score_drops,) = lazy_modules("retrodict.decisions", "score_drops")
 
-__all__ = ["Decision", "Decisions", "JoinedLog", "ServerAnswer"]
+__all__ = ["Decision", "Decisions", "JoinedLog", "ScoreCaches", "ServerAnswer"]
 
 
 class _Answer(Shown):
@@ -173,6 +176,26 @@ class JoinedLog(Shown):
                        "written to": counts["output"]})]  # fmt: skip
 
 
+@dataclass(frozen=True, repr=False)
+class ScoreCaches(Shown):
+    """What the score caches of a running server are worth: ``caches`` has a dict by policy."""
+
+    caches: Mapping[str, Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the server says."""
+        return dict(self.caches)
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Numbers of each, and what would be worth more."""
+        lines: list[Block | None] = []
+        for policy, facts in self.caches.items():
+            words = {name.replace("_", " "): value for name, value in facts.items() if name != "advice"}
+            words["redis results"] = [f"{n} {result}" for result, n in facts["redis_results"].items()]
+            lines += [Facts({"policy": policy, **words}), facts["advice"]]
+        return lines or ["No policy in force has a cache."]
+
+
 class Decisions(Namespace):
     """Decisions of a project."""
 
@@ -298,6 +321,35 @@ class Decisions(Namespace):
             Delete; without it, it is only said what would go.
         """
         return decision_retention.retain_decisions(self._workspace, older_than, reason=reason, dry_run=not yes)
+
+    def drop_scores(self, policy: str | None = None, *, feature: str | None = None, reason: str) -> ScoreDrop:
+        """Forget cached scores, in every process and in Redis: of a policy, or of all whose model reads a feature.
+
+        A trigger that reads "psi" does so for the features that drifted when it fires.
+
+        Parameters
+        ----------
+        policy : str, optional
+            Of this policy alone.  [default: all]
+        feature : str, optional
+            Only where the model reads this feature.
+        reason : str
+            Why, for the ledger.
+        """
+        return score_drops.drop_scores(self._workspace, policy, feature, reason=reason)
+
+    def score_caches(self, *, url: str | None = None) -> ScoreCaches:
+        """Return what the score caches of a running server are worth, and what another size or age would be.
+
+        Parameters
+        ----------
+        url : str, optional
+            Address of the server.  [default: serving.host and serving.port of retrodict.toml]
+        """
+        from retrodict.client import Client
+
+        with Client(url or server_url(self._workspace)) as client:
+            return ScoreCaches(client.get("/v1/status")["score_caches"])
 
     def decide_many(
         self,

@@ -29,6 +29,7 @@ from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_re
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, pieces_of
+from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.callers import Callers
 from retrodict.serving.connection import ARRIVED, COMPLETE
 from retrodict.serving.deadlines import late, left_s, within
@@ -158,6 +159,7 @@ class DecisionApp:
 
     def follow(self, servants: dict[str, Servant]) -> None:
         """Decide by these servants from here on; requests under way finish with theirs."""
+        self._count_caches()  # of those that go
         kept_current = {version for servant in servants.values() for version in servant.views}
         before = self.earlier | {name: one for name, one in self.servants.items() if one is not servants.get(name)}
         self.earlier = {name: one for name, one in before.items() if name in servants and one.views <= kept_current}
@@ -452,6 +454,7 @@ class DecisionApp:
             **self.facts(),
             "services": sorted(self.services),
             "problem": self.problem or self.services_problem,
+            "score_caches": cache_reports(self.telemetry.counters, self.servants),
             "counters": self.telemetry.named(),
             "latency": self.telemetry.latencies(),
         }
@@ -467,6 +470,7 @@ class DecisionApp:
     def facts(self) -> dict[str, Any]:
         """What this process says of itself, beside what it counts."""
         self._count_stores()
+        self._count_caches()
         return {
             "stores": {name: guard.state for name, guard in self._recorder.workspace.breakers.items()},
             "not_followed": self.not_followed,
@@ -487,6 +491,12 @@ class DecisionApp:
             for what, count in guard.counts.items():
                 before, self._counted[store, what] = self._counted.get((store, what), 0), count
                 self.telemetry.count(_STORES[what], f'store="{store}"', count - before)
+
+    def _count_caches(self) -> None:
+        for policy, servant in self.servants.items():
+            counts = {} if servant.cache is None else servant.cache.take_counts()
+            for (name, label), count in counts.items():
+                self.telemetry.count(name, f'policy="{policy}"' + (f",{label}" if label else ""), count)
 
     @route("GET", "/metrics")
     async def _metrics(self, _: HttpRequest) -> HttpAnswer:

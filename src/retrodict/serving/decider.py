@@ -236,7 +236,7 @@ class Decider:
         fresh = [entry for entry in entries if entry.open]
         for piece in pieces_of(fresh):
             begun, ready = perf_counter_ns(), [ReadyCase()]
-            if len(piece) > 1:
+            if len(piece) > 1 or servant.asks_redis:
                 questions = [question for _, question in piece]
                 ready = servant.prepare(questions, at=at, deadline=servant.deadline(begun))
             judge(servant, piece, ready, at=at, new_id=self._workspace.new_id, arrived_ns=begun)

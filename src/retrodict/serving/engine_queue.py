@@ -27,13 +27,11 @@ from retrodict.core.errors import RetryableError
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.models.artifact import THREAD_US
 from retrodict.serving.deadlines import gone, late, left_s
 from retrodict.serving.telemetry import Telemetry
 
-__all__ = ["THREAD_US", "EngineQueue", "EngineQueues"]
-
-THREAD_US = 300.0
-"""Microseconds of one row from which on an engine is called in a thread: several times what the hand-over costs."""
+__all__ = ["EngineQueue", "EngineQueues"]
 
 _THREADS = 4  # at least; each may wait for a server that says nothing
 _ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
@@ -248,7 +246,7 @@ class EngineQueues:
         self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int
     ) -> list[ReadyCase]:
         """Features and scores of a piece of a batch: on the loop, or from a server in a thread, until the deadline."""
-        if not servant.on_server:
+        if not (servant.on_server or servant.asks_redis):
             return servant.prepare(questions, at=at, deadline=deadline) if len(questions) > 1 else [ReadyCase()]
         preparing = partial(servant.prepare, questions, at=at, deadline=deadline)
         work = asyncio.get_running_loop().run_in_executor(self._pool, preparing)

@@ -21,6 +21,7 @@ from retrodict.core.errors import RetrodictError
 from retrodict.features.online import FeatureHealth, ViewFlow
 from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
+from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.connection import raise_open_files
 from retrodict.serving.server import answer, loop_factory
 from retrodict.serving.telemetry import Telemetry, breaker_states
@@ -96,7 +97,9 @@ class Colleagues:
     def status(self) -> dict[str, Any]:
         """What a status says of all workers: counters and latencies together, and each one's facts."""
         telemetry, _ = self.sums()
-        return {"counters": telemetry.named(), "latency": telemetry.latencies(), "workers": self._facts()}
+        caches = cache_reports(telemetry.counters, self._app.servants)
+        return {"score_caches": caches, "counters": telemetry.named(), "latency": telemetry.latencies(),
+                "workers": self._facts()}  # fmt: skip
 
     def missing(self) -> list[str]:
         """Why workers do not answer, one sentence for each of those that do not."""

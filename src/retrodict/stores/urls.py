@@ -8,8 +8,8 @@
 ``s3://bucket/prefix``                 tables and witnesses; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
                                        server that is not AWS. Credentials come from the environment
 ``lmdb:state/keys``                    keys only; otherwise like ``file:``
-``redis://host:6379/0?prefix=shop``    keys only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``, and
-                                       ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
+``redis://host:6379/0?prefix=shop``    keys and scores only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``,
+                                       and ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
                                        environment, so that a password need not stand in a file
 ``postgresql://ann@host/db?schema=x``   records only; the schema is made if needed. ``${NAME}`` as above
 ``nats://host:4222?prefix=shop``       streams of events and decisions; ``tls:`` for TLS, several hosts with commas,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from retrodict.core.breakers import Breaker
     from retrodict.stores._guard import ServerGuard
     from retrodict.stores.keys.base import KeyStore
+    from retrodict.stores.keys.cache import ExpiringKeys
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
     from retrodict.stores.streams.base import EventStreams, StreamStore
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "is_guarded",
     "open_bucket",
+    "open_cache",
     "open_keys",
     "open_log",
     "open_objects",
@@ -165,6 +167,19 @@ def open_keys(url: str, root: Path, *, guard: ServerGuard | None = None) -> KeyS
     from retrodict.stores.keys.lmdb import LmdbKeys
 
     return LmdbKeys(path)
+
+
+def open_cache(url: str, root: Path, *, guard: ServerGuard) -> ExpiringKeys:  # noqa: ARG001 - as the others
+    """Redis of a URL, for values that may be gone at any time. Parameters and errors are those of :func:`open_tables`.
+
+    The server is not called here, and need not be there.
+    """
+    if url.partition(":")[0].lower() not in _REDIS:
+        raise ConfigurationError("shared scores must be in Redis or Valkey", where="stores.scores", got="another URL",
+                                 remedy="Write 'redis://host:port/0?prefix=shop', or leave it out")  # fmt: skip
+    from retrodict.stores.keys.cache import ExpiringKeys
+
+    return ExpiringKeys(url, guard=guard)
 
 
 def open_objects(url: str, root: Path) -> ObjectStore:

@@ -18,7 +18,7 @@ from retrodict.core.breakers import Breaker
 from retrodict.core.clock import Clock, SystemClock
 from retrodict.core.config import Config, find_config, read_config
 from retrodict.core.durations import SECOND, parse_duration
-from retrodict.core.errors import ConfigurationError, InputError, ServerAwayError, check_text
+from retrodict.core.errors import ConfigurationError, InputError, RetrodictError, ServerAwayError, check_text
 from retrodict.core.identity import UlidFactory
 from retrodict.core.retries import Retry
 from retrodict.workspace.definitions import Definitions, load_definitions
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
     from retrodict.stores._guard import ServerGuard
     from retrodict.stores._locks import FileLock
     from retrodict.stores.keys.base import KeyStore
+    from retrodict.stores.keys.cache import ExpiringKeys
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
     from retrodict.stores.streams.base import EventStreams, StreamStore
@@ -66,8 +67,8 @@ class Workspace:
     clock : Clock
     actor : str
     breakers : dict of str to Breaker
-        By store on a server that was opened (``keys``, ``records``, ``events``, ``streams``, ``tables``), and by
-        witness in a bucket (``witness 1``): whether it is called at the moment.
+        By store on a server that was opened (``keys``, ``records``, ``events``, ``scores``, ``streams``, ``tables``),
+        and by witness in a bucket (``witness 1``): whether it is called at the moment.
 
     Examples
     --------
@@ -125,6 +126,15 @@ class Workspace:
         from retrodict.stores.urls import open_keys
 
         return self._open("stores.keys", partial(open_keys, guard=self._guard("keys")))
+
+    @cached_property
+    def scores(self) -> ExpiringKeys | None:
+        """Scores that processes share; None where they share none."""
+        from retrodict.stores.urls import open_cache
+
+        if not self.config["stores.scores"]:
+            return None
+        return self._open("stores.scores", partial(open_cache, guard=self._guard("scores", RetrodictError)))
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -187,23 +197,23 @@ class Workspace:
 
         return FileLock(self.root / "state" / "locks" / what, where=what, timeout_s=timeout_s)
 
-    def _guard(self, store: str) -> ServerGuard:
-        """What stands before a store that is on a server, by the settings."""
+    def _guard(self, store: str, *on: type[Exception]) -> ServerGuard:
+        """What stands before a store that is on a server, by the settings; ``on``: which errors say that it is away."""
         from retrodict.stores._guard import ServerGuard
 
         setting = {name: self.config[f"servers.{name}"] for name in _SERVERS}
-        breaker = self._breaker(store, self.config[f"stores.{store}"])
+        breaker = self._breaker(store, self.config[f"stores.{store}"], *on)
         pauses = {"strategy": setting["retry_strategy"], "base": setting["retry_base"], "cap": setting["retry_cap"]}
         retry = Retry((ServerAwayError,), setting["retries"], **pauses) if setting["retries"] else None
         return ServerGuard(breaker, retry, parse_duration(setting["read_timeout"]) / SECOND)
 
-    def _breaker(self, name: str, url: str) -> Breaker:
+    def _breaker(self, name: str, url: str, *on: type[Exception]) -> Breaker:
         """The breaker before what a URL names; one for as long as this object lives."""
         from retrodict.stores._guard import AWAY
         from retrodict.stores.urls import is_guarded
 
         failures, recovery = self.config["servers.breaker_failures"], self.config["servers.breaker_recovery"]
-        breaker = self.breakers.get(name) or Breaker(name, *AWAY, failures=failures, recovery=recovery)
+        breaker = self.breakers.get(name) or Breaker(name, *(on or AWAY), failures=failures, recovery=recovery)
         if is_guarded(url):
             # A new dictionary: a server counts by the old one in another thread.
             self.breakers = {**self.breakers, name: breaker}
@@ -224,7 +234,7 @@ class Workspace:
         """Close the stores that were opened; the next use opens them again."""
         while self._endings:
             self._endings.popitem()[1]()
-        for name in ("records", "keys", "events", "streams"):
+        for name in ("records", "keys", "events", "scores", "streams"):
             store = self.__dict__.pop(name, None)
             if hasattr(store, "close"):  # streams in files hold nothing open
                 store.close()

@@ -34,25 +34,25 @@ class Address:
     trusting: bool
 
 
-def read_address(url: str) -> Address:
-    """Read the URL of a key store in Redis; ``${NAME}`` in it is taken from the environment.
+def read_address(url: str, where: str = "stores.keys") -> Address:
+    """Read the URL of a key store in Redis, of a setting; ``${NAME}`` in it is taken from the environment.
 
     ConfigurationError if it cannot be read, names an option that does not exist, or a variable is not set.
     """
-    url = with_variables(url, "stores.keys")
+    url = with_variables(url, where)
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         has_port = parts.port is not None
     except ValueError:
-        raise _unreadable() from None  # the text of the cause repeats what it could not read
+        raise _unreadable(where) from None  # the text of the cause repeats what it could not read
     scheme = _SCHEMES.get(parts.scheme)
     names = ["durability", "prefix"] if scheme != "unix" else ["db", "durability", "prefix"]
     if unknown := [name for name in options if name not in names]:
         # The name may be a secret that a '?' in a password cut off, so only its near names are shown.
         raise ConfigurationError(
             "the URL of a key store must have the options " + " and ".join(map(repr, names)) + " only",
-            where="stores.keys",
+            where=where,
             got=f"{len(unknown)} other",
             remedy=near(unknown[0], names, what="option"),
         )
@@ -64,11 +64,11 @@ def read_address(url: str) -> Address:
         complete, database = bool(parts.hostname), parts.path.strip("/")
     prefix, durability = options.get("prefix", "retrodict"), options.get("durability", "strict")
     if scheme is None or not complete or parts.fragment or not prefix or not re.fullmatch("[0-9]{0,4}", database):
-        raise _unreadable()
+        raise _unreadable(where)
     if durability not in ("strict", "server"):
         raise ConfigurationError(
             "the durability of a key store must be 'strict' or 'server'",
-            where="stores.keys",
+            where=where,
             got=f"a word of {len(durability)} letters",
             remedy="Leave it out for 'strict'",
         )
@@ -76,10 +76,10 @@ def read_address(url: str) -> Address:
     return Address(settings | {"db": int(database or "0")}, prefix, trusting=durability == "server")
 
 
-def _unreadable() -> ConfigurationError:
+def _unreadable(where: str) -> ConfigurationError:
     return ConfigurationError(
         "the URL of a key store must name a server, a database by its number, and a prefix",
-        where="stores.keys",
+        where=where,
         got="a URL that names less or more",
         remedy=_FORM,
     )

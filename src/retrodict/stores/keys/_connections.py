@@ -37,11 +37,12 @@ class Connections:
     """As many connections as calls run at once; never across fork.
 
     An answer is waited for up to ``timeout_s`` seconds; connecting, and one to a read, as long as the guard says.
+    Where the server need not keep anything (``keeps`` is false) it is neither judged nor called at opening.
     """
 
-    def __init__(self, address: Address, timeout_s: float, guard: ServerGuard) -> None:
+    def __init__(self, address: Address, timeout_s: float, guard: ServerGuard, *, keeps: bool = True) -> None:
         self._trusting, self._guard, self._timeout_s = address.trusting, guard, timeout_s
-        self._read_s = min(timeout_s, guard.read_timeout_s)
+        self._read_s, self._keeps = min(timeout_s, guard.read_timeout_s), keeps
         self._owner, self._closed = os.getpid(), False
         # What durable writes rest on, as judged by the newest connection.
         self.durability: Durability = "server"
@@ -53,7 +54,8 @@ class Connections:
             socket_connect_timeout=self._read_s,
             redis_connect_func=self._greet,
         )
-        self._ask((), self._read_s)  # a server that cannot be used is reported at opening
+        if keeps:
+            self._ask((), self._read_s)  # a server that cannot be used is reported at opening
 
     def read(self, *command: object) -> Any:
         """Answer to a command that changes nothing, and may be sent again."""
@@ -105,7 +107,8 @@ class Connections:
         try:
             connection.update_current_socket_timeout(self._read_s)
             connection.on_connect()
-            self.durability = _judged(connection, self._read_s, trusting=self._trusting)
+            if self._keeps:
+                self.durability = _judged(connection, self._read_s, trusting=self._trusting)
             connection.update_current_socket_timeout(-1)  # what it was
         except BaseException:
             connection.disconnect()

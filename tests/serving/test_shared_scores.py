@@ -588,3 +588,19 @@ def test_values_that_are_not_what_was_written_are_misses(shared, root, redis):
         client.set(names[0], values[0])
         assert decide(shared(), weight=1.0).cached == records[0].id
     assert store.get_many([b"nothing"], 5.0) == [None]
+
+
+def test_a_redis_that_is_away_is_a_miss_and_found_again(shared, redis):
+    """Killed, and not called while its breaker is open; the model scores, and nothing falls back."""
+    one, two = shared(), shared()
+    first = decide(one)
+    redis.kill()
+    try:
+        answers = [decide(two, weight=200.0 + at) for at in range(8)]
+    finally:
+        redis.start()
+    assert [(answer.cached, answer.fallback) for answer in answers] == [(None, None)] * 8
+    assert shared_results(two)["away"] == 8
+    assert two._workspace.breakers["scores"].counts["opened"] >= 1
+    time.sleep(0.2)  # its recovery
+    assert decide(two).cached == first.id

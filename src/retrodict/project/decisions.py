@@ -323,9 +323,10 @@ class Decisions(Namespace):
         return decision_retention.retain_decisions(self._workspace, older_than, reason=reason, dry_run=not yes)
 
     def drop_scores(self, policy: str | None = None, *, feature: str | None = None, reason: str) -> ScoreDrop:
-        """Forget cached scores, in every process and in Redis: of a policy, or of all whose model reads a feature.
+        """Forget cached scores of a policy, or of all whose model reads a feature.
 
-        A trigger that reads "psi" does so for the features that drifted when it fires.
+        That is in every process, and in Redis. A trigger that reads "psi" does so for the features that drifted when
+        it fires.
 
         Parameters
         ----------
@@ -339,7 +340,7 @@ class Decisions(Namespace):
         return score_drops.drop_scores(self._workspace, policy, feature, reason=reason)
 
     def score_caches(self, *, url: str | None = None) -> ScoreCaches:
-        """Return what the score caches of a running server are worth, and what another size or age would be.
+        """Return what the score caches of a running server are worth, and what to set.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
@@ -27,7 +27,30 @@ from retrodict.registry import Revision
 
 __all__ = ["Servant"]
 
+
+class _OnceASecond(logging.Filter):
+    """Lets one line of each kind through in a second: a server that falls back with every answer writes few of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written; it then says how many like it were not."""
+        values = record.args if isinstance(record.args, tuple) else ()
+        kind = record.msg, *(value if isinstance(value, str) else type(value) for value in values)
+        until, held_back = self._kinds.get(kind, (0.0, 0))
+        if monotonic() < until:
+            self._kinds[kind] = until, held_back + 1
+            return False
+        self._kinds[kind] = monotonic() + 1, 0
+        if held_back:
+            record.msg, record.args = f"{record.msg} (and %d times more before)", (*values, held_back)
+        return True
+
+
 _log = logging.getLogger(__name__)
+_log.addFilter(_OnceASecond())
 
 
 class StaleStateError(RetryableError):

@@ -48,9 +48,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[object], environment: dict[str, str], port: int, path: str) -> Iterator[int]:
+def running(
+    command: Sequence[object], environment: dict[str, str], port: int, path: str, cores: object = SERVER_CORE
+) -> Iterator[int]:
     """Run a server on its core until the block ends; yields its process id once it answers."""
-    everything = ["taskset", "-c", str(SERVER_CORE), *map(str, command)]
+    everything = ["taskset", "-c", str(cores), *map(str, command)]
     process = subprocess.Popen(everything, env={**os.environ, **_QUIET, **environment}, stdout=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -75,13 +77,15 @@ def cpu_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def load(port: int, requests: Path, connections: int, seconds: float, process: int) -> dict[str, Any]:
+def load(
+    port: int, requests: Path, connections: int, seconds: float, process: int, cores: object = LOAD_CORE
+) -> dict[str, Any]:
     """Ask for some seconds; rate, latencies, and processor time of the server for each answer."""
     before = cpu_s(process)
     command = [
         "taskset",
         "-c",
-        LOAD_CORE,
+        cores,
         sys.executable,
         PARTS / "serving_load.py",
         port,
@@ -97,9 +101,11 @@ def load(port: int, requests: Path, connections: int, seconds: float, process: i
     return answer | {"refused": refused, "cpu_us": (cpu_s(process) - before) / answer["requests"] * 1e6}
 
 
-def paced(port: int, requests: Path, connections: int, seconds: float, rate: float) -> dict[str, Any]:
+def paced(
+    port: int, requests: Path, connections: int, seconds: float, rate: float, cores: object = LOAD_CORE
+) -> dict[str, Any]:
     """Ask at a rate, and give what answers took by status."""
-    command = ["taskset", "-c", LOAD_CORE, sys.executable, PARTS / "serving_load.py", port, requests, connections,
+    command = ["taskset", "-c", cores, sys.executable, PARTS / "serving_load.py", port, requests, connections,
                seconds, rate]  # fmt: skip
     answer: dict[str, Any] = json.loads(subprocess.check_output(list(map(str, command))))
     return answer
@@ -175,6 +181,46 @@ def rollback_ms(world: Path, workers: int, turns: int) -> dict[str, Any]:
             reached.append((time.perf_counter() - start) * 1e3)
     return {"workers": workers, "turns": turns, "call_ms": statistics.median(returned),
             "all_workers_ms": statistics.median(reached), "worst_ms": max(reached)}  # fmt: skip
+
+
+def two_workers(world: Path, turns: int, seconds: float) -> dict[str, Any]:
+    """Decisions of two workers over those of one, in bodies of fifty: so little is left to do for who asks.
+
+    And what a search beside them does to single ones, at a fifth of what one worker can.
+    """
+    requests, every = write_requests(world)["ours"], f"0-{(os.cpu_count() or 1) - 1}"
+    asked = json.loads((world / "requests.json").read_text())
+    many = world / "many.requests"
+    bodies = [{"requests": [one["body"] for one in asked[place : place + 50]]} for place in range(0, 50, 5)]
+    path = "/v1/decisions/warn_early:batch"
+    many.write_text("\n".join(post(path, body, retrodict_time=asked[-1]["at"]).hex() for body in bodies))
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    beside: dict[str, list[dict[str, Any]]] = {"alone": [], "beside a search": []}
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", world, "--replay"]
+    for _ in range(turns):
+        for workers, measured in rates.items():
+            port = free_port()
+            with running([*command, "--port", port, "--workers", workers], {}, port, "/readyz", every) as process:
+                load(port, many, 8, 1.0, process, every)
+                measured.append(50 * load(port, many, 8, seconds, process, every)["rate"])
+    port = free_port()
+    with running([*command, "--port", port], {}, port, "/readyz", every) as process:
+        most = load(port, requests, 8, seconds, process, every)["rate"]
+        for _ in range(turns):
+            for case, measured in beside.items():
+                search = [sys.executable, "-m", "retrodict", "tune", "late_arrival", "--trials", "10000", "--jobs", "2",
+                          "--project", str(world)]  # fmt: skip
+                running_search = subprocess.Popen(search, stdout=subprocess.DEVNULL) if case != "alone" else None
+                time.sleep(15.0 if running_search else 1.0)  # it reads and prepares its rows first
+                measured.append(paced(port, requests, 8, seconds, most / 5, every)["answers"]["200"])
+                if running_search:
+                    assert running_search.poll() is None, "the search ended before the load"
+                    running_search.terminate()
+                    running_search.wait()
+    middle = {workers: statistics.median(each) for workers, each in rates.items()}
+    return {"decisions_per_s": middle, "ratio": round(middle[2] / middle[1], 2), "offered": most / 5,
+            **{case: {key: statistics.median(one[key] for one in each) for key in each[0]}
+               for case, each in beside.items()}}  # fmt: skip
 
 
 def write_requests(world: Path) -> dict[str, Path]:
@@ -271,6 +317,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["ours", "bare", "fastapi"])
     parser.add_argument("--stress", action="store_true", help="ours alone, at 70 %% for long and at 300 %%")
     parser.add_argument("--rollback", type=int, metavar="WORKERS", help="until a rollback reaches so many workers")
+    parser.add_argument("--workers", action="store_true", help="two of ours against one, and one beside a search")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
     given = parser.parse_args()
     load_before = os.getloadavg()[0]
@@ -281,6 +328,9 @@ def main() -> None:
             subprocess.run(make, check=True, env={**os.environ, **_QUIET})
         if given.rollback:
             print(json.dumps(rollback_ms(world, given.rollback, given.turns)))
+            return
+        if given.workers:
+            print(json.dumps(two_workers(world, given.turns, given.seconds)))
             return
         if given.stress:
             print(json.dumps(stress(world, given.seconds, given.soak)))

@@ -9,7 +9,7 @@ from retrodict.stores.objects.folder import FolderObjects
 from retrodict.stores.records.sqlite import SqliteRecords
 from retrodict.stores.streams.segments import SegmentStreams
 from retrodict.stores.tables.delta import DeltaTables
-from retrodict.stores.urls import open_tables
+from retrodict.stores.urls import open_bucket, open_objects, open_tables
 from retrodict.testing.contracts_keys import KeysContract
 from retrodict.testing.contracts_objects import ObjectsContract
 from retrodict.testing.contracts_records import RecordsContract
@@ -61,6 +61,21 @@ class TestFolderObjects(ObjectsContract):
             (path,) = tmp_path.rglob(digest)
             os.chmod(path, 0o644)
             path.write_bytes(data)
+
+        return replace
+
+
+class TestBucketObjects(ObjectsContract):
+    @pytest.fixture
+    def reopen(self, bucket, tmp_path):
+        return lambda: open_objects(bucket, tmp_path)
+
+    @pytest.fixture
+    def alter(self, bucket):
+        def replace(digest, data):
+            place, asking = open_bucket(bucket, "test")
+            with asking():
+                place.put(f"{digest[:2]}/{digest[2:4]}/{digest}", data)
 
         return replace
 

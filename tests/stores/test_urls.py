@@ -60,7 +60,7 @@ def test_lmdb_urls_open_keys(tmp_path):
         ("objects", "postgresql+psycopg://ann:hunter2@db.example/x?password=hunter2", "PostgreSQL"),
         ("records", "redis://:hunter2@cache.example:6379/0", "Redis"),
         ("streams", "valkeys://ann:hunter2@cache.example", "Valkey"),
-        ("objects", "s3://ann:hunter2@bucket/x", "S3"),
+        ("objects", "gs://ann:hunter2@bucket/x", "GCS"),
         ("tables", "s3a://ann:hunter2@bucket/x", "S3"),
         ("tables", "gs://bucket/hunter2?secret=hunter2", "GCS"),
     ],

@@ -81,7 +81,9 @@ SETTINGS: Mapping[str, Setting] = {
         "Ledger, runs, registry, deployments (SQLite, or PostgreSQL by URL)",
     ),
     "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB, or Redis by URL)"),
-    "stores.objects": Setting("state/objects", "a folder or a URL", _is_text, "Artifacts by content (files)"),
+    "stores.objects": Setting(
+        "state/objects", "a folder or a URL", _is_text, "Artifacts by content (files, or a bucket by URL)"
+    ),
     "stores.streams": Setting(
         "state/streams", "a folder or a URL", _is_text, "Decisions out (segment files, or NATS by URL)"
     ),

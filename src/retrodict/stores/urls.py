@@ -5,8 +5,9 @@
 ``file:/data/keys``                    an absolute path (``file:///data/keys`` is the same)
 ``sqlite:state/records.db``            records only; ``sqlite:///state/records.db`` is the same, and a
                                        fourth slash makes it absolute, as SQLAlchemy has it
-``s3://bucket/prefix``                 tables and witnesses; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
-                                       server that is not AWS. Credentials come from the environment
+``s3://bucket/prefix``                 tables, objects and witnesses; for a server that is not AWS
+                                       ``?endpoint=http://127.0.0.1:9000&region=eu-1``. Credentials come
+                                       from the environment
 ``lmdb:state/keys``                    keys only; otherwise like ``file:``
 ``redis://host:6379/0?prefix=shop``    keys and scores only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``,
                                        and ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
@@ -67,7 +68,7 @@ _SERVERS = {
 _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
 _NATS = ("nats", "tls")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
-_TWINS = {"tables": ("s3",), "records": _POSTGRES, "keys": _REDIS, "streams": (*_NATS, "kafka")}
+_TWINS = {"tables": ("s3",), "objects": ("s3",), "records": _POSTGRES, "keys": _REDIS, "streams": (*_NATS, "kafka")}
 # Callers wait for their record.
 _LOG_S = 2.0
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
@@ -112,18 +113,20 @@ def open_tables(
     return DeltaTables(path, guard=guard)
 
 
-def open_bucket(url: str, where: str, breaker: Breaker) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:
+def open_bucket(
+    url: str, where: str, breaker: Breaker | None = None
+) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:
     """Objects under the place of a bucket's URL, as ``obstore`` has them, and what each request goes in.
 
     Within that the breaker refuses and counts, ConnectionError among what it counts, and errors are OSErrors.
 
     Errors are those of :func:`open_tables`; ``where`` is the setting that holds the URL.
     """
-    from retrodict.stores.tables.bucket import asking, objects_of
+    from retrodict.stores.tables.bucket import asking, mapped, objects_of
 
     bucket, prefix, options = _bucket(url, where)
     objects = objects_of(bucket, prefix, options.get("endpoint"), options.get("region"))
-    return objects, partial(asking, breaker)
+    return objects, mapped if breaker is None else partial(asking, breaker)
 
 
 def open_records(url: str, root: Path, *, guard: ServerGuard | None = None) -> RecordStore:
@@ -182,8 +185,12 @@ def open_cache(url: str, root: Path, *, guard: ServerGuard) -> ExpiringKeys:  # 
     return ExpiringKeys(url, guard=guard)
 
 
-def open_objects(url: str, root: Path) -> ObjectStore:
-    """Object store of a URL: files in a folder. Parameters and errors are those of :func:`open_tables`."""
+def open_objects(url: str, root: Path, *, breaker: Breaker | None = None) -> ObjectStore:
+    """Object store of a URL: files in a folder, or a bucket. Parameters and errors are those of :func:`open_tables`."""
+    if url.lower().startswith("s3:"):
+        from retrodict.stores.objects.bucket import BucketObjects
+
+        return BucketObjects(*open_bucket(url, "stores.objects", breaker))
     path = _path(url, root, "objects")
     from retrodict.stores.objects.folder import FolderObjects
 

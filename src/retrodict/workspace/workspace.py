@@ -141,7 +141,8 @@ class Workspace:
         """Artifacts, named by content."""
         from retrodict.stores.urls import open_objects
 
-        return self._open("stores.objects", open_objects)
+        breaker = self._breaker("objects", self.config["stores.objects"])
+        return self._open("stores.objects", partial(open_objects, breaker=breaker))
 
     @cached_property
     def streams(self) -> StreamStore:

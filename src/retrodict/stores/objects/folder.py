@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError
+from retrodict.core.errors import IntegrityError
 from retrodict.core.identity import digest as digest_of
 from retrodict.stores._durable import make_folder, place_file, read_file
-from retrodict.stores.objects.base import ObjectStore
+from retrodict.stores.objects.base import ObjectStore, is_digest, missing, path_of, verified
 
 __all__ = ["FolderObjects"]
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class FolderObjects(ObjectStore):
     """Embedded twin of :class:`~retrodict.stores.objects.base.ObjectStore`.
 
-    The object ``abcd…`` is the read-only file ``ab/cd/abcd…``; two levels keep folders small for millions of objects.
+    The object ``abcd…`` is the read-only file ``ab/cd/abcd…``.
 
     Parameters
     ----------
@@ -50,12 +47,7 @@ class FolderObjects(ObjectStore):
         try:
             data = read_file(self._path(digest))
         except FileNotFoundError as error:
-            raise NotFoundError(
-                "an object must be stored under this digest",
-                where="objects",
-                got=digest,
-                remedy="Put the object, or correct the digest",
-            ) from error
+            raise missing(digest) from error
         except OSError as error:
             raise IntegrityError(
                 "an object must be a file that can be read",
@@ -63,14 +55,7 @@ class FolderObjects(ObjectStore):
                 remedy="Restore the object from a copy, or remove what is in its place and put its bytes again",
                 got=error.strerror,
             ) from error
-        if digest_of(data) != digest:
-            raise IntegrityError(
-                f"the {len(data)} stored bytes must have the hash they were stored under",
-                where=f"object {digest}",
-                remedy="Restore the object from a copy, or put its bytes again",
-                got="another hash",
-            )
-        return data
+        return verified(digest, data)
 
     def exists(self, digest: str) -> bool:
         return self._path(digest).is_file()
@@ -78,17 +63,10 @@ class FolderObjects(ObjectStore):
     def digests(self) -> Iterator[str]:
         for outer in _folders(self._root):
             for inner in _folders(outer):
-                yield from sorted(path.name for path in inner.iterdir() if _DIGEST.fullmatch(path.name))
+                yield from sorted(path.name for path in inner.iterdir() if is_digest(path.name))
 
     def _path(self, digest: str) -> Path:
-        if not _DIGEST.fullmatch(digest):
-            raise InputError(
-                "a digest must be 64 lower-case hex digits",
-                where="objects",
-                got=digest,
-                remedy="Copy it whole from where it was printed",
-            )
-        return self._root / digest[:2] / digest[2:4] / digest
+        return self._root / path_of(digest)
 
 
 def _folders(folder: Path) -> list[Path]:

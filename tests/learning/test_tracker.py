@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from tests.learning.test_run_shape import findings
 
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetryableError
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetrodictError, RetryableError
 from retrodict.data.ingest import ingest
 from retrodict.learning import compare_runs, get_run, list_runs, open_run, tag_run
 from retrodict.learning.runs.schema import heartbeats, journal
@@ -314,3 +315,18 @@ def test_tags_and_notes_change_later_in_the_ledger(make_project):
     with workspace.records.write() as connection:
         connection.exec_driver_sql("UPDATE run_tags SET value = 'other'")
     assert [f.kind for f in findings(workspace)] == ["altered"]
+
+
+def test_what_cannot_be_entered_holds_no_thread(make_project):
+    """Closing says so, ends the thread that tries again and again, and whoever comes next enters the run."""
+    workspace = make_project(TABLE)
+    key = workspace.config.path("ledger.key")
+    with open_run(workspace, "late") as run:
+        run.log_metric("auc", 0.7)
+        key = key.rename(key.with_name("away"))
+    with pytest.raises(RetrodictError):
+        workspace.close()
+    assert "retrodict-runs" not in {thread.name for thread in threading.enumerate()}
+    key.rename(key.with_name("ledger.key"))
+    entered = get_run(workspace, run.ref)
+    assert (entered.status, entered.metrics["auc"]) == ("finished", 0.7)

@@ -13,7 +13,6 @@ import functools
 import inspect
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -374,8 +373,10 @@ def _options(*, project: bool) -> Sequence[Callable[[Callable[..., Any]], Callab
 
 
 def _log_to_stderr(level: int) -> None:
-    # The package's own messages from the asked level on; those of libraries only when they are warnings.
+    # The package's own messages from the asked level on; those of libraries only when they are warnings. The handler asks
+    # what standard error is each time: whoever calls a command within a process may replace and close it.
     logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+        handlers=[logging._StderrHandler()],  # noqa: SLF001
+        level=logging.WARNING, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )  # fmt: skip
     logging.getLogger("retrodict").setLevel(level)

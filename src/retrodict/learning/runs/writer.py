@@ -61,6 +61,7 @@ class RunWriter:
         self.turn = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ending = False
         self._unsettled, self._beat, self._settled = False, 0.0, 0.0
         self._problem, self._secret = "", secret_of(workspace, begin=True)
         self._code: tuple[Any, str] = (None, "")
@@ -142,7 +143,7 @@ class RunWriter:
                     self._problem = str(error)
                     _log.error("Runs cannot be entered in the ledger. %s", error)
             with self._state:
-                if not self._open and not self._unsettled:
+                if not self._open and (self._ending or not self._unsettled):
                     self._thread = None
                     return
 
@@ -170,18 +171,19 @@ class RunWriter:
             self._settled = time.monotonic()
 
     def close(self) -> None:
-        """Write and enter everything before the stores are closed."""
-        self.flush()
-        self.settle()
-        with self._state:
-            thread = self._thread
-        if self._open:
-            return
-        with _MAKING:
-            _WRITERS.pop(self._workspace, None)
-        if thread is not None:
-            self._wake.set()
-            thread.join()
+        """Write and enter everything before the stores are closed; what cannot be entered now, the next command enters."""
+        try:
+            self.flush()
+            self.settle()
+        finally:
+            with self._state:
+                thread, self._ending = self._thread, not self._open
+            if self._ending:
+                with _MAKING:
+                    _WRITERS.pop(self._workspace, None)
+                if thread is not None:
+                    self._wake.set()
+                    thread.join()
 
 
 _WRITERS: dict[Workspace, RunWriter] = {}

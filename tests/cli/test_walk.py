@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from tests.stores.conftest import postgres  # noqa: F401  (fixture)
+from tests.stores.conftest import bucket, postgres, s3_server  # noqa: F401  (fixtures)
 from tests.stores.postgres_server import PASSWORD
 
 README = Path(__file__).parents[2] / "src" / "retrodict" / "project" / "template" / "README.md"
@@ -77,30 +78,33 @@ class Walker:
         return [found for line, found in self.answers.items() if line.startswith(f"retrodict {start}")][-1]
 
 
-def on_postgres(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
-    """Settings for records in a real PostgreSQL server; its password is in the environment of what is spawned."""
-    server = request.getfixturevalue("postgres")
+def on_servers(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
+    """Settings for records in a real PostgreSQL server, tables and objects in a bucket; secrets in the environment."""
+    server, place = request.getfixturevalue("postgres"), request.getfixturevalue("bucket")
     environment["PG_TEST_PASSWORD"] = PASSWORD
-    return f'\n[stores]\nrecords = "{server.url(server.database())}"\n'
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        environment[name] = os.environ[name]
+    records, tables, objects = server.url(server.database()), place, place.replace("/place?", "/objects?")
+    return f'\n[stores]\nrecords = "{records}"\ntables = "{tables}"\nobjects = "{objects}"\n'
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("records", ["embedded", "postgresql"])
+@pytest.mark.parametrize("stores", ["embedded", "servers"])
 def test_every_line_of_the_readme_works(
     tmp_path: Path,
     spawn: Callable[..., Any],
     command_line: Callable[..., list[str]],
     environment: dict[str, str],
-    records: str,
+    stores: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    """A new project goes from raw files to a decision and back by the README alone, whatever keeps the records."""
+    """A new project goes from raw files to a decision and back by the README alone, wherever the stores are."""
     root = tmp_path / "flights"
     assert spawn("init", root).code == 0
-    if records == "postgresql":
+    if stores == "servers":
         with (root / "retrodict.toml").open("a") as settings:
-            settings.write(on_postgres(request, environment))
+            settings.write(on_servers(request, environment))
     typed, walker = lines(), Walker(root, spawn)
     for line in typed[: typed.index(BEFORE)]:
         walker.type(line)

@@ -12,11 +12,10 @@ from tests.serving.project import AT, REQUEST
 class Server:
     """``retrodict serve`` on a free port."""
 
-    def __init__(self, root, *options):
+    def __init__(self, root, *options, launch=("-m", "retrodict")):
         command = [
             sys.executable,
-            "-m",
-            "retrodict",
+            *launch,
             "serve",
             "--project",
             str(root),
@@ -95,7 +94,9 @@ class Caller:
         except OSError:
             self.close()
             raise
-        self.streams.append(self.send("GET", "/v1/status")[1]["decision_stream"])
+        status, answer = self.send("GET", "/v1/status")
+        if status == 200:  # a busy machine's server may be at its limit
+            self.streams.append(answer["decision_stream"])
 
     def send(self, method, path, body=None, headers=None):
         self._connection.request(method, path, None if body is None else json.dumps(body), headers or {})

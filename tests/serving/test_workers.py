@@ -4,12 +4,15 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from tests.serving.process import Caller, Server
@@ -319,3 +322,47 @@ def test_events_may_be_pushed_to_any_worker(start, connect, root):
     assert ends == list(range(ends[0], ends[0] + 20))
     with Workspace(root) as workspace:
         assert workspace.events.end("events/parcels") == ends[-1]
+
+
+HASTY = """
+import sys
+from retrodict.serving import worker_scale
+worker_scale._OUT_S, worker_scale._IN_S = 1.0, 4.0
+worker_scale._OUT, worker_scale._IN = 0.15, 0.1  # of a busy machine a worker gets little
+from retrodict.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_workers_come_and_go_with_the_load_and_no_request_fails(root):
+    """One is started by a load that keeps the first busy, takes a part of the connections there are, and ends after."""
+    server = Server(root, "--replay", "--no-consume", "--workers", "1-2", launch=("-c", HASTY))
+    try:
+        assert [worker["worker"] for worker in workers_of(server)] == [0]
+        load = Load(server, 8)
+        wait_for(lambda: [worker["up"] for worker in workers_of(server)] == [True, True])
+        wait_for(lambda: {caller.stream for caller in load.callers} == {"decisions/0", "decisions/1"})
+        wait_for(lambda: min(Counter(caller.stream for caller in load.callers).values()) >= 2)
+        callers = load.stop()
+        wait_for(lambda: len(children(server.process.pid)) == 1)  # to ask the server would keep it busy
+        assert [worker["on_duty"] for worker in workers_of(server)] == [True, False]
+        with urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+            series = response.read().decode()
+        assert 'retrodict_worker_up{worker="0"} 1\n' in series
+        assert 'retrodict_worker_up{worker="1"}' not in series  # nobody has to look after it
+        assert scrape(server)['retrodict_worker_requests_total{worker="1"}'] > 0
+        assert sum(caller.failed for caller in callers) == 0
+        assert {status for caller in callers for status, _ in caller.answers} <= {200, 429}  # of a busy machine
+        assert workers_of(server)[1]["restarts"] == 0
+    finally:
+        server.stop()
+    assert set(answered(callers)) <= set(logged(root))
+
+
+@pytest.mark.parametrize("workers", ["0", "33", "2-1", "0-2", "1-33", "many", "-2", "1-2-3", "1.5", ""])
+def test_a_number_of_workers_that_cannot_be_is_refused(root, workers):
+    """Before anything is begun."""
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", root, f"--workers={workers}"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "workers" in ended.stderr

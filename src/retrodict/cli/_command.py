@@ -13,6 +13,7 @@ import functools
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -372,11 +373,18 @@ def _options(*, project: bool) -> Sequence[Callable[[Callable[..., Any]], Callab
     return options
 
 
+class _StandardError(logging.Handler):
+    """Writes to what standard error is then: whoever calls a command within a process may replace and close it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.flush()
+
+
 def _log_to_stderr(level: int) -> None:
-    # The package's own messages from the asked level on; those of libraries only when they are warnings. The handler asks
-    # what standard error is each time: whoever calls a command within a process may replace and close it.
+    # The package's own messages from the asked level on; those of libraries only when they are warnings.
     logging.basicConfig(
-        handlers=[logging._StderrHandler()],  # noqa: SLF001
+        handlers=[_StandardError()],
         level=logging.WARNING, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )  # fmt: skip
     logging.getLogger("retrodict").setLevel(level)

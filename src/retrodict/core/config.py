@@ -43,6 +43,11 @@ def _whole(least: int, largest: float = math.inf) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= largest
 
 
+def _is_workers(value: object) -> bool:
+    ends = re.fullmatch(r"(\d{1,2})-(\d{1,2})", value) if isinstance(value, str) else None
+    return value == "auto" or _whole(1, 32)(value) or (ends is not None and 1 <= int(ends[1]) <= int(ends[2]) <= 32)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key: its default (None: required), the rule in words, the rule as a test, and what it is for."""
@@ -169,7 +174,10 @@ SETTINGS: Mapping[str, Setting] = {
         "How long a request may wait for its turn, and a queue eight times over; else it is 429",
     ),
     "serving.workers": Setting(
-        1, "a whole number from 1 to 32", _whole(1, 32), "Processes that answer, from one port and with a log each"
+        1,
+        "a whole number from 1 to 32, a range like '2-8', or 'auto'",
+        _is_workers,
+        "Processes that answer, from one port and with a log each; of a range as many as the load asks for",
     ),
 }
 

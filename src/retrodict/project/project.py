@@ -405,7 +405,7 @@ class Project:
         host: str | None = None,
         port: int | None = None,
         grpc_port: int | None = None,
-        workers: int | None = None,
+        workers: int | str | None = None,
         replay: bool = False,
         no_consume: bool = False,
         ready: Callable[[str, str | None], None] | None = None,
@@ -420,8 +420,8 @@ class Project:
             Port, 0 for any free one.  [default: serving.port]
         grpc_port : int, optional
             Port for gRPC too, 0 for any free one.  [default: serving.grpc_port]
-        workers : int, optional
-            Processes that answer, from one port.  [default: serving.workers]
+        workers : int or str, optional
+            Processes that answer, from one port: 4, 1-8 by load, or auto.  [default: serving.workers]
         replay : bool
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool

@@ -113,6 +113,8 @@ class Acceptor:
     async def stop(self) -> None:
         """Take what waits in the queue, then no more."""
         self._stopped = True
+        if self._board is not None:
+            self._board.set_connections(self._slot, None)
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +31,7 @@ from retrodict.features.online import FeatureHealth
 from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, pieces_of
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.callers import Callers
-from retrodict.serving.connection import ARRIVED, COMPLETE
+from retrodict.serving.connection import ARRIVED, COMPLETE, DrainingState
 from retrodict.serving.deadlines import late, left_s, within
 from retrodict.serving.engine_queue import EngineQueues
 from retrodict.serving.events import EventInlet
@@ -44,7 +44,7 @@ from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_m
 from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.shared_requests import open_index
-from retrodict.serving.telemetry import Telemetry, breaker_states, revision_label
+from retrodict.serving.telemetry import Telemetry, breaker_states, process_series, revision_label
 from retrodict.serving.turns import RequestHead, Turns, full
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class DecisionApp:
         Admits who calls; None: anybody may.
     colleagues : Colleagues, optional
         The workers of this server, if it has several: what is told of it is told of all of them.
+    connected : DrainingState, optional
+        The connections of this process.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class DecisionApp:
         self.not_followed: str | None = None
         self.colleagues: Colleagues | None = None
         self.callers: Callers | None = None
+        self.connected: DrainingState | None = None
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
@@ -481,6 +484,8 @@ class DecisionApp:
             "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),
             "in_flight": self.turns.taken,
             "queued": self.turns.queued,
+            "load": round(self.turns.load, 3),
+            "cpu_s": round(process_time(), 3),
             "decision_stream": self._recorder.log.stream,
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
         }
@@ -504,8 +509,9 @@ class DecisionApp:
         if self.colleagues is not None:
             text = self.colleagues.exposition(now)
         else:
-            states = breaker_states([self.facts()])  # first: it counts
-            text = self.telemetry.exposition() + states + self.health.exposition(now)
+            facts = [self.facts()]  # first: it counts
+            text = self.telemetry.exposition() + process_series(facts) + breaker_states(facts)
+            text += self.health.exposition(now)
         return HttpAnswer(text.encode(), kind=b"text/plain; version=0.0.4")
 
     @route("GET", "/openapi.json")

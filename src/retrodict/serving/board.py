@@ -88,6 +88,12 @@ class Board:
         """Connections of the worker that holds the fewest of those that answer."""
         return min(self._number(slot, _CONNECTIONS) for slot in range(self.workers))
 
+    def mean_connections(self) -> float:
+        """Connections of those workers that answer, on average."""
+        numbers = [self._number(slot, _CONNECTIONS) for slot in range(self.workers)]
+        answering = [number for number in numbers if number != _AWAY]
+        return sum(answering) / max(len(answering), 1)
+
     def close(self) -> None:
         """Let go of the memory; a second call does nothing."""
         self._memory.close()

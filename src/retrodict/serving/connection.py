@@ -90,6 +90,8 @@ class DrainingState(ServerState):
     """What the connections of one server share, whether it is about to end among it."""
 
     draining = False
+    excess = 0
+    """Connections of which another worker should have the next requests: each says so with its next answer."""
 
     def drain(self) -> None:
         """Say ``Connection: close`` with the last answer of each connection, so that no caller is surprised."""
@@ -258,7 +260,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._overhead = 0
         self._stamp(self.scope, ARRIVED)
         super().on_headers_complete()
-        if getattr(self.server_state, "draining", False):
+        state = self.server_state
+        if getattr(state, "draining", False):
+            self.cycle.keep_alive = False
+        elif isinstance(state, DrainingState) and state.excess and not self.pipeline:
+            state.excess -= 1
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:

@@ -37,6 +37,7 @@ from retrodict.serving.connection import BoundedConnection, DrainingState, raise
 from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
+from retrodict.serving.worker_scale import WorkerScale, parse_workers
 from retrodict.workspace import Workspace
 from retrodict.workspace.servers import announce_server
 
@@ -69,8 +70,8 @@ class ServeOptions:
         Accept simulated time from the callers.
     consume : bool
         Start the feature consumer beside the server.
-    workers : int, optional
-        Processes that answer, over the configuration's.
+    workers : int or str, optional
+        Processes that answer, over the configuration's: a number, a range like ``2-8``, or ``auto``.
     grpc_port : int, optional
         As ``port``, for gRPC.
     """
@@ -79,7 +80,7 @@ class ServeOptions:
     port: int | None = None
     replay: bool = False
     consume: bool = True
-    workers: int | None = None
+    workers: int | str | None = None
     grpc_port: int | None = None
 
 
@@ -106,7 +107,7 @@ def serve(
     """
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
-    workers = options.workers or workspace.config["serving.workers"]
+    lower, upper = parse_workers(workspace.config["serving.workers"] if options.workers is None else options.workers)
     grpc_port = workspace.config["serving.grpc_port"] if options.grpc_port is None else options.grpc_port
     raise_open_files()
     listener = _bind(host, port)
@@ -116,7 +117,7 @@ def serve(
     if grpc is not None:
         from retrodict.serving.grpc.messages import methods  # noqa: F401  # what is not installed is said here
     _tls_context(workspace)  # what is wrong is said before anything is begun
-    if open_callers(workspace, listener, workers) is None:
+    if open_callers(workspace, listener, upper) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
     say = None if ready is None else (lambda url: ready(url, grpc))
     upkeep = Upkeep(workspace, served_feature_sets)
@@ -125,7 +126,7 @@ def serve(
     consumer = _Consumer(workspace) if options.consume else None
     try:
         with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
-            if workers == 1:
+            if upper == 1:
                 runner.run(_run(workspace, options, listener, upkeep, consumer, say, grpc))
             else:
                 from retrodict.serving.supervisor import Supervisor  # which needs this module
@@ -133,7 +134,8 @@ def serve(
                 health = FeatureHealth()
                 with suppress(RetrodictError):
                     health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
-                supervisor = Supervisor(workspace, listener, health, workers, replay=options.replay, grpc=grpc)
+                scale = WorkerScale(lower, upper)
+                supervisor = Supervisor(workspace, listener, health, scale, replay=options.replay, grpc=grpc)
                 beside = keep_health(workspace, health, upkeep, consumer, supervisor.publish)
                 runner.run(supervisor.run(beside, say))
     finally:
@@ -319,6 +321,7 @@ async def answer(
         await watcher.look()
         app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
         server = _Server(app, listener, board, slot, _tls_context(workspace))
+        app.connected = server.draining
         if grpc is not None:
             from retrodict.serving.grpc.server import GrpcServer
 
@@ -413,7 +416,7 @@ class _Server(uvicorn.Server):
                 interface="asgi3",
             )
         )
-        self.server_state = self._draining = DrainingState()
+        self.server_state = self.draining = DrainingState()
         self._share, self._tls = (listener, board, slot), tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -429,9 +432,9 @@ class _Server(uvicorn.Server):
         """Answer who waits, let callers that keep their connections know, and then close what is idle."""
         stopping = None if self.grpc is None else asyncio.create_task(self.grpc.stop())
         await self._acceptor.stop()
-        self._draining.drain()
+        self.draining.drain()
         until = time.monotonic() + _DRAIN_S
-        while self._draining.connections and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn keeps a plain set
+        while self.draining.connections and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn keeps a plain set
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
         if stopping is not None:

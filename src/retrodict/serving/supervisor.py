@@ -3,7 +3,8 @@
 The supervisor answers nothing. It holds the listening socket, the memory in which workers publish, and what there is
 once per server: the feature consumer and the health of features. A worker that dies is replaced at once. One that dies
 again and again is tried every half a minute, which logs, status and readiness say, as long as another one answers or
-starts; when none does, the server ends with an error rather than stay as a port behind which nobody is.
+starts; when none does, the server ends with an error rather than stay as a port behind which nobody is. Where their
+number may change, one at a time begins, once the one before it answers, or ends after what it has.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from retrodict.serving.board import Board
 from retrodict.serving.consumer import code_of, ending_signals
 from retrodict.serving.server import open_port, url_of
 from retrodict.serving.worker import Spec
+from retrodict.serving.worker_scale import WorkerScale
 from retrodict.workspace import Workspace
 
 __all__ = ["Supervisor"]
@@ -35,6 +37,7 @@ _MOST_DEATHS = 5  # within ...
 _WITHIN_S = 60.0
 _PAUSE_S = 30.0
 _PATIENCE_S = 20.0
+_LOOK_S = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +47,9 @@ class _Place:
     """One worker, and those before it in the same slot."""
 
     slot: int
+    on_duty: asyncio.Event = field(default_factory=asyncio.Event)
     process: Process | None = None
+    cpu: tuple[float, float] | None = None
     up: bool = False
     paused: bool = False
     restarts: int = 0
@@ -62,7 +67,8 @@ class Supervisor:
         Bound, not yet listening: it is opened when every worker can answer.
     health : FeatureHealth
         Its gauges are passed on to the workers.
-    workers : int
+    scale : WorkerScale
+        Fewest and most workers.
     replay : bool
         Accept simulated time from the callers.
     grpc : str, optional
@@ -74,7 +80,7 @@ class Supervisor:
         workspace: Workspace,
         listener: socket.socket,
         health: FeatureHealth,
-        workers: int,
+        scale: WorkerScale,
         *,
         replay: bool,
         grpc: str | None = None,
@@ -82,14 +88,17 @@ class Supervisor:
         self._workspace, self._listener, self._health, self._replay = workspace, listener, health, replay
         self._grpc = grpc
         self._code = code_of(workspace)  # a worker that is started later must not serve another edition
-        self._board = Board(workers)
-        self._places = [_Place(slot) for slot in range(workers)]
-        self._waiting = workers  # for the first answer of so many
+        self._scale, self._board = scale, Board(scale.upper)
+        self._places = [_Place(slot) for slot in range(scale.upper)]
+        for place in self._places[: scale.lower]:
+            place.on_duty.set()
+        self._waiting = scale.lower  # for the first answer of so many
         self._stop, self._all_ready = asyncio.Event(), asyncio.Event()
 
     def publish(self) -> None:
         """Tell the workers how features and the other workers are."""
-        workers = [{"up": place.up, "restarts": place.restarts, "problem": place.problem} for place in self._places]
+        workers = [{"on_duty": place.on_duty.is_set(), "up": place.up, "restarts": place.restarts,
+                    "problem": place.problem} for place in self._places]  # fmt: skip
         flows = [asdict(flow) for flow in self._health.flows]
         self._board.write(
             len(self._places),
@@ -110,7 +119,7 @@ class Supervisor:
         self.publish()
         keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
         looking = asyncio.create_task(beside)
-        tasks = [looking, asyncio.create_task(self._open(ready))]
+        tasks = [looking, asyncio.create_task(self._open(ready)), asyncio.create_task(self._rescale())]
         stopping = asyncio.create_task(self._stop.wait())
         try:
             done, _ = await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
@@ -133,9 +142,12 @@ class Supervisor:
 
     async def _keep(self, place: _Place) -> None:
         while not self._stop.is_set():
+            await place.on_duty.wait()
             pid, code = await self._live(place)
             if self._stop.is_set():
                 return
+            if not place.on_duty.is_set():
+                continue
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             if not self._all_ready.is_set():
                 raise RetryableError("every worker must begin before the port is opened", where=f"worker {place.slot}",
@@ -194,11 +206,53 @@ class Supervisor:
         place.up, place.problem = True, None
         self.publish()
 
+    async def _rescale(self) -> None:
+        """Let one more begin, or one end, as busy as those are that answer."""
+        await self._all_ready.wait()
+        while self._scale.lower < self._scale.upper:
+            await asyncio.sleep(_LOOK_S)
+            on_duty = [place for place in self._places if place.on_duty.is_set()]
+            if not all(place.up for place in on_duty):
+                continue  # one begins: what the others do is not what they will
+            now = time.monotonic()
+            count = self._scale.count(now, [self._busy(place, now) for place in on_duty])
+            if count == len(on_duty):
+                continue
+            self._scale.changed()
+            _log.info("%d workers in place of %d", count, len(on_duty))
+            if count > len(on_duty):
+                next(place for place in self._places if not place.on_duty.is_set()).on_duty.set()
+            else:
+                await self._retire(on_duty[-1])
+            self.publish()
+
+    def _busy(self, place: _Place, now: float) -> float:
+        facts = self._board.read(place.slot).get("facts", {})
+        spent, load, before = float(facts.get("cpu_s", 0)), float(facts.get("load", 0)), place.cpu
+        place.cpu = now, spent
+        share = (spent - before[1]) / (now - before[0]) if before is not None else 0.0
+        return max(share, load)  # of one that was replaced it is less than nothing, once
+
+    async def _retire(self, place: _Place) -> None:
+        """Let one end after what it has; its connections come to the others."""
+        place.on_duty.clear()
+        process, place.cpu = place.process, None
+        assert process is not None
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _PATIENCE_S)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+
     def _check_others(self, how: str) -> None:
-        if all(place.paused for place in self._places):  # one that is being started may answer within seconds
+        if all(
+            place.paused for place in self._places if place.on_duty.is_set()
+        ):  # one that is being started may answer within seconds
             raise RetryableError(
                 f"a worker must not die {_MOST_DEATHS} times within {_WITHIN_S:.0f} s, and no other answers",
-                where=f"{len(self._places)} workers",
+                where="workers",
                 got=f"the last one {how}",
                 remedy="Correct what their own messages say; the system's log shows if memory ran out",
             )

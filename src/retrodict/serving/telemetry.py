@@ -13,7 +13,7 @@ from typing import Any
 
 from retrodict.decisions.records import DecisionRecord
 
-__all__ = ["BOUNDS", "Telemetry", "breaker_states", "quantile", "revision_label"]
+__all__ = ["BOUNDS", "Telemetry", "breaker_states", "process_series", "quantile", "revision_label"]
 
 BOUNDS = tuple(round(10.0 * 10 ** (step / 20)) for step in range(121))
 """Upper bounds in microseconds: 10 µs to 10 s, twenty per power of ten; the last bin is open."""
@@ -111,6 +111,27 @@ def breaker_states(processes: Iterable[Mapping[str, Any]]) -> str:
     lines = [f'retrodict_store_breaker_processes{{store="{store}",state="{state}"}} {count}'
              for store, counts in sorted(states.items()) for state, count in counts.items()]  # fmt: skip
     return "\n".join(["# TYPE retrodict_store_breaker_processes gauge", *lines, ""]) if lines else ""
+
+
+_PROCESSES = (
+    ("up", "gauge"), ("requests_total", "counter"), ("restarts_total", "counter"), ("requests_in_flight", "gauge"),
+    ("load", "gauge"), ("cpu_seconds_total", "counter"),
+)  # fmt: skip
+_FACTS = {"requests_total": "requests", "restarts_total": "restarts", "requests_in_flight": "in_flight",
+          "cpu_seconds_total": "cpu_s"}  # fmt: skip
+
+
+def process_series(processes: Iterable[Mapping[str, Any]]) -> str:
+    """What each process that answers says of itself, for Prometheus; one that was let go is not down."""
+    lines: list[str] = []
+    for name, kind in _PROCESSES:
+        key = _FACTS.get(name, name)
+        lines.append(f"# TYPE retrodict_worker_{name} {kind}")
+        for place, facts in enumerate(processes):
+            if name != "up" or facts.get("on_duty", True):
+                worker, value = facts.get("worker", place), facts.get(key, key == "up") + 0
+                lines.append(f'retrodict_worker_{name}{{worker="{worker}"}} {value}')
+    return "\n".join([*lines, ""])
 
 
 def quantile(counts: list[int], share: float) -> float:

@@ -85,11 +85,20 @@ class Turns:
         """Requests that wait for their turn."""
         return len(self._waiting)
 
+    @property
+    def load(self) -> float:
+        """Share of what may be, of places that are taken or of the longest queue, whichever is larger; 1 is refused."""
+        return max(self.taken / self._places, len(self._waiting) * self._pace * QUEUE_SHARE / self._wait_ns)
+
+    @property
+    def _pace(self) -> float:
+        """Nanoseconds until the next one in the queue has its turn."""
+        return self._work_ns * (1 + self._others_ns / max(_TURN_NS, self._others_ns))
+
     def is_full(self, *, batch: bool) -> bool:
         """Whether one more would find no place, or wait for too long."""
         places, wait = (self._places // 2, self._wait_ns // 4) if batch else (self._places, self._wait_ns)
-        pace = self._work_ns * (1 + self._others_ns / max(_TURN_NS, self._others_ns))
-        return self.taken >= places or len(self._waiting) * pace * QUEUE_SHARE > wait
+        return self.taken >= places or len(self._waiting) * self._pace * QUEUE_SHARE > wait
 
     def turn(self, since_ns: int, *, batch: bool) -> AbstractAsyncContextManager[None]:
         """Hold a place from its turn on, as an asynchronous context manager.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -24,12 +25,13 @@ from retrodict.serving.board import Board
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.connection import raise_open_files
 from retrodict.serving.server import answer, loop_factory
-from retrodict.serving.telemetry import Telemetry, breaker_states
+from retrodict.serving.telemetry import Telemetry, breaker_states, process_series
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["Colleagues", "Spec", "main"]
 
 _PUBLISH_S = 0.25
+_UNEVEN = 0.25  # more connections than the mean, as a share of it, are let be
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Colleagues:
             while True:
                 try:
                     self.exchange()
+                    self._spread()
                 except RetrodictError as error:  # counts are not worth an answer
                     _log.error("what this worker counts cannot be published: %s", error)
                 await asyncio.sleep(_PUBLISH_S)
@@ -94,6 +97,16 @@ class Colleagues:
             app.health.refreshed = news["refreshed"]
         app.health.behind = news["behind"]
 
+    def _spread(self) -> None:
+        """Let connections that are kept go to others who hold fewer: to a worker that has just begun, say."""
+        state = self._app.connected
+        if state is None or state.draining:
+            return
+        self._board.set_connections(self._slot, len(state.connections))
+        mean = self._board.mean_connections()
+        surplus = len(state.connections) - math.ceil(mean)
+        state.excess = surplus if surplus > 1 + mean * _UNEVEN else 0
+
     def status(self) -> dict[str, Any]:
         """What a status says of all workers: counters and latencies together, and each one's facts."""
         telemetry, _ = self.sums()
@@ -108,12 +121,8 @@ class Colleagues:
     def exposition(self, now: int) -> str:
         """Sums in the text format of Prometheus; ``now`` in microseconds."""
         telemetry, health = self.sums()
-        lines = []
-        for name, kind, key in _SERIES:
-            lines.append(f"# TYPE retrodict_worker_{name} {kind}")
-            values = ((place, facts.get(key, 0)) for place, facts in enumerate(self._facts()))
-            lines += [f'retrodict_worker_{name}{{worker="{place}"}} {int(value)}' for place, value in values]
-        return telemetry.exposition() + "\n".join(lines) + "\n" + breaker_states(self._facts()) + health.exposition(now)
+        facts = self._facts()
+        return telemetry.exposition() + process_series(facts) + breaker_states(facts) + health.exposition(now)
 
     def _supervised(self) -> list[Mapping[str, Any]]:
         workers: list[Mapping[str, Any]] = self._board.read(self._board.workers)["workers"]
@@ -121,8 +130,8 @@ class Colleagues:
 
     def _facts(self) -> list[dict[str, Any]]:
         """Of each worker, what it says and what its supervisor says of it."""
-        return [{"worker": place, **self._board.read(place).get("facts", {}), **supervised}
-                for place, supervised in enumerate(self._supervised())]  # fmt: skip
+        return [{"worker": place, **facts, **supervised} for place, supervised in enumerate(self._supervised())
+                if (facts := self._board.read(place).get("facts", {})) or supervised["on_duty"]]  # fmt: skip
 
     def sums(self) -> tuple[Telemetry, FeatureHealth]:
         """What all workers have counted, together."""
@@ -134,14 +143,6 @@ class Colleagues:
                 health.add(counts["health"])
         health.flows, health.refreshed = self._app.health.flows, self._app.health.refreshed
         return telemetry, health
-
-
-_SERIES = (
-    ("up", "gauge", "up"),
-    ("requests_total", "counter", "requests"),
-    ("restarts_total", "counter", "restarts"),
-    ("requests_in_flight", "gauge", "in_flight"),
-)
 
 
 def main() -> None:

@@ -171,7 +171,7 @@ class RunWriter:
             self._settled = time.monotonic()
 
     def close(self) -> None:
-        """Write and enter everything before the stores are closed; what cannot be entered now, the next command enters."""
+        """Write and enter everything before the stores are closed; what cannot be, whoever comes next enters."""
         try:
             self.flush()
             self.settle()

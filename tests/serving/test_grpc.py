@@ -44,12 +44,14 @@ from tests.serving.test_workers import wait_for, workers_of
 from retrodict import Project
 from retrodict.core.errors import BusyError
 from retrodict.data.ingest import ingest
+from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import read_decisions
 from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.rollout import deploy
 from retrodict.serving.failures import read_failures
 from retrodict.serving.grpc import server as grpc_server
+from retrodict.serving.idempotency import RequestUnderWayError
 from retrodict.serving.open_inference import NUMBERS
 from retrodict.workspace import Workspace
 
@@ -289,13 +291,14 @@ def test_each_refusal_has_its_code(root, caller):
     assert {("promise", 413), ("_other", 404), ("promise", 400)} <= {(one["policy"], one["status"]) for one in noted}
 
 
-def test_a_long_error_arrives_whole_enough(caller):
+def test_a_long_error_is_cut(caller):
     """What is longer than the metadata that callers take would arrive as another error."""
-    asked = decide()
-    for number in range(900):
-        asked.entities[f"é{number}"].text = "x"
+    wrong = {"depot": "north", "weight": 1.0, "express": False, "sent": "never"}
+    asked = infer([wrong] * 10)
+    del asked.inputs[1:3]
     code, text, _ = caller.refuse(asked)
-    assert (code, "entities must be out of" in text) == ("INVALID_ARGUMENT", True)
+    assert (code, len(text)) == ("INVALID_ARGUMENT", 1_000)
+    assert text.startswith("case 0, 1, 2")
 
 
 @settings(max_examples=300)
@@ -442,6 +445,25 @@ def test_the_version_before_is_asked_by_its_number_as_long_as_it_is_warm(tmp_pat
         server.kill()
 
 
+def test_a_version_whose_views_nobody_keeps_current_is_not_asked(workspace):
+    """It would answer from a state that stands still, and not say so."""
+
+    async def main():
+        async with serving(workspace) as (app, _, _):
+            before = app.servants["promise"]
+            after = Loader(workspace, health=app.health).load_current()["promise"]
+            app.follow({"promise": after})
+            kept = dict(app.earlier)
+            other = Loader(workspace, health=app.health).load_current()["promise"]
+            other.views = frozenset({"of another"})
+            app.follow({"promise": other})
+            return before, kept, app.earlier
+
+    before, kept, earlier = run(main())
+    assert kept == {"promise": before}
+    assert earlier == {}
+
+
 def test_callers_say_who_they_are(tmp_path):
     """By the same keys, scopes and rates; a caller without one learns nothing but that, whatever it sends."""
     make_project(tmp_path, '[auth]\nrequired = "always"\n').close()
@@ -563,7 +585,14 @@ def test_a_caller_who_leaves_while_its_decision_is_recorded_changes_nothing(work
 
 def test_idle_and_slow_callers_shut_nobody_out(workspace, monkeypatch):
     """Six hundred streams that say nothing, as many as a connection may have on each: an honest one is answered."""
-    monkeypatch.setattr(grpc_server, "BODY_S", 1.0)
+    monkeypatch.setattr(grpc_server, "BODY_S", 3.0)
+    calls, next_message = [], grpc_server._next_message
+
+    def counted(*args):
+        calls.append(args)
+        return next_message(*args)
+
+    monkeypatch.setattr(grpc_server, "_next_message", counted)
 
     async def main():
         async with serving(workspace) as (app, server, channel):
@@ -577,13 +606,20 @@ def test_idle_and_slow_callers_shut_nobody_out(workspace, monkeypatch):
             honest = [await ask(channel, decide()) for _ in range(5)]
             # One more on a full connection waits at its caller until another one ends.
             waiting = channels[0].stream_unary(path)(timeout=30)
+            started = asyncio.ensure_future(waiting.wait_for_connection())
+            is_begun = bool((await asyncio.wait([started], timeout=1.0))[0])
+            begun = len(calls)
             codes = [await one.code() for one in idle]
+            texts = {await one.details() for one in idle}
             waited = await waiting.code()
             for one in channels:
                 await one.close()
-            return honest, codes, waited, app.turns.taken
+            await started
+            return honest, (begun, is_begun), codes, waited, texts, app.turns.taken
 
-    honest, codes, waited, taken = run(main())
+    honest, begun, codes, waited, texts, taken = run(main())
+    assert begun == (605, False)
+    assert texts == {"a message must arrive within 3 s"}
     assert [code for code, _ in honest] == ["OK"] * 5
     assert {code.name for code in (*codes, waited)} == {"DEADLINE_EXCEEDED"}
     assert taken == 0
@@ -653,6 +689,29 @@ def test_a_fault_of_ours_says_nothing_of_what_was_sent(workspace, caplog):
     assert "secret" in caplog.text
 
 
+def test_what_may_be_tried_again_says_when(workspace):
+    """An id whose first call has no answer yet, and a server that is not ready."""
+
+    async def main():
+        async with serving(workspace) as (app, _, channel):
+
+            async def fail(*_):
+                raise RequestUnderWayError(
+                    "the first call must have its answer", where="request id", got="none", remedy="Wait"
+                )
+
+            app._judge = fail
+            path, data = METHODS["Decide"][0], decide().SerializeToString()
+            call = channel.unary_unary(path)(data, metadata=SIMULATED)
+            first = (await call.code()).name, dict(await call.trailing_metadata())
+            app.problem = "a new revision cannot be loaded"
+            return first, await ask(channel, message("ServerReady"))
+
+    (code, trailers), (_, ready) = run(main())
+    assert (code, trailers) == ("ABORTED", {"retry-after": "1", "grpc-retry-pushback-ms": "1000"})
+    assert not ready.ready
+
+
 def test_an_address_that_is_taken_is_said(workspace):
     async def main():
         async with serving(workspace) as (app, _, _):
@@ -717,6 +776,33 @@ def test_workers_share_the_port_and_a_killed_one_is_replaced(root):
         assert not {*callers.answers, *others[0].answers} - ids(root)
         stats = GrpcCaller(server.grpc).ask(message("ModelStatistics", name="promise")).model_stats[0]
         assert stats.inference_count > 0
+    finally:
+        server.kill()
+
+
+def test_a_call_that_has_begun_is_answered_at_the_end(root):
+    """Its message comes after the signal, and after everybody who spoke HTTP has left."""
+    server = Server(root, "--replay", "--no-consume", "--grpc-port", "0")
+    try:
+        caller, begun, go = GrpcCaller(server.grpc), threading.Event(), threading.Event()
+
+        def messages():
+            begun.set()
+            assert go.wait(20)
+            yield decide().SerializeToString()
+
+        caller.ask(decide())
+        path, _, answer = METHODS["Decide"]
+        call = caller.channel.stream_unary(path, response_deserializer=answer.FromString)
+        future = call.future(messages(), metadata=SIMULATED, timeout=30)
+        assert begun.wait(20)
+        caller.ask(decide())  # behind the head of that one
+        server.process.terminate()
+        time.sleep(2)
+        go.set()
+        assert future.result(timeout=20).decision_id in ids(root)
+        server.process.communicate(timeout=30)
+        assert server.process.returncode == 0
     finally:
         server.kill()
 

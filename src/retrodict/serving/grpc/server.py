@@ -19,9 +19,7 @@ from retrodict.core.config import Config
 from retrodict.core.errors import BusyError, InputError, MissingExtraError
 from retrodict.serving.app import PREPARE, DecisionApp
 from retrodict.serving.connection import ARRIVED, COMPLETE, HEAD_S
-from retrodict.serving.http_answer import RETRY
 from retrodict.serving.http_request import BODY_S, DEADLINE_HEADER, ID_HEADER, PRIORITY_HEADER, TIME_HEADER
-from retrodict.serving.turns import RequestHead
 
 try:
     import grpc
@@ -140,10 +138,6 @@ class GrpcServer:
                                got="none, or other bytes")  # fmt: skip
             request = method.request()
         path, exchange = method.path(request), _Exchange(method, request, headers, fault)
-        if method.body is not None and self._app.turns.taken:
-            head = RequestHead(path.encode(), (PRIORITY_HEADER, b"batch") in headers, 0)
-            if (refusal := self._app.turn_away(head)) is not None:
-                return Reply(429, dict(RETRY), refusal), None
         scope = {"method": "GET" if method.body is None else "POST", "path": path, "headers": headers,
                  ARRIVED: arrived, COMPLETE: perf_counter_ns(), PREPARE: exchange.prepare}  # fmt: skip
         task = asyncio.create_task(self._app(scope, exchange.receive, exchange.send))

@@ -514,6 +514,15 @@ def test_a_port_is_taken_by_one_server(root, served):
         Server(root, "--grpc-port", served.grpc.rpartition(":")[2])
 
 
+def test_without_the_extra_a_server_says_what_to_install(root):
+    """Before anything is begun."""
+    script = "import sys; sys.modules['grpc'] = None; from retrodict.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "serve", "--project", str(root), "--port", "0", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "retrodict[grpc]" in done.stderr + done.stdout
+
+
 # in one event loop with the application -----------------------------------------------------------------------
 
 

@@ -115,7 +115,7 @@ def serve(
     place = _bind(host, grpc_port) if grpc_port >= 0 else None
     grpc = None if place is None else _address(place)
     if grpc is not None:
-        from retrodict.serving.grpc.messages import methods  # noqa: F401  # what is not installed is said here
+        import retrodict.serving.grpc.server  # noqa: F401  # what is not installed is said before anything is begun
     _tls_context(workspace)  # what is wrong is said before anything is begun
     if open_callers(workspace, listener, upper) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")

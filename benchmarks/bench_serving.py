@@ -223,6 +223,37 @@ def two_workers(world: Path, turns: int, seconds: float) -> dict[str, Any]:
                for case, each in beside.items()}}  # fmt: skip
 
 
+def ramp(world: Path) -> list[dict[str, Any]]:
+    """Ten times as much is asked after a while, and then no longer: workers and latencies in pieces of five seconds."""
+    requests, port, every = write_requests(world)["ours"], free_port(), f"0-{(os.cpu_count() or 1) - 1}"
+    command = [
+        sys.executable,
+        "-m",
+        "retrodict",
+        "serve",
+        "--project",
+        world,
+        "--replay",
+        "--port",
+        port,
+        "--workers",
+        "auto",
+    ]
+    pieces = []
+    with running(command, {}, port, "/readyz", every) as process:
+        load(port, requests, 8, 1.0, process, every)
+        for rate in (*[300] * 3, *[3000] * 6, *[300] * 18):
+            answers = paced(port, requests, 64, 5.0, rate, every)["answers"]
+            with urlopen(f"http://127.0.0.1:{port}/v1/status") as response:
+                workers = [worker["on_duty"] for worker in json.load(response)["workers"]]
+            good = answers.get("200", {"count": 0, "p50_ms": 0.0, "p99_ms": 0.0})
+            refused = sum(one["count"] for status, one in answers.items() if status != "200")
+            latencies = {key: round(good[key], 1) for key in ("p50_ms", "p99_ms")}
+            pieces.append({"rate": rate, "workers": sum(workers), **latencies, "refused": refused})
+            print("  ".join(f"{name} {value}" for name, value in pieces[-1].items()), flush=True)
+    return pieces
+
+
 def write_requests(world: Path) -> dict[str, Path]:
     """Write what is asked of ours and of the others, a request a line."""
     asked = json.loads((world / "requests.json").read_text())
@@ -318,6 +349,7 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="ours alone, at 70 %% for long and at 300 %%")
     parser.add_argument("--rollback", type=int, metavar="WORKERS", help="until a rollback reaches so many workers")
     parser.add_argument("--workers", action="store_true", help="two of ours against one, and one beside a search")
+    parser.add_argument("--ramp", action="store_true", help="workers that come and go with the load")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
     given = parser.parse_args()
     load_before = os.getloadavg()[0]
@@ -328,6 +360,9 @@ def main() -> None:
             subprocess.run(make, check=True, env={**os.environ, **_QUIET})
         if given.rollback:
             print(json.dumps(rollback_ms(world, given.rollback, given.turns)))
+            return
+        if given.ramp:
+            print(json.dumps(ramp(world)))
             return
         if given.workers:
             print(json.dumps(two_workers(world, given.turns, given.seconds)))

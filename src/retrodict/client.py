@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -39,6 +40,7 @@ _ERRORS: Mapping[int, type[RetrodictError]] = {
     401: RefusedError, 403: RefusedError, 404: NotFoundError, 409: RefusedError, 429: RetryableError,
     503: RetryableError, 504: RetryableError,
 }  # fmt: skip
+_GRACE_S = 0.25  # in which the server may say that the time is over
 _CONNECTING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -123,7 +125,7 @@ class _Base:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("an address must read http://HOST:PORT", where="--url", got=url,
+            raise InputError("an address must read http://HOST:PORT", where="url", got=url,
                              remedy="Write it like http://127.0.0.1:8400")  # fmt: skip
         if not timeout > 0 or retries not in range(11):
             raise InputError("a timeout must be above 0, and retries from 0 to 10", where="client",
@@ -179,7 +181,13 @@ class _Base:
         headers = {**call.headers, "content-type": "application/json", "retrodict-deadline": f"{left * 1e3:.0f}"}
         content = None if call.body is None else _encode(call.body)
         # The server ends first and says why; whoever ends it here learns less.
-        return {"method": call.method, "url": call.path, "content": content, "headers": headers, "timeout": left + 0.25}
+        return {
+            "method": call.method,
+            "url": call.path,
+            "content": content,
+            "headers": headers,
+            "timeout": left + _GRACE_S,
+        }
 
     def _again(self, call: _Call, error: RetrodictError, *, after: float = 0.0) -> float:
         """Seconds to wait before another attempt; raises the error if there is to be none."""
@@ -191,6 +199,13 @@ class _Base:
 
     def _lost(self, call: _Call, error: httpx.HTTPError) -> float:
         """Seconds to wait after a call that got no answer; raises if it may have been one, and could be made twice."""
+        if "certificate verify failed" in str(error).lower():
+            raise RefusedError(
+                "the certificate of the server must be trusted",
+                where=self._url,
+                got="one of nobody who is known here, or for another name",
+                remedy="Give the file of its certificate (ca=, or SSL_CERT_FILE in the environment)",
+            ) from error
         ours = RetryableError("a server must answer at this address", where=self._url, got=type(error).__name__,
                               remedy="Start one with: retrodict serve")  # fmt: skip
         ours.__cause__ = error
@@ -198,10 +213,10 @@ class _Base:
             raise ours
         return self._again(call, ours)
 
-    def _read(self, call: _Call, response: httpx.Response) -> dict[str, Any] | float:
+    def _read(self, call: _Call, response: httpx.Response, body: bytes) -> dict[str, Any] | float:
         """Body of an answer, or seconds to wait before another attempt; raises what the server says."""
         try:
-            answer = json.loads(response.content)
+            answer = json.loads(body)
         except ValueError:
             answer = None
         fits = isinstance(answer, dict) and (call.field is None or call.field in answer)
@@ -213,7 +228,8 @@ class _Base:
                              remedy="Check the address")  # fmt: skip
         after, kind = response.headers.get("retry-after"), _ERRORS.get(status)
         kind = RetryableError if after else kind or (InputError if status < 500 else IntegrityError)
-        error = kind(str(answer["error"]).rstrip("."), where=f"{self._url}, status {status}")
+        remedy = f"Give a key (key=, or {KEY_VARIABLE} in the environment)" if status == 401 else None
+        error = kind(str(answer["error"]).rstrip("."), where=f"{self._url}, status {status}", remedy=remedy)
         if after is None and status != 503:
             raise error
         return self._again(call, error, after=float(after) if after and after.isdigit() else 0.0)
@@ -229,7 +245,8 @@ class Client(_Base):
     key : str, optional
         API key or signed token.  [default: the variable ``RETRODICT_API_KEY``]
     timeout : float, default 30
-        Seconds for a call with all its attempts.
+        Seconds for a call with all its attempts; of :class:`Client` while the head of an answer comes byte by byte, for
+        each of them.
     retries : int, default 2
         Attempts after the first, 0 to 10.
     ids : bool, default False
@@ -293,12 +310,21 @@ class Client(_Base):
     def _call(self, call: _Call) -> dict[str, Any]:
         while True:
             try:
-                result: dict[str, Any] | float = self._read(call, self._http.request(**self._begin(call)))
+                result = self._ask(call)
             except httpx.HTTPError as error:
                 result = self._lost(call, error)
             if not isinstance(result, float):
                 return result
             time.sleep(result)
+
+    def _ask(self, call: _Call) -> dict[str, Any] | float:
+        pieces = []
+        with self._http.stream(**self._begin(call)) as response:
+            for piece in response.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > call.until + _GRACE_S:  # httpx's own timeout is of each piece
+                    raise httpx.ReadTimeout("the answer did not end in time")
+        return self._read(call, response, b"".join(pieces))
 
 
 class AsyncClient(_Base):
@@ -356,7 +382,12 @@ class AsyncClient(_Base):
 
         while True:
             try:
-                result: dict[str, Any] | float = self._read(call, await self._http.request(**self._begin(call)))
+                request = self._begin(call)
+                async with asyncio.timeout(request["timeout"]):  # httpx's own is of each piece
+                    response = await self._http.request(**request)
+                result = self._read(call, response, response.content)
+            except TimeoutError:
+                result = self._lost(call, httpx.ReadTimeout("the answer did not end in time"))
             except httpx.HTTPError as error:
                 result = self._lost(call, error)
             if not isinstance(result, float):
@@ -369,6 +400,8 @@ def _encode(body: Any) -> bytes:
     import msgspec
 
     def plain(value: Any) -> Any:
+        if isinstance(value, datetime) and value.tzinfo is not None:  # of a class of its own, like those of pandas
+            return value.isoformat()
         if callable(item := getattr(value, "item", None)):
             return item()
         raise InputError("a value must be text, a number, true, false, a time or null", where="request",

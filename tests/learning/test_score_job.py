@@ -22,9 +22,9 @@ from tests.serving.project import DAYS, START
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
-from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError
+from retrodict.core.errors import BusyError, InputError, NotFoundError, RefusedError, RetryableError
 from retrodict.core.identity import digest, digest_file
-from retrodict.learning import score_job
+from retrodict.learning import Scorer, score_job
 from retrodict.stores._locks import FileLock
 
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
@@ -275,3 +275,18 @@ def test_lists_are_refused_for_csv_and_the_job_can_still_write_parquet(project, 
     assert not (tmp_path / "o.csv").exists()
     job = project.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
     assert job.scored == 50
+
+
+def test_a_name_alone_never_means_a_rejected_version(project):
+    """The newest approved one, else the newest that nobody judged; where all were rejected it is refused."""
+    newer = project.train("parcel", again=True).version.ref
+    assert Scorer(project.workspace, "parcel").ref == newer
+    project.models.reject(newer, reason="worse")
+    assert Scorer(project.workspace, "parcel").ref == "parcel@1"
+    assert Scorer(project.workspace, newer).ref == newer  # who names it means it
+    project.models.reject("parcel@1", reason="worse, too")
+    with pytest.raises(RefusedError, match="approved, or not rejected"):
+        Scorer(project.workspace, "parcel")
+    with Project(project.workspace.root, actor="ben", clock=project.workspace.clock) as other:
+        other.models.approve("parcel@1", reason="good after all")
+    assert Scorer(project.workspace, "parcel").ref == "parcel@1"

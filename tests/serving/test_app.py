@@ -189,9 +189,9 @@ def test_who_has_waited_too_long_for_its_turn_is_told_to_come_back(workspace):
     """Before anything is computed, callers of batches first; a body that came slowly has not waited for the server."""
 
     async def run():
-        client = Client(workspace, wait=400_000_000)
+        client = Client(workspace, wait=4_000_000)
         before = len(list(read_decisions(workspace)))
-        long, short = 410_000_000, 110_000_000
+        long, short = 4_100_000, 1_100_000
         answers = [await waiting(client, long), await waiting(client, short, BATCH),
                    await waiting(client, short), await waiting(client, short, NORMAL), await waiting(client, 0, BATCH),
                    await waiting(client, 0, arrived=perf_counter_ns() - 2 * 10**12),
@@ -317,6 +317,21 @@ def test_a_deadline_that_passes_between_two_stages_ends_in_the_fallback(workspac
     records = {item.record.id: item.record for item in read_decisions(workspace)}
     assert [records[name].error for name in ids] == ["TimeoutError", None, "TimeoutError"]
     assert [bool(records[name].fallback) for name in ids] == [True, False, True]
+
+
+def test_whose_deadline_passed_in_the_queue_is_told_to_come_back(workspace):
+    """Nothing was tried that a fallback could stand for. A wrong name is said before a wrong body."""
+
+    async def run():
+        client = Client(workspace, wait=60_000_000)
+        answers = [await waiting(client, 5_100_000), await waiting(client, 0)]
+        unknown = await client.send("POST", "/v1/decisions/promises", b"{}", [*SIMULATED])
+        await client.close()
+        return answers, unknown
+
+    answers, unknown = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [429, 200]
+    assert unknown[0] == 404
 
 
 def test_who_has_left_before_the_work_begins_costs_none(workspace):

@@ -4,16 +4,20 @@ import asyncio
 import json
 import math
 import socket
+import ssl
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.serving.process import Server
 from tests.serving.project import REQUEST, make_project
+from tests.serving.test_callers import certificate
 
 from retrodict.client import AsyncClient, Client
 from retrodict.core.clock import parse_time
@@ -60,7 +64,9 @@ def scripted(*script):
                 if answer is SILENCE:
                     silence.wait(30)
                     return
-                connection.sendall(answer)
+                for piece in answer if isinstance(answer, list) else [answer]:
+                    connection.sendall(piece)
+                    silence.wait(0.2 if isinstance(answer, list) else 0)
 
     def accept():
         with suppress(OSError):
@@ -98,17 +104,57 @@ def decide(client):
 
 
 @both
+def test_an_answer_that_drips_ends_with_the_time_there_is(ask):
+    """However soon each byte comes: the time is that of a call."""
+    head, body = said(200, GOOD)[: -len(GOOD)], [GOOD[place : place + 1] for place in range(len(GOOD))]
+    with scripted([head, *body]) as (url, _, _):
+        began = time.monotonic()
+        with pytest.raises(RetryableError, match="ReadTimeout"):
+            ask(url, decide, timeout=1.0, retries=0)
+        assert time.monotonic() - began < 10  # the whole answer takes 20 seconds
+
+
+@both
+def test_a_missing_key_and_a_certificate_of_nobody_are_told(ask, tmp_path):
+    """Both say what to give."""
+    refusal = said(401, b'{"error": "a key must be sent"}')
+    with scripted(refusal) as (url, _, _), pytest.raises(RefusedError, match="RETRODICT_API_KEY"):
+        ask(url, decide)
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet():
+            with suppress(OSError):
+                context.wrap_socket(listener.accept()[0], server_side=True)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(RefusedError, match="the certificate of the server must be trusted"):
+            ask(f"https://localhost:{listener.getsockname()[1]}", decide)
+        thread.join()
+
+
+@both
 def test_what_is_sent_and_what_comes_back(ask, monkeypatch):
     """The policy's name is part of the address, whatever it holds; times and NumPy's numbers are JSON's."""
     monkeypatch.setenv("RETRODICT_API_KEY", "secret")
-    context = {"at": datetime(2024, 1, 2, tzinfo=UTC), "n": np.int64(3), "x": np.float32(0.5), "no": math.nan}
+    context = {
+        "at": datetime(2024, 1, 2, tzinfo=UTC),
+        "n": np.int64(3),
+        "x": np.float32(0.5),
+        "no": math.nan,
+        "then": pd.Timestamp("2024-01-03", tz="UTC"),
+    }
     with scripted(said(200, GOOD, "idempotency-replayed: true")) as (url, requests, _):
         answer = ask(url, lambda one: one.decide("a/b", {"c": "é"}, context, key="k", request_id="r", at=0))
         ask(url, decide, key="other")
     assert (answer.decision, answer.score, answer.replayed, answer.body["later"]) == ("ok", 0.5, True, 1)
     (first, headers, body), (_, others, _) = requests
     assert first == "POST /v1/decisions/a%2Fb HTTP/1.1"
-    wanted = {"at": "2024-01-02T00:00:00Z", "n": 3, "x": 0.5, "no": None}
+    then = "2024-01-03T00:00:00+00:00"
+    wanted = {"at": "2024-01-02T00:00:00Z", "n": 3, "x": 0.5, "no": None, "then": then}
     assert json.loads(body) == {"entities": {"c": "é"}, "context": wanted, "explain": False, "key": "k"}
     assert headers["authorization"] == "bearer secret"
     assert others["authorization"] == "bearer other"

@@ -14,6 +14,7 @@ from tests.stores.postgres_server import PASSWORD, PostgresServer
 from tests.stores.silent_relay import SilentRelay
 
 from retrodict import Project
+from retrodict.core.errors import ConfigurationError
 from retrodict.decisions.log import find_decision, read_decisions
 from retrodict.decisions.recorder import LogWriter, noting
 from retrodict.decisions.records import DecisionRecord, encode_record
@@ -130,6 +131,39 @@ def test_a_decision_is_refused_while_its_record_finds_no_server(machines, serve,
         ids = {one.record.id for one in read_decisions(workspace)}
         assert {before, after} <= ids
         assert findings_of(workspace) == []
+
+
+def test_a_log_of_another_project_is_refused(machines, tmp_path, postgres, nats):
+    """The same prefix by mistake would answer request ids with what another project decided."""
+    with Workspace(machines[0], actor="ana") as one:
+        LogWriter(one).close()
+    other = tmp_path / "other"
+    other.mkdir()
+    stores = f'records = "{postgres.url(postgres.database())}"\nstreams = "{nats.address}?prefix=shop"'
+    (other / "retrodict.toml").write_text(f'[project]\nname = "parcels"\n[stores]\n{stores}\n')
+    (other / "definitions.py").write_text("")
+    with Workspace(other, actor="ana") as workspace, pytest.raises(ConfigurationError, match="of one project"):
+        LogWriter(workspace)
+
+
+def test_a_server_that_lost_what_it_acknowledged_is_gone_on_with(machines, serve, nats, tmp_path):
+    """A loss of power: the next decisions are recorded, without a restart."""
+    server = serve(machines[0])
+    decide_until_it_works(server)
+    nats.kill()
+    shutil.copytree(tmp_path / "nats", tmp_path / "copy")
+    nats.start()
+    lost = [decide_until_it_works(server)["decision_id"] for _ in range(3)]
+    nats.kill()
+    shutil.rmtree(tmp_path / "nats")
+    shutil.copytree(tmp_path / "copy", tmp_path / "nats")
+    nats.start()
+    after = decide_until_it_works(server)["decision_id"]
+    server.stop()
+    with Workspace(machines[1], actor="ana") as workspace:
+        ids = {one.record.id for one in read_decisions(workspace)}
+        assert after in ids
+        assert not ids & set(lost)
 
 
 def test_a_line_that_goes_silent_holds_decisions_up_no_longer_than_told(machines, serve, nats):

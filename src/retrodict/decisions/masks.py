@@ -12,11 +12,14 @@ import secrets
 from functools import cached_property
 from hashlib import blake2b
 
+from retrodict.core.errors import IntegrityError
 from retrodict.decisions.records import Value
 from retrodict.stores._durable import make_folder, place_file, read_file
 from retrodict.workspace import Workspace
 
 __all__ = ["Masks"]
+
+_KEY_BYTES = 32
 
 
 class Masks:
@@ -38,8 +41,16 @@ class Masks:
         make_folder(folder)
         with self._workspace.lock("failures"):
             if not (folder / "key").exists():
-                place_file(folder / "key", secrets.token_bytes(32), mode=0o600)
-            return read_file(folder / "key")
+                place_file(folder / "key", secrets.token_bytes(_KEY_BYTES), mode=0o600)
+            key = read_file(folder / "key")
+        if len(key) != _KEY_BYTES:
+            raise IntegrityError(
+                f"the secret that hides personal values must have {_KEY_BYTES} bytes",
+                where="state/failures/key",
+                got=len(key),
+                remedy="Restore it from a copy; without one, remove it: what was hidden can then no longer be compared",
+            )
+        return key
 
     @cached_property
     def _start(self) -> str:

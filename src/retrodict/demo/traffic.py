@@ -19,6 +19,8 @@ from retrodict.core.errors import RetryableError
 
 __all__ = ["Answer", "Client", "Traffic"]
 
+_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 1.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -104,12 +106,16 @@ class Client:
                                  got=(status, body[:200]), remedy="See server.log in the demo's folder")  # fmt: skip
 
     async def decide(self, policy: str, request: Mapping[str, Any], at: int) -> Answer:
-        """One decision at a simulated moment."""
+        """One decision at a simulated moment; asked for again after a pause where the server is full."""
         began = perf_counter()
         try:
-            status, body = await self.send(
-                "POST", f"/v1/decisions/{policy}", json.dumps(request).encode(), {"retrodict-time": format_time(at)}
-            )
+            for pause_s in _PAUSES_S:
+                status, body = await self.send(
+                    "POST", f"/v1/decisions/{policy}", json.dumps(request).encode(), {"retrodict-time": format_time(at)}
+                )
+                if status != 429:
+                    break
+                await asyncio.sleep(pause_s)
             answer = json.loads(body)
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             status, answer = 0, {"error": type(error).__name__}

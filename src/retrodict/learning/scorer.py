@@ -27,7 +27,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.engines.composite import CorrectedEngine, PreparedEngine
 from retrodict.models.splits import split_from_dict
-from retrodict.registry import get_version
+from retrodict.registry import get_version, version_to_use
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace, definitions_of
 
@@ -46,7 +46,7 @@ class Scorer:
     ----------
     workspace : Workspace
     ref : str
-        ``name@version``, or a name for its newest version.
+        ``name@version``, or a name for its newest approved version (the newest that was not rejected if none is).
     at : str, optional
         Time expression over the rows: the moment of decision. None: as the model says.
     versions : mapping of str to int, optional
@@ -56,7 +56,7 @@ class Scorer:
     def __init__(
         self, workspace: Workspace, ref: str, *, at: str | None = None, versions: Mapping[str, int] | None = None
     ) -> None:
-        self.version = version = get_version(workspace, ref)
+        self.version = version = version_to_use(workspace, ref)
         run = get_run(workspace, version.run)
         self.workspace, self.ref, self.at = workspace, version.ref, at
         self.artifact = ModelArtifact.load(workspace.objects, version.artifact)

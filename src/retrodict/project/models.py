@@ -116,13 +116,13 @@ class Models(Namespace):
         Parameters
         ----------
         ref : str
-            ``name@version``, or a name for its newest version.
+            ``name@version``, or a name for its newest approved version.
         folder : path
             Made if needed.
         """
         from retrodict.learning.runs.mlflow.pyfunc import write_pyfunc
 
-        version = registry.get_version(self._workspace, ref)
+        version = registry.version_to_use(self._workspace, ref)
         return ExportedModel(version.ref, str(write_pyfunc(self._workspace, version.ref, Path(folder))))
 
     def card(self, ref: str, *, output: str | Path | None = None) -> ModelCard:
@@ -253,7 +253,7 @@ class Models(Namespace):
         Parameters
         ----------
         ref : str
-            ``name@version``, or a name for its newest version.
+            ``name@version``, or a name for its newest approved version.
         rows : frame of pandas, Polars or Arrow, path, or name of a table
             Keys, columns and times that the features need.
         at : str, optional
@@ -289,7 +289,7 @@ class Models(Namespace):
         Parameters
         ----------
         ref : str
-            ``name@version``, or a name for its newest version.
+            ``name@version``, or a name for its newest approved version.
         input : str
             File, glob or folder of CSV, Parquet or JSON lines, or a table of the project.
         output : str

@@ -20,6 +20,7 @@ from retrodict.registry.versions import (
     list_versions,
     register,
     runtime_grid,
+    version_to_use,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "rolled_back",
     "runtime_grid",
     "standing",
+    "version_to_use",
 ]

@@ -253,6 +253,25 @@ def get_version(workspace: Workspace, ref: str) -> ModelVersion:
     )  # fmt: skip
 
 
+def version_to_use(workspace: Workspace, ref: str) -> ModelVersion:
+    """Version as :func:`get_version` gives it; of a name alone the newest approved one, else the newest not rejected.
+
+    Raises
+    ------
+    RefusedError
+        If all versions of a name were rejected.
+    """
+    version = get_version(workspace, ref)
+    if Ref.parse(ref, kind="model").version is not None:
+        return version
+    of_model = list_versions(workspace, version.name)
+    usable = [one for one in of_model if one.approved] or [one for one in of_model if not one.approvals]
+    if not usable:
+        raise RefusedError("a version of the model must be approved, or not rejected", where=f"model:{version.name}",
+                           got="rejected ones", remedy=f"Train another, or name one, like {version.ref}")  # fmt: skip
+    return usable[-1]
+
+
 def describe_version(workspace: Workspace, ref: str) -> ModelVersion:
     """Version as :func:`get_version` gives it, with what its artifact says of itself.
 

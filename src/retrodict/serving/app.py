@@ -215,9 +215,15 @@ class DecisionApp:
     async def _decide(self, request: HttpRequest) -> HttpAnswer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self.limits.body)
-        async with self.turn(request):
+        servant = self.servants.get(request.parameter)
+        # Whose deadline passed in the queue is told to come back: nothing was tried that a fallback could stand for.
+        async with self.turn(request, None if servant is None else servant.deadline(0)):
             servant = self.servants.get(request.parameter)
-            question = decode_request(body, None if servant is None else servant.schema)
+            try:
+                question = decode_request(body, None if servant is None else servant.schema)
+            except InputError:
+                find_servant(self.servants, request.parameter, where="address")  # a wrong name is said first
+                raise
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
@@ -400,9 +406,10 @@ class DecisionApp:
         observe("record", (ended - before) // 1_000)
         observe("total", (ended - arrived) // 1_000)
 
-    def turn(self, request: HttpRequest) -> AbstractAsyncContextManager[None]:
+    def turn(self, request: HttpRequest, limit_ns: int | None = None) -> AbstractAsyncContextManager[None]:
         """Wait for the turn of a request; 429 if all places are taken, or it has come too late."""
-        return self.turns.turn(request.scope.get(COMPLETE, request.arrived), batch=request.is_batch())
+        since = request.scope.get(COMPLETE, request.arrived)
+        return self.turns.turn(since, batch=request.is_batch(), limit_ns=limit_ns)
 
     def turn_away(self, head: RequestHead) -> bytes | None:
         """Body of a refusal for which the head of a request is enough; None where the request may go on."""

@@ -299,7 +299,8 @@ class BoundedConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = _Answering  # uvicorn makes them, and has no place to say of which class
         self._running = cycle
-        if not cycle.more_body:  # it came behind another request, and has waited for its answer
+        if not cycle.more_body:  # it came behind another request, and waited for its answer: no time of ours
+            self._stamp(cycle.scope, ARRIVED)
             self._stamp(cycle.scope, COMPLETE)
         super()._start_asgi_task(cycle, app)
 

@@ -100,7 +100,7 @@ class Turns:
         places, wait = (self._places // 2, self._wait_ns // 4) if batch else (self._places, self._wait_ns)
         return self.taken >= places or len(self._waiting) * self._pace * QUEUE_SHARE > wait
 
-    def turn(self, since_ns: int, *, batch: bool) -> AbstractAsyncContextManager[None]:
+    def turn(self, since_ns: int, *, batch: bool, limit_ns: int | None = None) -> AbstractAsyncContextManager[None]:
         """Hold a place from its turn on, as an asynchronous context manager.
 
         Parameters
@@ -109,10 +109,12 @@ class Turns:
             When the request was complete, by ``time.perf_counter_ns()``.
         batch : bool
             Whether others go first.
+        limit_ns : int, optional
+            Nanoseconds that it may have waited, if fewer than else.
         """
-        return _Turn(self, since_ns, batch)
+        return _Turn(self, since_ns, batch, limit_ns)
 
-    async def enter(self, since_ns: int, *, batch: bool) -> None:
+    async def enter(self, since_ns: int, *, batch: bool, limit_ns: int | None = None) -> None:
         """Wait for a turn and take a place; RefusedRequestError if there is none, or it has come too late."""
         if self.is_full(batch=batch):
             raise full()
@@ -129,7 +131,8 @@ class Turns:
             except BaseException:
                 self.taken -= 1
                 raise
-        if perf_counter_ns() - since_ns > (self._wait_ns // 4 if batch else self._wait_ns):
+        wait_ns = self._wait_ns // 4 if batch else self._wait_ns
+        if perf_counter_ns() - since_ns > (wait_ns if limit_ns is None else min(wait_ns, limit_ns)):
             self.taken -= 1
             raise full()
 
@@ -157,13 +160,13 @@ class Turns:
 
 
 class _Turn:
-    __slots__ = ("_batch", "_since_ns", "_turns")
+    __slots__ = ("_batch", "_limit_ns", "_since_ns", "_turns")
 
-    def __init__(self, turns: Turns, since_ns: int, batch: bool) -> None:
-        self._turns, self._since_ns, self._batch = turns, since_ns, batch
+    def __init__(self, turns: Turns, since_ns: int, batch: bool, limit_ns: int | None) -> None:
+        self._turns, self._since_ns, self._batch, self._limit_ns = turns, since_ns, batch, limit_ns
 
     async def __aenter__(self) -> None:
-        await self._turns.enter(self._since_ns, batch=self._batch)
+        await self._turns.enter(self._since_ns, batch=self._batch, limit_ns=self._limit_ns)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -222,18 +222,19 @@ def open_log(
     *,
     admitted: Callable[[str], Collection[str] | None] = lambda _: None,
     guard: ServerGuard | None = None,
+    owner: Callable[[], str] = lambda: "",
 ) -> StreamStore:
     """Decision log of a URL: segment files in a folder, or NATS JetStream.
 
     Parameters and errors are those of :func:`open_tables`. ``admitted`` gives the segments of a stream that count;
-    None: all of them.
+    None: all of them. ``owner`` says whose log it is: on a server others may have theirs.
     """
     scheme = url.partition(":")[0].lower()
     if scheme in _NATS:
         from retrodict.stores.streams.jetstream_log import JetStreamLog
 
         servers, options = _nats(url, scheme)
-        return JetStreamLog(servers, admitted=admitted, guard=guard, timeout_s=_LOG_S, **options)
+        return JetStreamLog(servers, admitted=admitted, owner=owner, guard=guard, timeout_s=_LOG_S, **options)
     path = _path(url, root, "streams")
     from retrodict.stores.streams.segments import SegmentStreams
 

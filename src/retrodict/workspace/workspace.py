@@ -153,7 +153,11 @@ class Workspace:
         def admitted(name: str) -> set[str] | None:
             return named_segments(self.ledger, name)
 
-        return self._open("stores.streams", partial(open_log, admitted=admitted, guard=self._guard("streams")))
+        def owner() -> str:
+            return f"{self.name} {self.ledger.origin()}"
+
+        opener = partial(open_log, admitted=admitted, owner=owner, guard=self._guard("streams"))
+        return self._open("stores.streams", opener)
 
     @cached_property
     def events(self) -> EventStreams:

@@ -134,6 +134,13 @@ class JetStreams(ServerStreams):
                     raise
                 info = await ask(client, f"STREAM.INFO.{name}")
         _check_config(info["config"], subjects, where)
+        owner = settings.get("description")
+        if owner and info["config"].get("description") != owner:
+            raise ConfigurationError(
+                "a decision log must be of one project, and this one is of another",
+                where=where,
+                remedy="Give each project a prefix of its own in stores.streams: nats://host:4222?prefix=NAME",
+            )
         return int(info["state"]["last_seq"])
 
     def _listed(self) -> list[str]:

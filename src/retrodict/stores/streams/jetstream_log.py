@@ -25,7 +25,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from retrodict.core.errors import BusyError, FencedError, RefusedError, RetryableError, check_known
+from retrodict.core.errors import BusyError, FencedError, IntegrityError, RefusedError, RetryableError, check_known
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, pack_frames, pack_header
 from retrodict.stores.streams._layout import segment_name
@@ -68,6 +68,8 @@ class JetStreamLog(JetStreams, StreamStore):
         An append that finds the current segment at this size or above begins a new one.
     admitted : callable, optional
         As for :class:`~retrodict.stores.streams.segments.SegmentStreams`.
+    owner : callable, optional
+        Says whose log it is: a writer refuses one of somebody else.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class JetStreamLog(JetStreams, StreamStore):
         *,
         segment_bytes: int = 64 << 20,
         admitted: Callable[[str], Collection[str] | None] = lambda _: None,
+        owner: Callable[[], str] = lambda: "",
         **options: Any,
     ) -> None:
         super().__init__(servers, **options)
-        self._segment_bytes, self._admitted = segment_bytes, admitted
+        self._segment_bytes, self._admitted, self._owner = segment_bytes, admitted, owner
         self.prefix, self.replicas, self.connection = self._prefix, self._replicas, self._connection
         self.working_on: set[str] = set()
         """Names that calls of this process work on, as its writers answer whoever asks (see ``jetstream_names``)."""
@@ -92,7 +95,8 @@ class JetStreamLog(JetStreams, StreamStore):
     ) -> JetStreamLogWriter:
         name, where = self._place(stream)
         subjects, end = [_subject(name), _mark_subject(name)], time.monotonic() + timeout_s
-        self._connection.call(lambda client: self._ensure(client, name, subjects, where, deny_purge=False), where)
+        settings = {"deny_purge": False, "description": self._owner()}
+        self._connection.call(lambda client: self._ensure(client, name, subjects, where, **settings), where)
         writer = JetStreamLogWriter(
             self._connection,
             name,
@@ -297,6 +301,14 @@ class JetStreamLogWriter(JetStreamWriter, StreamWriter):
     @property
     def recovered(self) -> list[TornTail]:
         return []
+
+    def append(self, records: Sequence[bytes]) -> int:
+        try:
+            return super().append(records)
+        except IntegrityError as error:  # the server has lost what it acknowledged: an audit names it; this goes on
+            raise FencedError(
+                error.rule, where=error.where, got=error.got, remedy="See 'retrodict audit verify'"
+            ) from error
 
     # becoming the writer ------------------------------------------------------------------------------------
 

@@ -129,8 +129,7 @@ class Caller:
             except ConnectionRefusedError:
                 self.refused = True
                 return
-            except (OSError, HTTPException):
-                self.failed += 1
+            except (OSError, HTTPException):  # nobody took it from the queue of a socket that was being closed
                 self.close()
                 continue
             if self._connection is None:

@@ -217,6 +217,8 @@ def test_a_log_that_cannot_be_written_answers_none(project):
         body = json.dumps({"requests": [{**GOOD, "request_id": "lost"}, GOOD]}).encode()
 
         class Full:
+            stream = "decisions/0"
+
             def append(self, records):
                 if records:
                     raise OSError(28, "No space left on device")

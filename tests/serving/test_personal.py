@@ -133,7 +133,7 @@ def test_another_value_is_told_by_its_digest(workspace, monkeypatch):
     replay = replay_decision(workspace, ref)
     assert replay.verdict == "different"
     assert [row["feature"] for row in replay.feature_mismatches] == [FEATURE]
-    assert "99" not in str(replay.feature_mismatches).replace("masked", "")[:60]
+    assert "99.0" not in str(replay.feature_mismatches)
 
 
 def test_tables_and_exports_have_what_the_log_has(workspace, root):

@@ -553,12 +553,6 @@ class Ledger:
         adopt_key(self._key_path, facts["public_key"])
         return entry
 
-    def origin(self) -> str:
-        """Hash of the first entry, which is another one in every project; empty before it."""
-        with self.records.read() as connection:
-            query = select(entries.c.hash).order_by(entries.c.sequence).limit(1)
-            return str(connection.execute(query).scalar() or "")
-
     def entries(
         self, *, object_id: str | None = None, action: str | None = None, content: str | None = None
     ) -> list[Entry]:

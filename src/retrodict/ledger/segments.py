@@ -20,10 +20,10 @@ from retrodict.ledger.chain import Entry
 from retrodict.ledger.heads import Prefix, SignedHead, read_head
 from retrodict.ledger.ledger import Ledger
 from retrodict.ledger.merkle import inclusion_proof, leaf_hash, merkle_root
-from retrodict.ledger.schema import seals
+from retrodict.ledger.schema import entries, seals
 from retrodict.stores.streams.base import Segment, StreamStore
 
-__all__ = ["SEALED_STREAMS", "Proof", "Seal", "named_segments", "prove", "read_seals"]
+__all__ = ["SEALED_STREAMS", "Proof", "Seal", "named_segments", "origin_of", "prove", "read_seals"]
 
 SEALED_STREAMS = "decisions/"
 """What the names of streams begin with whose segments are signed and sealed; others are none of the ledger's."""
@@ -32,6 +32,13 @@ REMOVE = "segment.remove"
 """Action of the entry without which a sealed segment must not be missing."""
 
 _log = logging.getLogger(__name__)
+
+
+def origin_of(ledger: Ledger) -> str:
+    """Hash of a ledger's first entry, which is another one in every project; empty before it."""
+    with ledger.records.read() as connection:
+        query = select(entries.c.hash).order_by(entries.c.sequence).limit(1)
+        return str(connection.execute(query).scalar() or "")
 
 
 @dataclass(frozen=True, slots=True)

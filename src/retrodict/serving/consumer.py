@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from retrodict.core.errors import ConfigurationError, DefinitionError, InputError, RetrodictError, RetryableError
@@ -136,6 +137,8 @@ def _is_alive(parent: int, *, direct: bool) -> bool:
         return False
     except PermissionError:  # it runs, under another user
         return True
+    with suppress(OSError):  # one that ended and that nobody has waited for yet is still found
+        return Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 

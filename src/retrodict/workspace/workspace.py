@@ -147,14 +147,14 @@ class Workspace:
     @cached_property
     def streams(self) -> StreamStore:
         """Decisions out: the sealed log."""
-        from retrodict.ledger.segments import named_segments
+        from retrodict.ledger.segments import named_segments, origin_of
         from retrodict.stores.urls import open_log
 
         def admitted(name: str) -> set[str] | None:
             return named_segments(self.ledger, name)
 
         def owner() -> str:
-            return f"{self.name} {self.ledger.origin()}"
+            return f"{self.name} {origin_of(self.ledger)}"
 
         opener = partial(open_log, admitted=admitted, owner=owner, guard=self._guard("streams"))
         return self._open("stores.streams", opener)

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from retrodict.core.errors import RetryableError
+from retrodict.core.errors import RetrodictError, RetryableError
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.board import Board
 from retrodict.serving.consumer import code_of, ending_signals
@@ -215,7 +215,12 @@ class Supervisor:
             if not all(place.up for place in on_duty):
                 continue  # one begins: what the others do is not what they will
             now = time.monotonic()
-            count = self._scale.count(now, [self._busy(place, now) for place in on_duty])
+            try:
+                busy = [self._busy(place, now) for place in on_duty]
+            except RetrodictError as error:  # an end of this would keep as many as there are for ever, without a word
+                _log.error("how busy the workers are cannot be read: %s", error)
+                continue
+            count = self._scale.count(now, busy)
             if count == len(on_duty):
                 continue
             self._scale.changed()
@@ -247,9 +252,8 @@ class Supervisor:
                 process.kill()
 
     def _check_others(self, how: str) -> None:
-        if all(
-            place.paused for place in self._places if place.on_duty.is_set()
-        ):  # one that is being started may answer within seconds
+        # One that is being started may answer within seconds.
+        if all(place.paused for place in self._places if place.on_duty.is_set()):
             raise RetryableError(
                 f"a worker must not die {_MOST_DEATHS} times within {_WITHIN_S:.0f} s, and no other answers",
                 where="workers",

@@ -121,7 +121,7 @@ _FACTS = {"requests_total": "requests", "restarts_total": "restarts", "requests_
           "cpu_seconds_total": "cpu_s"}  # fmt: skip
 
 
-def process_series(processes: Iterable[Mapping[str, Any]]) -> str:
+def process_series(processes: Sequence[Mapping[str, Any]]) -> str:
     """What each process that answers says of itself, for Prometheus; one that was let go is not down."""
     lines: list[str] = []
     for name, kind in _PROCESSES:

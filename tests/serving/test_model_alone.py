@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 
 import pytest
@@ -130,13 +131,12 @@ def test_where_the_model_gives_nothing_there_is_no_answer(root):
     """No decision stands in for a score: 503, counted and noted, and each case of a batch for itself."""
     server = Server(root, "--replay")
     try:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("POST", "/v1/models/hurried:score", json.dumps(REQUEST), AT)
-        response = connection.getresponse()
-        text = json.loads(response.read())["error"]
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+            connection.request("POST", "/v1/models/hurried:score", json.dumps(REQUEST), AT)
+            response = connection.getresponse()
+            text = json.loads(response.read())["error"]
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
         assert "model:hurried: the model must score the request in time; got 'TimeoutError'" in text
-        connection.close()
         count = 'decisions_failed_total{policy="hurried",status="503",error="NoScoreError"}'
         assert server.send("GET", "/v1/status")[1]["counters"][count] == 1
         status, batch = server.send("POST", "/v1/decisions/hurried:batch", {"requests": [REQUEST, {}]}, AT)

@@ -307,3 +307,32 @@ def test_what_needs_the_parser_is_refused_behind_it(project, request_, kept):
                 assert await reader.read() == b""
 
     asyncio.run(run())
+
+
+def test_a_deadline_that_passed_in_the_queue_alone_turns_a_request_away():
+    """Whose time was over before it queued, or who did not queue, goes on to what its policy says of lateness."""
+
+    async def run():
+        turns, let_in = Turns(500, 3600 * SECOND), {}
+
+        async def ask_at(name, since_ns, limit_ns, seconds=0.0):
+            try:
+                async with turns.turn(since_ns, batch=False, limit_ns=limit_ns):
+                    let_in[name] = True
+                    time.sleep(seconds)  # noqa: ASYNC251  # holds the loop, as deciding does
+            except RefusedRequestError:
+                let_in[name] = False
+
+        now = perf_counter_ns()
+        await asyncio.gather(
+            ask_at("alone", now - 50_000_000, 1_000), ask_at("late before", now - 50_000_000, 1_000, seconds=0.3),
+            ask_at("late in the queue", perf_counter_ns(), 200_000_000),
+            ask_at("patient", perf_counter_ns(), 60_000_000_000), ask_at("no deadline", perf_counter_ns(), None),
+        )  # fmt: skip
+        return let_in, turns.taken
+
+    let_in, taken = asyncio.run(run())
+    assert taken == 0
+    assert let_in == {
+        "alone": True, "late before": True, "late in the queue": False, "patient": True, "no deadline": True,
+    }  # fmt: skip

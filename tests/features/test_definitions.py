@@ -259,6 +259,16 @@ def test_a_condition_written_as_the_documents_say_warns_of_nothing():
     assert row == {"where_share__y": None}
 
 
+def leave(income):
+    raise SystemExit(3)
+
+
+def test_a_derived_function_that_ends_the_process_is_refused_like_any_other_mistake():
+    """An event loop lets such an exception end a whole server."""
+    with pytest.raises(DefinitionError, match=r"test_definitions.py:\d+: .* got 'SystemExit'"):
+        derive_row(FeatureSet([derived(outputs=["y"])(leave)]), {"income": 4.0}, {})
+
+
 def test_derived_mistakes_are_definition_errors():
     """Unclear outputs, defaults, unknown features and unused times are refused with a remedy."""
     with pytest.raises(DefinitionError, match="must return one dict literal"):

@@ -199,6 +199,38 @@ def test_a_row_that_the_engine_refuses_fails_alone(project, monkeypatch):
     assert [one.get("fallback") for one in together] == [None, None, "ok", None]
 
 
+def test_who_would_wait_for_half_of_its_deadline_is_told_to_come_back_at_once(project, monkeypatch):
+    """What batches took says how long; callers of batches and those in a hurry have less. It is load of the server."""
+    gate = Gate(monkeypatch)
+
+    async def run():
+        async with slow(project, Speed(600_000.0, None)) as client:  # 5 s of the policy: four may wait, each for itself
+            app, body = client.app, json.dumps(request()).encode()
+            first = asyncio.create_task(client.send("POST", DECIDE, body))
+            await gate.holds()
+            asked, loads = [], []
+
+            async def ask(*headers):
+                asked.append(asyncio.create_task(client.send("POST", DECIDE, body, [*SIMULATED, *headers])))
+                await asyncio.sleep(0.01)
+                loads.append(app.facts()["load"])
+
+            batch, hurry = (b"retrodict-priority", b"batch"), (b"retrodict-deadline", b"2000")
+            for headers in [(), (), (batch,), (hurry,), (), (), (), (), ()]:
+                await ask(*headers)
+            gate.open.set()
+            answers = [status for status, _, _ in await asyncio.gather(first, *asked)]
+            after = app.facts()["load"], app.engines.by_policy["promise"]._batch_ns
+            return answers, loads, after, await client.send("POST", DECIDE, body)
+
+    answers, loads, (idle, learned), last = asyncio.run(run())
+    assert answers == [200, 200, 200, 429, 429, 200, 200, 200, 429, 429]
+    assert loads == [0.24, 0.48, 0.48, 0.48, 0.72, 0.96, 1.2, 1.2, 1.2]
+    assert idle < 0.01
+    assert learned < 600e6  # what the batches took, and no longer what was measured before
+    assert last[0] == 200
+
+
 def test_requests_finish_with_the_servant_they_began_with(project, monkeypatch):
     """A new revision takes over between two requests, also while some wait for the old one's engine."""
     gate = Gate(monkeypatch)

@@ -185,7 +185,7 @@ class Servant:
             fresh = [row.values for row, hit in zip(rows, hits, strict=True) if hit is None]
             computed = iter(self._model.score_each(fresh))
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
-        except Exception as error:  # noqa: BLE001  # each is then decided by itself, and says what is wrong with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # each is then decided by itself, and says its fault
             for place in columns if self.on_server else ():
                 prepared[place] = ReadyCase(error=error)
             return prepared
@@ -314,7 +314,7 @@ class Servant:
             case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact, cached)
             return self.policy.decide(case.values(), scored.outputs)
-        except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record
+        except (Exception, SystemExit) as error:  # the promise: all but a wrong request ends in the fallback, on record
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
             case.begin("")
@@ -370,7 +370,7 @@ class Servant:
             case.fallback = step
             try:
                 decision = self._try_step(step, case)
-            except Exception:  # noqa: BLE001  # the next step answers; the log says why
+            except (Exception, SystemExit):  # noqa: BLE001  # the next step answers; the log says why
                 _log.warning("policy %s: the fallback %s fails too", self.policy.policy.name, step, exc_info=True)
                 continue
             if decision is not None:
@@ -405,7 +405,7 @@ class Servant:
         try:
             case.begin("explain")
             explained = self.policy.explain(model, case.values())
-        except Exception:  # noqa: BLE001  # the decision stands without its reasons; the log says why
+        except (Exception, SystemExit):  # noqa: BLE001  # the decision stands without its reasons; the log says why
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
             case.reasons.append("The reasons could not be computed")
             return

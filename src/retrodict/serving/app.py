@@ -236,7 +236,7 @@ class DecisionApp:
         if queue is not None:
             return await queue.decide(
                 question, new_id=self._new_id, simulated=self._simulated(request.scope), arrived_ns=request.arrived,
-                limit_ns=request.limit_ns(), has_left=request.has_left,
+                limit_ns=request.limit_ns(), has_left=request.has_left, batch=request.is_batch(),
             )  # fmt: skip
         at = self._moment(request.scope)
         servant = find_servant(self.servants, request.parameter, where="address")
@@ -491,7 +491,7 @@ class DecisionApp:
             "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),
             "in_flight": self.turns.taken,
             "queued": self.turns.queued,
-            "load": round(self.turns.load, 3),
+            "load": round(max(self.turns.load, self.engines.load), 3),
             "cpu_s": round(process_time(), 3),
             "decision_stream": self._recorder.log.stream,
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],

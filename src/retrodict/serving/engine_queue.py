@@ -4,8 +4,9 @@ An engine that answers in microseconds is called on the event loop, where a thre
 takes longer, or reads its features from a server, goes to a thread, and what arrives meanwhile is the next batch: no
 timer delays anybody, unless the policy's ``batch`` says so. A server that says nothing holds up a thread: who waits for
 it is answered by the fallback at the deadline, and the next batch goes to another thread. Only reading and scoring are
-shared; each request decides, counts and records for itself, on the loop. A queue with a fixed size or a timer by
-default was rejected: it delays the only caller of a quiet server.
+shared; each request decides, counts and records for itself, on the loop. How long the queue is in time is known from
+what the last batches took, so who would wait for half of its deadline is told at once to come back. A queue with a
+fixed size or a timer by default was rejected: it delays the only caller of a quiet server.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.models.artifact import THREAD_US
 from retrodict.serving.deadlines import gone, late, left_s
 from retrodict.serving.telemetry import Telemetry
+from retrodict.serving.turns import full
 
 __all__ = ["EngineQueue", "EngineQueues"]
 
 _THREADS = 4  # at least; each may wait for a server that says nothing
 _ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
+_SHARE, _BATCH_SHARE = 2, 8  # of the deadline that may pass in the queue, a half; of priority ``batch``, an eighth
+_MEMORY = 1 / 8  # of the newest batch, in a mean
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -56,7 +60,7 @@ class EngineQueue:
 
     Promises: one call at a time; rows are scored together only where the engine gives the same bits for that. Who left
     or whose own deadline has passed costs no work. Rows that fail together are prepared one by one. The queue is
-    bounded by the places of the app, since a request keeps its own while it waits.
+    bounded by the places of the app, since a request keeps its own while it waits, and by time.
     """
 
     def __init__(self, servant: Servant, pool: ThreadPoolExecutor, clock: Clock, telemetry: Telemetry) -> None:
@@ -64,9 +68,20 @@ class EngineQueue:
         self.rows = _rows_together(servant)
         window = servant.policy.policy.batch
         self.window_us = 0 if window is None else parse_duration(window)
+        self._batch_ns = 0.0 if servant.speed is None else servant.speed.alone_us * 1e3  # until it is known
         self._waiting: deque[_Waiting] = deque()
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> float:
+        """Share of the longest queue there may be, in time; more is refused."""
+        return self._wait_ns * _SHARE / self.servant.deadline(0)
+
+    @property
+    def _wait_ns(self) -> float:
+        """Nanoseconds until the batch begins that the next one would be in, after the one that runs."""
+        return len(self._waiting) // self.rows * self._batch_ns
 
     async def decide(
         self,
@@ -77,6 +92,7 @@ class EngineQueue:
         arrived_ns: int,
         limit_ns: int | None,
         has_left: Callable[[], bool] = lambda: False,
+        batch: bool = False,
     ) -> DecisionRecord:
         """Decide when the engine was free for this request; as :meth:`Servant.decide`, at the moment of its batch.
 
@@ -86,14 +102,20 @@ class EngineQueue:
             Moment that the caller asks for, instead.
         has_left : callable
             Whether the caller has left; looked at before the work begins.
+        batch : bool
+            Whether others go first.
 
         Raises
         ------
+        RefusedRequestError
+            429 if the wait would take too much of the deadline.
         GoneError, LateError
             If the caller has left, or its own deadline has passed; then nothing was computed.
         InputError
             If the request is wrong.
         """
+        if self._wait_ns * (_BATCH_SHARE if batch else _SHARE) > self.servant.deadline(0, limit_ns):
+            raise full()
         ready = asyncio.get_running_loop().create_future()
         one = _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready)
         self._waiting.append(one)
@@ -125,6 +147,7 @@ class EngineQueue:
             batch = self._take()
             if not batch:
                 continue
+            begun = perf_counter_ns()
             work = loop.run_in_executor(self._pool, self._prepare, batch)
             if self.servant.on_server and not await self._ended(work, batch):
                 continue  # nobody waits for it any more
@@ -134,6 +157,7 @@ class EngineQueue:
                 for one in batch:
                     _settle(one, error)
             else:
+                self._batch_ns += (perf_counter_ns() - begun - self._batch_ns) * _MEMORY
                 for one, case in zip(batch, cases, strict=True):
                     _settle(one, case)
 
@@ -241,6 +265,11 @@ class EngineQueues:
                 else EngineQueue(servant, self._pool, self._clock, self._telemetry)
             )  # fmt: skip
         self.by_policy = queues
+
+    @property
+    def load(self) -> float:
+        """Of the one whose queue is longest for its deadline; 0 where no engine takes long."""
+        return max((queue.load for queue in self.by_policy.values()), default=0.0)
 
     async def prepare(
         self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int

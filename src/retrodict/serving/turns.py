@@ -110,8 +110,8 @@ class Turns:
         batch : bool
             Whether others go first.
         limit_ns : int, optional
-            Nanoseconds that it may have waited, if fewer than else. It counts for a wait in the queue only: whose time
-            was over before, or who did not queue, is let in, for the queue did not do it.
+            Nanoseconds that it may have waited, if fewer than else. A turn, two milliseconds, it may have waited in any
+            case: who has less time than that is late without a queue, too.
         """
         return _Turn(self, since_ns, batch, limit_ns)
 
@@ -120,13 +120,11 @@ class Turns:
         if self.is_full(batch=batch):
             raise full()
         self.taken += 1
-        loop, longest = asyncio.get_running_loop(), self._wait_ns // 4 if batch else self._wait_ns
+        loop = asyncio.get_running_loop()
         if not self._turning:  # the only one, as far as anybody knows
             self._turning = True
             loop.call_soon(self._next)
         else:
-            if limit_ns is not None and perf_counter_ns() - since_ns < limit_ns:
-                longest = min(longest, limit_ns)
             ready = loop.create_future()
             self._waiting.append(ready)
             try:
@@ -134,7 +132,10 @@ class Turns:
             except BaseException:
                 self.taken -= 1
                 raise
-        if perf_counter_ns() - since_ns > longest:
+        wait_ns = self._wait_ns // 4 if batch else self._wait_ns
+        if limit_ns is not None:
+            wait_ns = min(wait_ns, max(limit_ns, _TURN_NS))
+        if perf_counter_ns() - since_ns > wait_ns:
             self.taken -= 1
             raise full()
 

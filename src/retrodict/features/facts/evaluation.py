@@ -84,7 +84,7 @@ def _call(function: Derived, inputs: list[Any]) -> object:
         return function.function(*inputs)
     except RetrodictError:
         raise
-    except Exception as error:  # of somebody's code: its text may hold values of a row, its kind and place cannot
+    except (Exception, SystemExit) as error:  # of somebody's code; its text may hold values of a row, its kind cannot
         path = Path(inspect.unwrap(function.function).__code__.co_filename)
         places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         lines = [f"{place.name}:{line}" for place, line in places if place.parent == path.parent]

@@ -310,7 +310,7 @@ def test_what_needs_the_parser_is_refused_behind_it(project, request_, kept):
 
 
 def test_a_deadline_shorter_than_a_turn_is_not_put_down_to_the_queue():
-    """Who is late without a queue goes on to what its policy says of lateness; who had the time is told to come back."""
+    """Who is late without a queue goes on to the policy's fallback; who had the time is told to come back."""
 
     async def run():
         turns, let_in = Turns(500, 3600 * SECOND), {}

@@ -73,7 +73,7 @@ class ReadyCase(NamedTuple):
     cached: str | None = None
     stages: Mapping[str, int] = {}
     views: dict[str, dict[str, Any]] | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 
@@ -82,12 +83,12 @@ def run_paced(port: int, requests: list[bytes], connections: int, seconds: float
         connection.setblocking(False)
         sockets[connection.fileno()], buffers[connection.fileno()] = connection, b""
         poll.register(connection.fileno(), select.EPOLLIN)
-    idle, asked, clock = list(sockets), itertools.cycle(requests), time.perf_counter
+    idle, asked, clock = deque(sockets), itertools.cycle(requests), time.perf_counter
     time.sleep(0.5)  # the connections are taken: this is about requests
     start, sent, late = clock(), 0, 0
     while (now := clock()) < start + seconds or due:
         while idle and now < start + seconds and start + sent / rate <= now:
-            number = idle.pop()
+            number = idle.popleft()  # in turn: a server closes one that is idle for long
             due[number] = start + sent / rate
             sockets[number].send(next(asked))
             sent += 1

@@ -13,9 +13,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -124,8 +124,11 @@ class Recorder:
         self._answered: deque[_Member] = deque()  # and not durable yet
         self._answered_records = 0
         self._give_up_ns: int | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
-        self._task: asyncio.Task[None] | None = None
+        self._writing = False
+        self._closed: asyncio.Future[None] | None = None
+        self._groups: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="retrodict-log", daemon=True)
+        self._thread.start()
 
     async def write(self, *records: bytes, claims: Sequence[Any] = ()) -> None:
         """Wait until records are durable, all in one group.
@@ -153,51 +156,80 @@ class Recorder:
 
     def _take(self, member: _Member) -> asyncio.Future[None]:
         self._waiting.append(member)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain())
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._begin)  # with what else comes in this turn of the loop
         return member.done
 
-    async def _drain(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            claims = [claim for one in group for claim in one.claims or [None] * len(one.records)]
-            error = await self._append(group, claims)
-            if error is not None and any(claims):  # what failed may be their index, which the others do not need
-                _settle([member for member in group if any(member.claims)], error)
-                group = [member for member in group if not any(member.claims)]
-                error = await self._append(group, ()) if group else None
-            answered = [member for member in group if member.answered_ns is not None]
-            patience = self._give_up_ns is None or perf_counter_ns() < self._give_up_ns
-            if error is not None and answered and patience:  # their callers cannot be told: tried again
-                group = [member for member in group if member.answered_ns is None]
-                self._waiting = answered + self._waiting
-            elif answered:
-                total = sum(len(self._answered.popleft().records) for _ in answered)
-                self._answered_records -= total
-                if error is not None:
-                    _log.error(
-                        "%d decisions that were answered before their record was durable have none: %s", total, error
-                    )
-            _settle(group, error)
-            for claim in filter(None, claims):
-                claim.release()
-            if error is not None and answered:
-                await asyncio.sleep(_RETRY_S)
+    def _begin(self) -> None:
+        group, self._waiting = self._waiting, []
+        self._append(group, [claim for one in group for claim in one.claims or [None] * len(one.records)])
 
-    async def _append(self, group: _Group, claims: Sequence[Any]) -> Exception | None:
-        records, before = [record for one in group for record in one.records], noting(claims)
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.log.append, records, before)
-        except Exception as error:  # noqa: BLE001  # handed to every waiting request
-            return error
+    def _append(self, group: _Group, claims: Sequence[Any]) -> None:
+        """Have a group written by the thread; no task and no future between, each of which is a turn of the loop."""
+        loop, records, before = (
+            asyncio.get_running_loop(),
+            [data for one in group for data in one.records],
+            noting(claims),
+        )
+
+        def append() -> None:
+            error = None
+            try:
+                self.log.append(records, before)
+            except Exception as failure:  # noqa: BLE001  # handed to every waiting request
+                error = failure
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(self._ended, group, claims, error)
+
+        self._groups.put(append)
+
+    def _work(self) -> None:
+        while (append := self._groups.get()) is not None:
+            append()
+
+    def _ended(self, group: _Group, claims: Sequence[Any], error: Exception | None) -> None:
+        if error is not None and any(claims):  # what failed may be their index, which the others do not need
+            _settle([member for member in group if any(member.claims)], error)
+            _release(claims)
+            others = [member for member in group if not any(member.claims)]
+            return self._append(others, ()) if others else self._go_on()
+        answered = [member for member in group if member.answered_ns is not None]
+        patience = self._give_up_ns is None or perf_counter_ns() < self._give_up_ns
+        if error is not None and answered and patience:  # their callers cannot be told: tried again
+            group = [member for member in group if member.answered_ns is None]
+            self._waiting = answered + self._waiting
+        elif answered:
+            total = sum(len(self._answered.popleft().records) for _ in answered)
+            self._answered_records -= total
+            if error is not None:
+                _log.error(
+                    "%d decisions that were answered before their record was durable have none: %s", total, error
+                )
+        _settle(group, error)
+        _release(claims)
+        if error is not None and answered:
+            asyncio.get_running_loop().call_later(_RETRY_S, self._go_on)
+        else:
+            self._go_on()
         return None
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._begin()
+            return
+        self._writing = False
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
 
     async def close(self) -> None:
         """Finish what waits, close the segment and seal it, release the stream."""
         self._give_up_ns = perf_counter_ns() + _CLOSING_NS
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown()
+        if self._writing:
+            self._closed = asyncio.get_running_loop().create_future()
+            await self._closed
+        self._groups.put(None)
+        self._thread.join()
         self.log.close()
 
 
@@ -205,6 +237,11 @@ def noting(claims: Sequence[Any]) -> Callable[[str, int], None] | None:
     """What notes the places of claims before their records are appended; None if there are none."""
     index = next((claim.index for claim in claims if claim is not None), None)
     return None if index is None else lambda stream, first: index.note(stream, first, claims)
+
+
+def _release(claims: Sequence[Any]) -> None:
+    for claim in filter(None, claims):
+        claim.release()
 
 
 def _settle(group: _Group, error: Exception | None) -> None:

@@ -2,10 +2,10 @@
 
 An event loop reads every socket that has something before it goes on. Without more, a thousand callers who ask at the
 same time are all read, then all decided, and nobody hears anything before the last one is through. So requests take
-turns: in each turn of the loop as many are let in as two milliseconds hold, or as long as everything else took, so that
-reading never starves deciding. How long the queue is in time is known from what the last ones took, so who would
-wait for too long is refused from the head of its request alone. A limit that adapts to latency was rejected: it
-cannot tell a few more honest callers from a flood.
+turns: in each turn of the loop as many are let in as two milliseconds hold, or half as long as everything else took, so
+that reading never starves deciding, and a long turn is no reason for a longer one. How long the queue is in time is
+known from what the last ones took, so who would wait for too long is refused from the head of its request alone. A
+limit that adapts to latency was rejected: it cannot tell a few more honest callers from a flood.
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ class Turns:
         self._places, self._wait_ns = places, wait_us * 1_000
         self.taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._work_ns, self._others_ns = _FIRST_NS, 0.0  # of one request, and of all else that a turn does
+        self._number, self._work_ns, self._others_ns = (
+            1.0,
+            _FIRST_NS,
+            0.0,
+        )  # of a turn: let in, their time, and all else
         self._turning = False
         self._let_in, self._begun_ns, self._ended_ns = 0, 0, 0
 
@@ -93,7 +97,12 @@ class Turns:
     @property
     def _pace(self) -> float:
         """Nanoseconds until the next one in the queue has its turn."""
-        return self._work_ns * (1 + self._others_ns / max(_TURN_NS, self._others_ns))
+        return self._work_ns / self._number + self._others_ns / self._room
+
+    @property
+    def _room(self) -> float:
+        """How many are let in in a turn: over a third of the time is theirs, and no turn draws out the next."""
+        return max(_TURN_NS, self._others_ns / 2) * self._number / self._work_ns
 
     def is_full(self, *, batch: bool) -> bool:
         """Whether one more would find no place, or wait for too long."""
@@ -146,13 +155,14 @@ class Turns:
         """Let in the next ones, once in a turn of the loop: the callbacks of a turn run in the order of their calls."""
         now = perf_counter_ns()
         if self._let_in:
-            self._work_ns += ((now - self._begun_ns) / self._let_in - self._work_ns) * _MEMORY
+            self._number += (self._let_in - self._number) * _MEMORY
+            self._work_ns += (max(now - self._begun_ns, 1) - self._work_ns) * _MEMORY
             self._others_ns += (self._begun_ns - self._ended_ns - self._others_ns) * _MEMORY
         self._ended_ns, self._let_in = now, 0
         self._turning = bool(self._waiting)
         if not self._turning:
             return
-        loop, room = asyncio.get_running_loop(), max(_TURN_NS, self._others_ns) / max(self._work_ns, 1.0)
+        loop, room = asyncio.get_running_loop(), self._room
         loop.call_soon(self._begin)
         while self._waiting and self._let_in < room:
             ready = self._waiting.popleft()

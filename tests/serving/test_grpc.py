@@ -595,6 +595,7 @@ def test_a_caller_who_leaves_while_its_decision_is_recorded_changes_nothing(work
 def test_idle_and_slow_callers_shut_nobody_out(workspace, monkeypatch):
     """Six hundred streams that say nothing, as many as a connection may have on each: an honest one is answered."""
     monkeypatch.setattr(grpc_server, "BODY_S", 3.0)
+    monkeypatch.setattr(grpc_server, "_STREAMS", 100)
     calls, next_message = [], grpc_server._next_message
 
     def counted(*args):
@@ -632,6 +633,21 @@ def test_idle_and_slow_callers_shut_nobody_out(workspace, monkeypatch):
     assert [code for code, _ in honest] == ["OK"] * 5
     assert {code.name for code in (*codes, waited)} == {"DEADLINE_EXCEEDED"}
     assert taken == 0
+
+
+def test_whoever_begins_with_many_calls_hears_of_each(workspace):
+    """A new caller does not know yet how many it may have under way: more than that would be reset, and not counted."""
+
+    async def main():
+        async with serving(workspace, in_flight=50) as (app, _, channel):
+            codes = [code for code, _ in await asyncio.gather(*(ask(channel, decide()) for _ in range(400)))]
+            counters = app.telemetry.named()
+        return codes, counters
+
+    codes, counters = run(main())
+    assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED"}
+    assert codes.count("OK") == counters['requests_total{status="200"}'] >= 50
+    assert codes.count("RESOURCE_EXHAUSTED") == counters.get('requests_total{status="429"}', 0)
 
 
 def test_what_is_no_single_message_is_refused(workspace):

@@ -32,7 +32,7 @@ from retrodict.serving.grpc.calls import METHODS, Headers, Method, Reply
 __all__ = ["GrpcServer"]
 
 _DRAIN_S = 10.0
-_STREAMS = 100  # of one connection at a time; more wait at their caller
+_STREAMS = 1_000  # of one connection; a new caller who begins with more has them reset, which nobody counts
 _IDLE_S = 60.0  # between two messages of a stream
 _METADATA = 16 << 10  # bytes
 _TEXT = 1_000  # characters of an error: one longer than the metadata its caller takes would arrive as another one

@@ -18,7 +18,7 @@ def terms(amount, terms_days):
     return {"amount": amount, "terms_days": terms_days}
 
 
-late = Label("late", invoices, "days_late > 7", known_at="paid", matures="90d")
+late = Label("late", invoices, "days_late > 7", known_at="paid", matures="60d")
 late_payer = Model("late_payer", label=late, decide_at="issued", features=[habits, terms],
                    recipe=Recipe("logistic", TimeSplit("2024-01-01/2024-08-01", validate="2 months", test="2 months")),
                    gates=["auc >= 0.6"])

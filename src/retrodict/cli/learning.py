@@ -73,6 +73,7 @@ expose(models, "card", "models.card", ref=_VERSION, examples=[
 ])  # fmt: skip
 expose(models, "export", "models.export", ref=_VERSION, folder=Parameter("FOLDER"), examples=[
     "retrodict models export late_arrival@1 late_arrival_mlflow",
+    "retrodict models export late_arrival@1 late_arrival --format plain && python late_arrival/score.py --check",
 ])  # fmt: skip
 expose(models, "estimators", "models.estimators", examples=[
     "retrodict models estimators", "retrodict models estimators --task quantile",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from retrodict.core.display import Block, Listing, Shown, when
 from retrodict.core.errors import check_known
@@ -38,14 +38,17 @@ __all__ = ["ExportedModel", "Models"]
 
 @dataclass(frozen=True, repr=False)
 class ExportedModel(Shown):
-    """A model version, and the folder that it was written to."""
+    """A model version, and the folder that it was written to, for MLflow or plain."""
 
     model: str
     folder: str
+    format: str = "mlflow"
 
     def blocks(self) -> Sequence[Block | None]:
         """Where it is, and how it is loaded."""
-        return [f"{self.model} is in {self.folder}. In Python: mlflow.pyfunc.load_model({self.folder!r})"]
+        load = f"In Python: mlflow.pyfunc.load_model({self.folder!r})"
+        load = load if self.format == "mlflow" else f"Try it: python {Path(self.folder) / 'score.py'} --check"
+        return [f"{self.model} is in {self.folder}. {load}"]
 
 
 class Models(Namespace):
@@ -108,10 +111,18 @@ class Models(Namespace):
         return Listing.table("estimators", entries, columns, row, empty="No estimator learns this task.")
 
     @names_damage
-    def export(self, ref: str, folder: str | Path) -> ExportedModel:
-        """Write a model version as a folder that MLflow loads and serves.
+    def export(
+        self,
+        ref: str,
+        folder: str | Path,
+        *,
+        format: Literal["mlflow", "plain"] = "mlflow",  # noqa: A002  # the option
+    ) -> ExportedModel:
+        """Write a model version as a folder: for MLflow, or to score without retrodict.
 
-        `mlflow.pyfunc.load_model` of it scores the same; it needs retrodict beside MLflow, and nothing is unpickled.
+        `mlflow.pyfunc.load_model` scores the same; it needs retrodict beside MLflow, and nothing is unpickled. A plain
+        folder has the model in the form of its library, preparation, calibration, example rows with their scores and
+        `score.py`, which needs that library and NumPy. Features are its inputs; none is computed.
 
         Parameters
         ----------
@@ -119,10 +130,19 @@ class Models(Namespace):
             ``name@version``, or a name for its newest approved version.
         folder : path
             Made if needed.
+        format : {"mlflow", "plain"}
         """
+        check_known(format, ("mlflow", "plain"), "a format must be one that is written", where="models export",
+                    what="format")  # fmt: skip
+        version = registry.version_to_use(self._workspace, ref)
+        if format == "plain":
+            from retrodict.models.artifact import ModelArtifact
+            from retrodict.models.plain import write_plain
+
+            artifact = ModelArtifact.load(self._workspace.objects, version.artifact)
+            return ExportedModel(version.ref, str(write_plain(artifact, version.ref, Path(folder))), format)
         from retrodict.learning.runs.mlflow.pyfunc import write_pyfunc
 
-        version = registry.version_to_use(self._workspace, ref)
         return ExportedModel(version.ref, str(write_pyfunc(self._workspace, version.ref, Path(folder))))
 
     def card(self, ref: str, *, output: str | Path | None = None) -> ModelCard:

@@ -144,7 +144,7 @@ bench-serving: $(STAMP) peers ## decisions over HTTP against a bare server and F
 
 lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra demo --extra pandera --extra plots --extra postgres --extra redis --extra nats --extra kafka --extra s3 --extra balance --extra catboost --extra grpc --extra jwt --extra onnx --extra tune --extra xgboost --group dev --output-file locks/dev.lock pyproject.toml \
+	  --extra demo --extra pandera --extra plots --extra postgres --extra redis --extra nats --extra kafka --extra s3 --extra balance --extra catboost --extra grpc --extra jwt --extra onnx --extra otel --extra tune --extra xgboost --group dev --output-file locks/dev.lock pyproject.toml \
 	  locks/build.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/peers.lock locks/peers.in

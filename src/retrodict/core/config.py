@@ -145,6 +145,12 @@ SETTINGS: Mapping[str, Setting] = {
     "auth.audience": Setting("", "text", _is_text, "Whom a token must be for: its claim aud"),
     "serving.certificate": Setting("", "the path of a file", _is_text, "Certificate chain (PEM): callers come by TLS"),
     "serving.certificate_key": Setting("", "the path of a file", _is_text, "Private key of the certificate (PEM)"),
+    "serving.traces": Setting(
+        "",
+        "an http:// or https:// URL",
+        lambda value: isinstance(value, str) and value.startswith(("http://", "https://")),
+        "Collector of OpenTelemetry that gets a trace of each request (OTLP over HTTP); none by default",
+    ),
     "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
     "serving.port": Setting(
         8400, "a whole number from 0 (any free port) to 65535", _whole(0, 65535), "Port to listen on"

@@ -45,6 +45,7 @@ from retrodict.serving.routes import find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, breaker_states, process_series, revision_label
+from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class DecisionApp:
         Requests that got no decision.
     health : FeatureHealth
         Of the features that are served; its gauges are refreshed from outside.
+    traces : Traces, optional
+        Makes spans; None: nobody asks for them.
     callers : Callers, optional
         Admits who calls; None: anybody may.
     colleagues : Colleagues, optional
@@ -150,6 +153,7 @@ class DecisionApp:
         self.not_followed: str | None = None
         self.colleagues: Colleagues | None = None
         self.callers: Callers | None = None
+        self.traces: Traces | None = None
         self.connected: DrainingState | None = None
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
@@ -181,7 +185,7 @@ class DecisionApp:
         failure: Exception | None = None
         request = HttpRequest(scope, receive, arrived, "")
         try:
-            handler, needed, request.parameter = find_route(scope["method"], scope["path"])
+            handler, needed, request.route, request.parameter = find_route(scope["method"], scope["path"])
             if needed is not None and self.callers is not None:
                 request.caller = self.callers.admit(scope["headers"], needed)
             if PREPARE in scope:
@@ -198,17 +202,14 @@ class DecisionApp:
             failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
-        if (
-            failure is not None
-            and request.parameter
-            and scope["path"].startswith(_DECIDING)
-            and scope["method"] == "POST"
-        ):
+        if failure is not None and request.parameter and needed == "score" and scope["path"].startswith(_DECIDING):
             self._note_failure(request.parameter, answer.status, failure, request.body)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        if self.traces is not None:
+            self.traces.end(request, answer.status, failure)
 
     @route("POST", "/v1/models/{model}:score", "score")
     @route("POST", "/v1/decisions/{policy}", "score")
@@ -264,6 +265,7 @@ class DecisionApp:
             if record is not None:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
+                request.decided = [([record], 0, 0)]
                 return HttpAnswer(_json.encode(record.answer()), headers=_REPLAYED)
             record = await self._judge(request, question)
         except BaseException:
@@ -379,6 +381,8 @@ class DecisionApp:
         marks = await record_decisions(
             self._recorder, self._sampling, policy, records, claims=claims, durable=self._keep_score
         )
+        if self.traces is not None:
+            self.traces.note(request, records, before)
         for record, recorded in zip(records, marks, strict=True):
             if recorded is not None:
                 self.telemetry.count("decisions_recorded_total", f'policy="{record.policy}",recorded="{recorded}"')
@@ -449,9 +453,8 @@ class DecisionApp:
 
     @route("GET", "/v1/policies")
     async def _policies(self, _: HttpRequest) -> HttpAnswer:
-        return HttpAnswer(
-            _json.encode({name: self._description(name, servant) for name, servant in self.servants.items()})
-        )
+        policies = {name: self._description(name, servant) for name, servant in self.servants.items()}
+        return HttpAnswer(_json.encode(policies))
 
     @route("GET", "/v1/policies/{policy}")
     async def _policy(self, request: HttpRequest) -> HttpAnswer:
@@ -575,12 +578,9 @@ class DecisionApp:
         if value is None:
             return None
         if not self._simulated_time:
-            raise InputError(
-                "simulated time must be for a server started for replays",
-                where="header Retrodict-Time",
-                got="a server for real callers",
-                remedy="Leave the header out, or start with: retrodict serve --replay",
-            )
+            raise InputError("simulated time must be for a server started for replays", where="header Retrodict-Time",
+                             got="a server for real callers",
+                             remedy="Leave the header out, or start with: retrodict serve --replay")  # fmt: skip
         moment = parse_time(value, where="header Retrodict-Time")
         if not FIRST <= moment < LAST:
             raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",

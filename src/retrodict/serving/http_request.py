@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 from retrodict.core.errors import InputError
+from retrodict.decisions.records import DecisionRecord
 from retrodict.serving.deadlines import late
 from retrodict.serving.http_answer import RefusedRequestError
 
@@ -40,7 +41,10 @@ BODY_S = 10.0
 
 @dataclass(slots=True)
 class HttpRequest:
-    """One request, the part of its path that a route's pattern has in braces, and who sends it, where that is asked."""
+    """One request, the part of its path that a route's pattern has in braces, and who sends it, where that is asked.
+
+    ``decided`` is for its traces: records that were made for it, and when they began and ended to become durable.
+    """
 
     scope: Scope
     receive: Receive
@@ -48,6 +52,8 @@ class HttpRequest:
     parameter: str
     body: bytes = b""
     caller: str | None = None
+    route: str = ""
+    decided: Sequence[tuple[Sequence[DecisionRecord], int, int]] | None = None
 
     def has_left(self) -> bool:
         """Whether the caller has left, as far as the connection knows."""

@@ -20,7 +20,7 @@ Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 # holds docs/serving.md to it. A pattern has its parameter at its end, before an action (``:batch``) if it has one, or
 # none.
 ROUTES: list[tuple[str, str]] = []
-_Found = tuple[Handler, str | None]
+_Found = tuple[Handler, str | None, str]
 _FIXED: dict[str, dict[str, _Found]] = {}
 _DEEP: dict[tuple[str, str], dict[str, _Found]] = {}  # of parameters of several parts, ``{model...}``
 _PARAMETRIC: dict[tuple[str, str], dict[str, _Found]] = {}  # by what stands before the parameter, and its action
@@ -40,14 +40,20 @@ def route(method: str, pattern: str, scope: str | None = "read") -> Callable[[Ha
             methods = _DEEP.setdefault((f"{head}/", action), {})
         else:
             methods = _PARAMETRIC.setdefault((head, action), {}) if brace else _FIXED.setdefault(head, {})
-        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), (handler, scope)))
+        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), (handler, scope, pattern)))
         return handler
 
     return register
 
 
-def find_route(method: str, path: str) -> tuple[Handler, str | None, str]:
-    """Handler of an address, what a key must be for, and what stands for the part in braces; NotFoundError if none."""
+def find_route(method: str, path: str) -> tuple[Handler, str | None, str, str]:
+    """Handler of an address, what a key must be for, its pattern, and what stands for the part in braces.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such address.
+    """
     path = path.strip("/")
     parameter = ""
     methods = _FIXED.get(path)

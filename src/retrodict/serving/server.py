@@ -37,6 +37,7 @@ from retrodict.serving.connection import BoundedConnection, DrainingState, raise
 from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
+from retrodict.serving.traces import open_traces
 from retrodict.serving.worker_scale import WorkerScale, parse_workers
 from retrodict.workspace import Workspace
 from retrodict.workspace.servers import announce_server
@@ -314,6 +315,7 @@ async def answer(
     inlet = EventInlet(workspace, shared=board is not None)
     app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=replay)
     app.services, app.services_problem = load_services(workspace, app.health)
+    app.traces = open_traces(config)
     loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
     watcher = _Watcher(workspace, app, loading)
     tasks: list[asyncio.Task[None]] = []
@@ -341,6 +343,8 @@ async def answer(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await recorder.close()
+        if app.traces is not None:
+            app.traces.close()
         app.requests.close()
         app.engines.close()
         app.failures.close()

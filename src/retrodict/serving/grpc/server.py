@@ -37,7 +37,8 @@ _IDLE_S = 60.0  # between two messages of a stream
 _METADATA = 16 << 10  # bytes
 _TEXT = 1_000  # characters of an error: one longer than the metadata its caller takes would arrive as another one
 _LONGEST_S = 900_000.0
-_HEADERS = {name.decode(): name for name in (b"authorization", ID_HEADER, PRIORITY_HEADER, TIME_HEADER)}
+_TRACE = (b"traceparent", b"tracestate")
+_HEADERS = {name.decode(): name for name in (b"authorization", ID_HEADER, PRIORITY_HEADER, TIME_HEADER, *_TRACE)}
 _CODES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
     408: "DEADLINE_EXCEEDED", 409: "ALREADY_EXISTS", 413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED",

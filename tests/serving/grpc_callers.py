@@ -111,7 +111,7 @@ class GrpcCaller:
 async def serving(workspace, **limits):
     """One application over gRPC, in this event loop, and a channel to it."""
     client = Client(workspace, **{"batch_body": 1 << 16, **limits})
-    server = GrpcServer(client.app, "127.0.0.1:0", workspace.config)
+    server = GrpcServer(client.app, "127.0.0.1:0", None)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

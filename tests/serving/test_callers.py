@@ -517,3 +517,66 @@ def test_callers_come_by_tls(project, tmp_path, monkeypatch):
         assert "must be PEM files that belong together" in ended.stderr
     finally:
         settings.write_text(before)
+
+
+def serial(port, cert):
+    """Number of the certificate that a new connection is shown, which must be one of this file."""
+    context = ssl.create_default_context(cafile=cert)
+    plain = socket.create_connection(("localhost", port), timeout=20)
+    with context.wrap_socket(plain, server_hostname="localhost") as secure:
+        return secure.getpeercert()["serialNumber"]
+
+
+def renewed(check):
+    """What a check gives once it raises no error of TLS any more."""
+    for _ in range(200):
+        with contextlib.suppress(ssl.SSLError, AssertionError):
+            return check()
+        time.sleep(0.1)
+    return check()
+
+
+def test_a_renewed_certificate_needs_no_restart(tmp_path):
+    """New connections of both workers and of gRPC get it, old ones go on; a broken file changes nothing but the log."""
+    from tests.serving.grpc_callers import GrpcCaller, decide, grpc
+
+    cert, key = certificate(tmp_path)
+    settings = f'[serving]\ncertificate = "{cert}"\ncertificate_key = "{key}"\nworkers = 2\n'
+    make_project(tmp_path, settings).close()
+    server = Server(tmp_path, "--replay", "--no-consume", "--grpc-port", "0")
+    try:
+        first, context = serial(server.port, cert), ssl.create_default_context(cafile=cert)
+        held = http.client.HTTPSConnection("localhost", server.port, timeout=20, context=context)
+        held.request("GET", "/healthz")
+        assert held.getresponse().read()
+        fresh = tmp_path / "fresh"
+        fresh.mkdir()
+        for file in certificate(fresh):  # as a program that renews does: one file after the other
+            os.replace(file, tmp_path / file.name)
+        second = {renewed(lambda: serial(server.port, cert)) for _ in range(20)}
+        second |= {serial(server.port, cert) for _ in range(20)}
+        assert len(second) == 1
+        assert first not in second
+        held.request("GET", "/healthz")
+        assert held.getresponse().status == 200
+        held.close()
+
+        def by_grpc():
+            credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+            code = GrpcCaller(f"localhost:{server.grpc.rpartition(':')[2]}", credentials).send(
+                "Decide", decide().SerializeToString()
+            )[0]
+            assert code == "OK"
+            return code
+
+        assert renewed(by_grpc) == "OK"
+        good = cert.read_bytes()
+        key.write_text("no key")
+        for _ in range(30):
+            assert serial(server.port, cert) in second
+            time.sleep(0.1)
+        assert cert.read_bytes() == good
+    finally:
+        log = server.stop()
+    assert log.count("the certificate that was loaded before stays") == 2
+    assert "must be PEM files that belong together; got" in log

@@ -740,7 +740,7 @@ def test_what_may_be_tried_again_says_when(workspace):
 def test_an_address_that_is_taken_is_said(workspace):
     async def main():
         async with serving(workspace) as (app, _, _):
-            grpc_server.GrpcServer(app, "192.0.2.1:1", workspace.config)
+            grpc_server.GrpcServer(app, "192.0.2.1:1", None)
 
     with pytest.raises(BusyError, match=r"192\.0\.2\.1:1"):
         run(main())

@@ -13,9 +13,10 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Collection
-from ssl import SSLContext
+from typing import Any
 
 from retrodict.serving.board import Board
+from retrodict.serving.certificate import Certificate
 from retrodict.serving.connection import HEAD_S, LAST_TAKEN_S
 
 __all__ = ["Acceptor"]
@@ -43,8 +44,8 @@ class Acceptor:
         Of the workers that share the socket; None for one alone.
     slot : int
         This worker's, on the board.
-    tls : SSLContext, optional
-        Certificate to show; None: connections are not encrypted.
+    certificate : Certificate, optional
+        To show; None: connections are not encrypted.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class Acceptor:
         make: Callable[[], asyncio.Protocol],
         board: Board | None,
         slot: int,
-        tls: SSLContext | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
-        self._tls = tls
+        self._certificate = certificate
         self._listener, self._connections, self._make = listener, connections, make
         self._board, self._slot = board, slot
         self._loop = asyncio.get_running_loop()
@@ -103,10 +104,11 @@ class Acceptor:
 
     async def _open(self, accepted: socket.socket) -> None:
         try:
-            times: dict[str, float] = {}
-            if self._tls is not None:
-                times = {"ssl_handshake_timeout": HEAD_S, "ssl_shutdown_timeout": LAST_TAKEN_S}
-            await self._loop.connect_accepted_socket(self._make, accepted, ssl=self._tls, **times)
+            tls: dict[str, Any] = {}
+            if self._certificate is not None:
+                tls = {"ssl": self._certificate.context, "ssl_handshake_timeout": HEAD_S,
+                       "ssl_shutdown_timeout": LAST_TAKEN_S}  # fmt: skip
+            await self._loop.connect_accepted_socket(self._make, accepted, **tls)
         except OSError:  # the caller has left already, or speaks no TLS
             accepted.close()
 

@@ -11,7 +11,6 @@ import asyncio
 import gc
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, ConfigurationError, RetrodictError, RetryableError
+from retrodict.core.errors import BusyError, RetrodictError, RetryableError
 from retrodict.core.retries import without_pauses
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -33,6 +32,7 @@ from retrodict.serving.acceptor import Acceptor
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.board import Board
 from retrodict.serving.callers import Callers, open_callers
+from retrodict.serving.certificate import Certificate, open_certificate
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
 from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
@@ -117,7 +117,9 @@ def serve(
     grpc = None if place is None else _address(place)
     if grpc is not None:
         import retrodict.serving.grpc.server  # noqa: F401  # what is not installed is said before anything is begun
-    _tls_context(workspace)  # what is wrong is said before anything is begun
+    open_certificate(workspace.config)  # what is wrong is said before anything is begun
+    if (traces := open_traces(workspace.config)) is not None:
+        traces.close()
     if open_callers(workspace, listener, upper) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
     say = None if ready is None else (lambda url: ready(url, grpc))
@@ -217,26 +219,6 @@ def _taken(address: str, error: OSError) -> BusyError:
     )
 
 
-def _tls_context(workspace: Workspace) -> ssl.SSLContext | None:
-    """Certificate of the settings, ready to be shown; None where there is none."""
-    config = workspace.config
-    if not config["serving.certificate"]:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    key = config.path("serving.certificate_key") if config["serving.certificate_key"] else None
-    try:
-        context.load_cert_chain(config.path("serving.certificate"), key)
-    except (OSError, ValueError) as error:  # one of TLS is an error of the system, too
-        raise ConfigurationError(
-            "the certificate and its private key must be PEM files that belong together",
-            where=config.place("serving.certificate"),
-            got=type(error).__name__,
-            remedy="Correct serving.certificate and serving.certificate_key",
-        ) from error
-    return context
-
-
 def url_of(listener: socket.socket, workspace: Workspace) -> str:
     """Address of a listening socket."""
     return f"{'https' if workspace.config['serving.certificate'] else 'http'}://{_address(listener)}"
@@ -322,12 +304,13 @@ async def answer(
     try:
         await watcher.look()
         app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
-        server = _Server(app, listener, board, slot, _tls_context(workspace))
+        certificate = open_certificate(config)
+        server = _Server(app, listener, board, slot, certificate)
         app.connected = server.draining
         if grpc is not None:
             from retrodict.serving.grpc.server import GrpcServer
 
-            server.grpc = GrpcServer(app, grpc, config)
+            server.grpc = GrpcServer(app, grpc, certificate)
         # What is loaded stays: to look through all of it for garbage again and again would hold up answers.
         gc.collect()
         gc.freeze()
@@ -335,7 +318,8 @@ async def answer(
         await begin(app)
         if server.grpc is not None:
             await server.grpc.start()
-        tasks = [asyncio.create_task(one) for one in (watcher.run(), beside(app), _keep_callers(app.callers))]
+        aside = [watcher.run(), beside(app), _keep_callers(app.callers)]
+        tasks = [asyncio.create_task(one) for one in [*aside, *([certificate.keep()] if certificate else [])]]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])
     finally:
@@ -403,7 +387,12 @@ class _Server(uvicorn.Server):
     grpc: GrpcServer | None = None
 
     def __init__(
-        self, app: DecisionApp, listener: socket.socket, board: Board | None, slot: int, tls: ssl.SSLContext | None
+        self,
+        app: DecisionApp,
+        listener: socket.socket,
+        board: Board | None,
+        slot: int,
+        certificate: Certificate | None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -421,13 +410,13 @@ class _Server(uvicorn.Server):
             )
         )
         self.server_state = self.draining = DrainingState()
-        self._share, self._tls = (listener, board, slot), tls
+        self._share, self._certificate = (listener, board, slot), certificate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         listener, board, slot = self._share
         connections = self.server_state.connections
-        self._acceptor = Acceptor(listener, connections, self._connection, board, slot, self._tls)
+        self._acceptor = Acceptor(listener, connections, self._connection, board, slot, self._certificate)
 
     def _connection(self) -> asyncio.Protocol:
         return BoundedConnection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)

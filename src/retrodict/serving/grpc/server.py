@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter_ns
 from typing import Any, NoReturn
 
 import msgspec
 
-from retrodict.core.config import Config
 from retrodict.core.errors import BusyError, InputError, MissingExtraError
 from retrodict.serving.app import PREPARE, DecisionApp
+from retrodict.serving.certificate import Certificate
 from retrodict.serving.connection import ARRIVED, COMPLETE, HEAD_S
 from retrodict.serving.http_request import BODY_S, DEADLINE_HEADER, ID_HEADER, PRIORITY_HEADER, TIME_HEADER
 
@@ -57,8 +57,8 @@ class GrpcServer:
     app : DecisionApp
     address : str
         ``host:port``.
-    config : Config
-        For its certificate, which is that of HTTP.
+    certificate : Certificate, optional
+        That of HTTP.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class GrpcServer:
         If the address cannot be listened on.
     """
 
-    def __init__(self, app: DecisionApp, address: str, config: Config) -> None:
+    def __init__(self, app: DecisionApp, address: str, certificate: Certificate | None) -> None:
         self._app = app
         self._running: set[asyncio.Task[None]] = set()
         handlers = {path: grpc.stream_stream_rpc_method_handler(partial(self._converse, method)) if "Stream" in path
@@ -79,11 +79,10 @@ class GrpcServer:
                     for path, method in METHODS.items()}  # fmt: skip
         self._server = grpc.aio.server(handlers=[_Methods(handlers)], options=_options(app.limits.batch_body))
         try:
-            if config["serving.certificate"]:
-                chain = config.path("serving.certificate").read_bytes()
-                apart = bool(config["serving.certificate_key"])
-                key = config.path("serving.certificate_key").read_bytes() if apart else chain
-                credentials = grpc.ssl_server_credentials([(key, chain)])
+            if certificate is not None:
+                credentials = grpc.dynamic_ssl_server_credentials(
+                    grpc.ssl_server_certificate_configuration([certificate.pems]), _renewed(certificate)
+                )
                 self.port: int = self._server.add_secure_port(address, credentials)
             else:
                 self.port = self._server.add_insecure_port(address)
@@ -150,6 +149,20 @@ class GrpcServer:
             exchange.disconnected = True
             raise
         return exchange.reply, request
+
+
+def _renewed(certificate: Certificate) -> Callable[[], Any]:
+    """What gRPC asks before each handshake: the certificate, if it is another one than the last time."""
+    pems = certificate.pems
+
+    def look() -> Any:
+        nonlocal pems
+        if pems is certificate.pems:
+            return None
+        pems = certificate.pems
+        return grpc.ssl_server_certificate_configuration([pems])
+
+    return look
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped

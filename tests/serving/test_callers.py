@@ -30,6 +30,7 @@ from retrodict.serving.http_answer import RefusedRequestError
 from retrodict.serving.routes import ROUTES
 from retrodict.workspace import Workspace
 
+AUDITS = ("/v1/audit", "/v1/decisions/{decision}", "/v1/decisions/{decision}:replay")
 OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 NOW = parse_time("2024-02-20T12:00Z")
 
@@ -92,14 +93,16 @@ def test_every_route_but_the_probes_wants_a_key(project):
 def test_a_key_is_for_what_it_was_made_for(project):
     """403 names what is missing."""
     tokens = {scope: project.api_keys.issue(f"of-{scope}", scope=[scope], reason="test").token
-              for scope in ("score", "read", "operate")}  # fmt: skip
-    needs = {"POST": "score", "GET": "read"}
+              for scope in ("score", "read", "operate", "approve", "audit")}  # fmt: skip
+    needs = {"POST": "score", "GET": "read", "DELETE": "score"}
     for scope, token in tokens.items():
         requests = [(method, path) for method, path in paths() if path not in OPEN]
         answers = asked(project, *[(method, path, bearer(token)) for method, path in requests])
         for (method, path), (status, _, body) in zip(requests, answers, strict=True):
             needed = "operate" if path.startswith("/v1/events") else needs[method]
             needed = "read" if path.startswith("/v2/repository/") else needed
+            needed = "approve" if path.endswith((":approve", ":reject")) else needed
+            needed = "audit" if path in AUDITS else needed
             assert (status == 403) == (needed != scope), path
             if status == 403:
                 assert needed.encode() in body

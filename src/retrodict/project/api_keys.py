@@ -71,7 +71,8 @@ class ApiKeys(Namespace):
         name : str
             Whose it is, such as web-shop; decisions are recorded under it.
         scope : list of str
-            What it is for: score (decisions, features), read (status, metrics, pages), operate (events).
+            What it is for: score (decisions, features), read (status, metrics, pages), operate (events),
+            approve (models), audit (decisions, replays, the ledger).
         reason : str
             For the ledger.
         expires : str

@@ -22,6 +22,8 @@ SCOPES = {
     "score": "decisions and feature values",
     "read": "policies, services, status, metrics and the pages that describe them",
     "operate": "pushing events",
+    "approve": "approving and rejecting versions of models",
+    "audit": "single decisions with all behind them, their replay, the verification of the ledger",
 }
 """What a key may be for."""
 

@@ -15,6 +15,7 @@ from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import Ref
 from retrodict.ledger import Transaction
+from retrodict.registry.api_keys import read_keys
 from retrodict.workspace import Workspace
 
 __all__ = ["Approval", "ModelVersion", "approve", "describe_version", "get_version", "list_versions", "register",
@@ -331,6 +332,17 @@ def _skeleton(name: str) -> str:
     return "".join(letter for letter in plain if letter.isalnum()) or name
 
 
+def _judges(workspace: Workspace) -> set[str]:
+    """Names that the actor has: of a caller of a server (``key:NAME``, ``jwt:NAME``) also that without the prefix.
+
+    Who issues a key has had it in hand: it speaks for both.
+    """
+    actor, now = workspace.actor, workspace.clock.now()
+    keys = read_keys(workspace).values() if actor.startswith("key:") else ()
+    issuers = {key.issued_by for key in keys if f"key:{key.name}" == actor and key.expires > now}
+    return {actor, actor.partition(":")[2] or actor, *issuers}
+
+
 def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
     """Record a judgement on a version, by somebody else than its author.
 
@@ -348,12 +360,13 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     Raises
     ------
     RefusedError
-        If the approver is the author, or has a name that looks like the author's, or a gate did not pass.
+        If the approver is the author, has a name that looks like the author's, acts by a key that the author has
+        issued, or a gate did not pass.
     """
     version = get_version(workspace, ref)
     where = f"model:{version.ref}"
     check_reason(reason, "an approval must have a reason", where=where)
-    if granted and _skeleton(version.author) == _skeleton(workspace.actor):
+    if granted and _skeleton(version.author) in map(_skeleton, _judges(workspace)):
         raise RefusedError("a version must be approved by somebody else than its author", where=where,
                            got=workspace.actor,
                            remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts")  # fmt: skip

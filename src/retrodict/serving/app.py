@@ -156,6 +156,7 @@ class DecisionApp:
         self.traces: Traces | None = None
         self.connected: DrainingState | None = None
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
+        self.workspace = recorder.workspace
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.requests = open_index(recorder.workspace, recorder.log)
@@ -594,4 +595,4 @@ def _body(record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
 
 
 # Its addresses stand behind ours in every list of them.
-import retrodict.serving.open_inference  # noqa: E402, F401
+from retrodict.serving import open_inference, oversight  # noqa: E402, F401

@@ -46,6 +46,11 @@ _SUMMARIES = {
     "/v1/policies": "Policies in force, and what a request has to bring",
     "/v1/policies/{policy}": "One policy in force",
     "/v1/status": "Revisions, latencies, lags",
+    "/v1/audit": "Verify the ledger, the log and everything that entries name",
+    "/v1/decisions/{decision}": "One decision with everything behind it: rows, model, run, approvals, proof",
+    "/v1/decisions/{decision}:replay": "Make a decision again, and compare it bit for bit",
+    "/v1/models/{model}:approve": "Approve a version, by somebody else than its author",
+    "/v1/models/{model}:reject": "Reject a version, which also takes back an approval",
     "/metrics": "Counters, histograms and gauges for Prometheus",
     "/healthz": "Whether the process is alive",
     "/readyz": "Whether it can answer",
@@ -112,7 +117,7 @@ def openapi(app: DecisionApp) -> Schema:
 
 
 def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
-    if pattern.startswith(("/v1/decisions/", "/v1/models/")):
+    if pattern.startswith(("/v1/decisions/{policy}", "/v1/models/{model}:score")):
         is_batch = pattern.endswith(":batch")
         for name, servant in app.servants.items():
             case, answer = _case(servant.schema.to_dict()), _answer(servant.describe())
@@ -135,13 +140,14 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
             )
     elif pattern == "/v1/events/{table}":
         rows = {"type": "array", "items": {"type": "object"}}
-        yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path("table")]}
+        yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path(pattern)]}
     elif "{model...}" in pattern:
         for name in app.servants:
             infer = _asks({"type": "object"}, {"type": "object"}) if pattern.endswith("/infer") else _tells()
             yield pattern.replace("{model...}", name), infer
-    elif pattern == "/v1/policies/{policy}":
-        yield pattern, {"parameters": [_in_path("policy")], **_tells()}
+    elif "{" in pattern:
+        asks = _asks(_object({"reason": {"type": "string", "minLength": 1}}, required=["reason"]), {"type": "object"})
+        yield pattern, {**(asks if "{model}" in pattern else _tells()), "parameters": [_in_path(pattern)]}
     else:
         kinds = {"/metrics": "text/plain", "/docs": "text/html", "/": "text/html"}
         yield pattern, _tells(kinds.get(pattern, "application/json"))
@@ -184,8 +190,13 @@ def _answer(description: Mapping[str, Any]) -> Schema:
                    open_=True)  # fmt: skip
 
 
-def _in_path(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+def _in_path(pattern: str) -> Schema:
+    return {
+        "name": pattern.partition("{")[2].partition("}")[0],
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+    }
 
 
 def _content(schema: Schema, kind: str = "application/json") -> Schema:
@@ -193,19 +204,19 @@ def _content(schema: Schema, kind: str = "application/json") -> Schema:
 
 
 def _asks(body: Schema, answer: Schema, *, status: int = 200, headers: list[str] | None = None) -> Schema:
-    error = _content({"$ref": "#/components/schemas/Error"})
-    responses = {str(status): {"description": "The answer", **_content(answer)}}
-    responses |= {str(code): {"description": text, **error} for code, text in _FAILURES.items()}
-    operation = {"requestBody": {"required": True, **_content(body)}, "responses": responses}
+    operation = {"requestBody": {"required": True, **_content(body)}, "responses": _responses(answer, status=status)}
     parameters = [{"name": name, "in": "header", "required": False, **_HEADERS[name]} for name in headers or ()]
     return {**operation, **({"parameters": parameters} if parameters else {})}
 
 
 def _tells(kind: str = "application/json") -> Schema:
+    return {"responses": _responses({"type": "object"} if kind == "application/json" else {"type": "string"}, kind)}
+
+
+def _responses(answer: Schema, kind: str = "application/json", *, status: int = 200) -> Schema:
     error = _content({"$ref": "#/components/schemas/Error"})
-    failures = {str(code): {"description": _FAILURES[code], **error} for code in (404, 500, 503)}
-    schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
-    return {"responses": {"200": {"description": "The answer", **_content(schema, kind)}, **failures}}
+    failures = {str(code): {"description": text, **error} for code, text in _FAILURES.items()}
+    return {str(status): {"description": "The answer", **_content(answer, kind)}, **failures}
 
 
 def _operation_id(method: str, path: str) -> str:

@@ -121,7 +121,9 @@ def test_a_wrong_address_names_the_near_ones(workspace, path, text):
 def test_the_page_lists_the_routes():
     """docs/serving.md names each address once, with its method."""
     lines = (Path(__file__).parents[2] / "docs" / "serving.md").read_text().splitlines()
-    rows = [tuple(line.split("`")[1].split()) for line in lines if line.startswith(("| `GET ", "| `POST "))]
+    rows = [
+        tuple(line.split("`")[1].split()) for line in lines if line.startswith(("| `GET ", "| `POST ", "| `DELETE "))
+    ]
     assert rows == ROUTES
 
 

@@ -32,6 +32,10 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_server(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"https?://[^/?#@\\\s]+", value) is not None
+
+
 def _is_inner_module(value: object) -> bool:
     if not isinstance(value, str) or not value.endswith(".py"):
         return False
@@ -171,6 +175,18 @@ SETTINGS: Mapping[str, Setting] = {
         1000, "a whole number, 1 or more", _whole(1), "Most requests in the body of one batch"
     ),
     "serving.request_ids_kept": _duration("24h", "10000d", "How long the same request id gives the same answer"),
+    "serving.max_jobs": Setting(
+        100, "a whole number, 0 or more", _whole(0), "Most jobs at a time, those among them whose answers are kept"
+    ),
+    "serving.callbacks": Setting(
+        [],
+        "a list of servers like 'https://hooks.example'",
+        lambda value: isinstance(value, list) and all(map(_is_server, value)),
+        "Servers that a job may call when it has ended; no other one is called",
+    ),
+    "serving.callback_secret": Setting(
+        "", "the name of an environment variable", _is_text, "Variable with the secret that signs these calls"
+    ),
     "serving.max_in_flight": Setting(
         256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),

@@ -595,4 +595,4 @@ def _body(record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
 
 
 # Its addresses stand behind ours in every list of them.
-from retrodict.serving import open_inference, oversight  # noqa: E402, F401
+from retrodict.serving import jobs, open_inference, oversight  # noqa: E402, F401

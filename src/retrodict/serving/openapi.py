@@ -46,6 +46,8 @@ _SUMMARIES = {
     "/v1/policies": "Policies in force, and what a request has to bring",
     "/v1/policies/{policy}": "One policy in force",
     "/v1/status": "Revisions, latencies, lags",
+    "/v1/jobs/score": "Decide many cases as a job that is collected later",
+    "/v1/jobs/{job}": "A job: how far it is and its answers; DELETE cancels and forgets it",
     "/v1/audit": "Verify the ledger, the log and everything that entries name",
     "/v1/decisions/{decision}": "One decision with everything behind it: rows, model, run, approvals, proof",
     "/v1/decisions/{decision}:replay": "Make a decision again, and compare it bit for bit",
@@ -141,6 +143,11 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
     elif pattern == "/v1/events/{table}":
         rows = {"type": "array", "items": {"type": "object"}}
         yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path(pattern)]}
+    elif pattern == "/v1/jobs/score":
+        texts = {name: {"type": "string"} for name in ("policy", "callback")}
+        items: Schema = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+        case = _object({**texts, "requests": items}, required=["policy", "requests"])
+        yield pattern, _asks(case, {"type": "object"}, status=202, headers=["Idempotency-Key"])
     elif "{model...}" in pattern:
         for name in app.servants:
             infer = _asks({"type": "object"}, {"type": "object"}) if pattern.endswith("/infer") else _tells()

@@ -36,6 +36,7 @@ from retrodict.serving.certificate import Certificate, open_certificate
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
 from retrodict.serving.consumer import code_of, ending_signals, start_consumer
 from retrodict.serving.events import EventInlet
+from retrodict.serving.jobs import run_jobs
 from retrodict.serving.services import load_services
 from retrodict.serving.traces import open_traces
 from retrodict.serving.worker_scale import WorkerScale, parse_workers
@@ -318,7 +319,7 @@ async def answer(
         await begin(app)
         if server.grpc is not None:
             await server.grpc.start()
-        aside = [watcher.run(), beside(app), _keep_callers(app.callers)]
+        aside = [watcher.run(), beside(app), _keep_callers(app.callers), run_jobs(app)]
         tasks = [asyncio.create_task(one) for one in [*aside, *([certificate.keep()] if certificate else [])]]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])

@@ -1,0 +1,298 @@
+"""Jobs: many decisions that nobody waits for, through kills, cancellations and callbacks."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from tests.serving.process import Server
+from tests.serving.project import AT, REQUEST, make_project
+
+from retrodict import Project
+from retrodict.decisions.log import read_decisions
+from retrodict.workspace import Workspace
+
+SECRET = "whsec_" + base64.b64encode(b"between the two of us").decode()
+
+
+@pytest.fixture(scope="module")
+def hook():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
+    server.calls, server.statuses = [], []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.calls.append((self.path, dict(self.headers), body))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 204)
+        self.send_header("location", "/elsewhere")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, hook):
+    folder = tmp_path_factory.mktemp("jobs")
+    settings = (f'[serving]\nmax_jobs = 3\ncallbacks = ["http://127.0.0.1:{hook.server_port}"]\n'
+                'callback_secret = "HOOK_SECRET"\n')  # fmt: skip
+    make_project(folder, settings).close()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+
+
+@pytest.fixture(scope="module")
+def served(root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOOK_SECRET", SECRET)
+        server = Server(root, "--replay", "--no-consume")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(served):
+    """With no job left behind."""
+    yield served
+    for job in jobs_of(served):
+        served.send("DELETE", f"/v1/jobs/{job}")
+    jobs_of(served).clear()
+
+
+def jobs_of(server):
+    return server.__dict__.setdefault("jobs", [])
+
+
+def submit(server, count=5, headers=AT, **fields):
+    requests = [{**REQUEST, "key": f"p{number}"} for number in range(count)]
+    status, answer = server.send(
+        "POST", "/v1/jobs/score", {"policy": "promise", "requests": requests, **fields}, headers
+    )
+    if status == 202:
+        jobs_of(server).append(answer["job"])
+    return status, answer
+
+
+def ended(server, job):
+    for _ in range(600):
+        status, answer = server.send("GET", f"/v1/jobs/{job}")
+        assert status == 200, answer
+        if answer["state"] in ("done", "failed") and answer.get("callback") != "waits":
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(answer)
+
+
+def decided(root):
+    with Workspace(root, actor="ana") as workspace:
+        return Counter(one.record.request_id for one in read_decisions(workspace) if one.record.request_id)
+
+
+def test_a_job_decides_what_it_was_asked(root, server):
+    """In order, each as it would be alone, with a record of its own under the job's id."""
+    status, job = submit(server, 250)
+    assert (status, job["state"], job["requests"]) == (202, "queued", 250)
+    answer = ended(server, job["job"])
+    assert (answer["state"], answer["done"], answer["failed"]) == ("done", 250, 0)
+    _, alone = server.decide()
+    assert [one["score"] for one in answer["answers"]] == [alone["score"]] * 250
+    with Project(root, actor="ana") as project:
+        records = [project.decisions.get(f"decision:{one['decision_id']}").record for one in answer["answers"][::50]]
+    assert [(record.key, record.request_id) for record in records] == [
+        (f"p{number}", f"job-{job['job']}-{number}") for number in range(0, 250, 50)
+    ]
+
+
+def test_a_wrong_request_fails_alone(server):
+    """And its own id is kept."""
+    wrong = {**REQUEST, "context": {}}
+    status, job = server.send("POST", "/v1/jobs/score", {"policy": "promise", "requests": [
+        {**REQUEST, "request_id": "mine"}, wrong, {"no": "form"}, {**REQUEST, "request_id": "mine"}]}, AT)  # fmt: skip
+    jobs_of(server).append(job["job"])
+    answer = ended(server, job["job"])
+    assert (status, answer["failed"]) == (202, 2)
+    assert [one["status"] for one in answer["answers"]] == [200, 400, 400, 200]
+    assert answer["answers"][0]["decision_id"] == answer["answers"][3]["decision_id"]
+
+
+def test_the_same_key_is_the_same_job(root, server):
+    """Also after it was forgotten: nothing is decided a second time; another body is refused."""
+    key = {**AT, "Idempotency-Key": "night"}
+    _, first = submit(server, 7, key)
+    answer = ended(server, first["job"])
+    _, second = submit(server, 7, key)
+    assert second["job"] == first["job"]
+    assert submit(server, 8, key)[0] == 409
+    assert server.send("DELETE", f"/v1/jobs/{first['job']}")[0] == 200
+    _, third = submit(server, 7, key)
+    again = ended(server, third["job"])
+    assert third["job"] == first["job"]
+    ids = [one["decision_id"] for one in answer["answers"]]
+    assert [one["decision_id"] for one in again["answers"]] == ids
+    assert {decided(root)[f"job-{first['job']}-{number}"] for number in range(7)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"policy": "promise", "requests": []}, 400, "1 to 100000 requests"),
+        ({"policy": "none", "requests": [REQUEST]}, 404, "none"),
+        ({"policy": "promise"}, 400, "requests"),
+        ({"policy": "promise", "requests": [REQUEST], "callback": "http://127.0.0.1:1/x"}, 400, "serving.callbacks"),
+        ({"policy": "promise", "requests": [REQUEST], "callback": "http://169.254.169.254/"}, 400, "serving.callbacks"),
+        ({"policy": "promise", "requests": [REQUEST], "callback": "file:///etc/passwd"}, 400, "serving.callbacks"),
+        ('{"policy": "promise", "policy": "promise", "requests": [{}]}', 400, "stand once"),
+    ],
+)
+def test_what_is_no_job_is_refused(server, body, status, text):
+    """Before anything is stored."""
+    code, answer = server.send("POST", "/v1/jobs/score", body)
+    assert (code, text in answer["error"]) == (status, True), answer
+
+
+@pytest.mark.parametrize("tail", ["@evil.example/", ".evil.example/", "0/", "\\@evil.example"])
+def test_a_callback_reaches_the_named_server_alone(server, hook, tail):
+    """What only begins like it is another one."""
+    status, answer = submit(server, callback=f"http://127.0.0.1:{hook.server_port}{tail}")
+    assert status == 400, answer
+
+
+def test_there_are_no_more_jobs_than_may_be(server):
+    """A fourth one has to wait until one is deleted; a job that is not there is 404."""
+    jobs = [submit(server, 1)[1]["job"] for _ in range(3)]
+    assert submit(server, 1)[0] == 429
+    assert server.send("DELETE", f"/v1/jobs/{jobs[0]}")[0] == 200
+    assert submit(server, 1)[0] == 202
+    for method in ("GET", "DELETE"):
+        assert server.send(method, f"/v1/jobs/{jobs[0]}")[0] == 404
+
+
+def test_a_cancelled_job_stops(root, server):
+    """What was decided stays; the rest is not decided."""
+    _, job = submit(server, 20_000)
+    while server.send("GET", f"/v1/jobs/{job['job']}")[1]["done"] == 0:
+        time.sleep(0.02)
+    status, answer = server.send("DELETE", f"/v1/jobs/{job['job']}")
+    assert (status, answer["state"]) == (200, "cancelled")
+    _, other = submit(server, 1)
+    ended(server, other["job"])
+    mine = [name for name in decided(root) if name.startswith(f"job-{job['job']}")]
+    assert 0 < len(mine) < 20_000
+
+
+def test_a_callback_is_signed_and_repeated(server, hook):
+    """As Standard Webhooks says; a redirect is not followed, and a second try is answered."""
+    hook.calls.clear()
+    hook.statuses[:] = [302, 500]
+    url = f"http://127.0.0.1:{hook.server_port}"
+    _, job = submit(server, 2, callback=f"{url}/done?of=ours")
+    answer = ended(server, job["job"])
+    assert answer["callback"] == "delivered"
+    assert [path for path, *_ in hook.calls] == ["/done?of=ours"] * 3
+    _, headers, body = hook.calls[-1]
+    text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    mac = hmac.new(b"between the two of us", text, hashlib.sha256).digest()
+    assert headers["webhook-signature"] == "v1," + base64.b64encode(mac).decode()
+    told = json.loads(body)
+    assert (told["job"], told["state"], told["done"]) == (job["job"], "done", 2)
+    assert "answers" not in told
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 3600
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_job_survives_kills_and_nothing_is_decided_twice(tmp_path, kills):
+    """Killed under way; every case has one decision, and the answer names it."""
+    root = tmp_path  # where no other server could go on with it
+    make_project(root).close()
+    server = Server(root, "--replay", "--no-consume")
+    try:
+        _, job = submit(server, 6_000)
+        path, done = f"/v1/jobs/{job['job']}", 0
+        for _ in range(kills):
+            while (answer := server.send("GET", path)[1])["done"] <= done:
+                assert answer["state"] in ("queued", "running")
+                time.sleep(0.01)
+            done = answer["done"]
+            server.kill()
+            server = Server(root, "--replay", "--no-consume")
+        answer = ended(server, job["job"])
+        assert (answer["state"], answer["done"], answer["failed"]) == ("done", 6_000, 0)
+        ids = [one["decision_id"] for one in answer["answers"]]
+        assert server.send("DELETE", path)[0] == 200
+    finally:
+        server.stop()
+    counts = decided(root)
+    assert [counts[f"job-{job['job']}-{number}"] for number in range(6_000)] == [1] * 6_000
+    with Workspace(root, actor="ana") as workspace:
+        by_id = {one.record.request_id: one.record.id for one in read_decisions(workspace)}
+    assert ids == [by_id[f"job-{job['job']}-{number}"] for number in range(6_000)]
+
+
+def test_a_job_is_its_callers(root):
+    """Another key gets 404, with or without the id; the decisions are recorded under the caller."""
+    with Project(root, actor="ana") as project:
+        tokens = [project.api_keys.issue(name, scope=["score"], reason="test").token for name in ("shop", "other")]
+        settings = project.workspace.root / "retrodict.toml"
+    before = settings.read_text()
+    settings.write_text(before + '[auth]\nrequired = "always"\n')
+    mine, others = ({**AT, "Authorization": f"Bearer {token}"} for token in tokens)
+    try:
+        server = Server(root, "--replay", "--no-consume")
+        try:
+            _, job = submit(server, 2, mine)
+            path = f"/v1/jobs/{job['job']}"
+            for method in ("GET", "DELETE"):
+                assert server.send(method, path, headers=others)[0] == 404
+                assert server.send(method, path)[0] == 401
+            while (answer := server.send("GET", path, headers=mine)[1])["state"] != "done":
+                time.sleep(0.05)
+            assert server.send("DELETE", path, headers=mine)[0] == 200
+        finally:
+            server.stop()
+    finally:
+        settings.write_text(before)
+    with Project(root, actor="ana") as project:
+        ids = [one["decision_id"] for one in answer["answers"]]
+        assert {project.decisions.get(f"decision:{one}").record.caller for one in ids} == {"key:shop"}
+
+
+def test_jobs_and_their_answers_go_when_their_time_is_over(root, tmp_path):
+    """With the request ids; the store has nothing left of them."""
+    settings = root / "retrodict.toml"
+    before = settings.read_text()
+    server = Server(root, "--replay", "--no-consume")
+    try:
+        _, job = submit(server, 3)
+        ended(server, job["job"])
+    finally:
+        server.stop()
+    settings.write_text(before + 'request_ids_kept = "1s"\n')
+    try:
+        server = Server(root, "--replay", "--no-consume")
+        try:
+            while server.send("GET", f"/v1/jobs/{job['job']}")[0] == 200:
+                time.sleep(0.1)
+        finally:
+            server.stop()
+    finally:
+        settings.write_text(before)
+    with Workspace(root, actor="ana") as workspace:
+        assert [*workspace.keys.scan(b"\0jobs\0")] == []

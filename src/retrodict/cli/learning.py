@@ -60,10 +60,12 @@ expose(runs, "tag", "runs.tag", ref=_RUN, tags=Parameter("[NAME=VALUE...]", more
     "retrodict runs tag run:01J… team=risk stage=", "retrodict runs tag run:01J… --note 'repeated on the March rows'",
 ])  # fmt: skip
 
-expose(cli, "score", "models.score_files", ref=_VERSION, columns=Parameter("NAMES", callback=_types.names), examples=[
+expose(cli, "score", "models.score_files", ref=_VERSION, columns=Parameter("NAMES", callback=_types.names),
+       partition=Parameter("NAMES", callback=_types.names), examples=[
     "retrodict score late_arrival --input september.csv --output scores.csv",
     "retrodict score late_arrival@3 --input 'flights/*.parquet' --output scores --columns id,carrier --jobs 2",
     "retrodict score late_arrival --input flights --output scores.parquet",
+    "retrodict score late_arrival --input lake/flights --output delta:lake/scores --partition day",
 ])  # fmt: skip
 
 expose(models, "list", "models.list", examples=["retrodict models list", "retrodict models list late_arrival"])

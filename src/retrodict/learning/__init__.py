@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from retrodict.learning.runs.comparison import compare_runs, export_runs
     from retrodict.learning.runs.retention import RunRetention, prune_runs
     from retrodict.learning.runs.tracker import OpenRun, open_run
-    from retrodict.learning.score_job import ScoreJob, score_files
+    from retrodict.learning.score_delta import open_output
+    from retrodict.learning.score_job import score_files
+    from retrodict.learning.score_output import ScoreJob
     from retrodict.learning.scorer import Importance, Scorer, importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
 
@@ -50,6 +52,7 @@ __all__ = [
     "list_runs",
     "measure_leakage",
     "model_card",
+    "open_output",
     "open_run",
     "optimise",
     "prune_runs",
@@ -71,7 +74,9 @@ __getattr__, __dir__ = lazy_names(
         "runs.retention": ("RunRetention", "prune_runs"),
         "runs.store": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),
         "runs.tracker": ("OpenRun", "open_run"),
-        "score_job": ("ScoreJob", "score_files"),
+        "score_delta": ("open_output",),
+        "score_job": ("score_files",),
+        "score_output": ("ScoreJob",),
         "scorer": ("Importance", "Scorer", "importance"),
         "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),
     },

@@ -31,9 +31,10 @@ from retrodict.registry import get_version, version_to_use
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["Importance", "Scorer", "Share", "importance"]
+__all__ = ["MOMENT", "Importance", "Scorer", "Share", "importance"]
 
-_AT = "_decide_at"
+MOMENT = "_decide_at"
+"""Column of the moment of decision."""
 
 
 class Scorer:
@@ -85,7 +86,11 @@ class Scorer:
         return [name for name in self.artifact.outputs if name != "threshold"]
 
     def score(self, rows: pa.Table) -> pa.Table:
-        """Outputs of each row.
+        """Outputs of each row; see :meth:`gather`."""
+        return self.answer(self.gather(rows))
+
+    def gather(self, rows: pa.Table) -> pa.Table:
+        """Features of each row, and its moment of decision as :data:`MOMENT`.
 
         Raises
         ------
@@ -97,20 +102,25 @@ class Scorer:
         columns = [quote(name) for name in dict.fromkeys([*self._features.request_keys,
                                                           *self._features.request_columns])]  # fmt: skip
         try:
-            spine = query(f"SELECT {', '.join([*columns, f'{moment} AS {_AT}'])} FROM rows", rows=rows)
+            spine = query(f"SELECT {', '.join([*columns, f'{moment} AS {MOMENT}'])} FROM rows", rows=rows)
         except duckdb.Error as error:  # its own words may hold values
             raise InputError(f"the moment of decision must fit its columns ({type(error).__name__})", where=self.ref,
                              got={name: str(rows.schema.field(name).type) for name in self.inputs},
                              remedy="Give times as timestamps with a zone, or say at=") from error  # fmt: skip
-        if not pa.types.is_timestamp(spine.column(_AT).type):
+        if not pa.types.is_timestamp(spine.column(MOMENT).type):
             raise InputError("the moment of decision must be a time", where=f"{self.ref}, {self.at or 'decide_at'}",
                              got={name: str(rows.schema.field(name).type) for name in self.times},
                              remedy="Name a column of times with a zone, by at=")  # fmt: skip
-        if spine.column(_AT).null_count:
+        if spine.column(MOMENT).null_count:
             raise InputError("every row must have a moment of decision", where=self.ref,
-                             got=f"{spine.column(_AT).null_count} rows without one",
+                             got=f"{spine.column(MOMENT).null_count} rows without one",
                              remedy="Leave them out, or say at=")  # fmt: skip
-        frame = self._gather(spine)
+        return EventIndexes.of(self.workspace).gather(
+            lambda sources: training_frame(spine, MOMENT, self._features, sources), self._features, self.versions
+        )
+
+    def answer(self, frame: pa.Table) -> pa.Table:
+        """Outputs of rows whose features were gathered."""
         values = {name: frame.column(name) for name in self._features.columns}
         scores = np.asarray(self.artifact.score_rows(values).score)
         columns_of = scores.T if scores.ndim == 2 else [scores]
@@ -132,11 +142,6 @@ class Scorer:
                                      remedy="Write them like '2013-09-01T18:00:00Z'") from error  # fmt: skip
                 rows = rows.set_column(rows.schema.get_field_index(name), name, times)
         return rows
-
-    def _gather(self, spine: pa.Table) -> pa.Table:
-        return EventIndexes.of(self.workspace).gather(
-            lambda sources: training_frame(spine, _AT, self._features, sources), self._features, self.versions
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,7 @@ class Models(Namespace):
         source = UserRows(rows, "rows")
         return source.append(scorer.score(source.read_table(scorer.inputs, scorer.outputs)))
 
-    def score_files(
+    def score_files(  # noqa: PLR0913  # options of the command
         self,
         ref: str,
         *,
@@ -295,6 +295,7 @@ class Models(Namespace):
         output: str,
         at: str | None = None,
         columns: Sequence[str] | None = None,
+        partition: Sequence[str] | None = None,
         jobs: int = 1,
         chunk: int = 200_000,
         replace: bool = False,
@@ -311,24 +312,27 @@ class Models(Namespace):
         ref : str
             ``name@version``, or a name for its newest approved version.
         input : str
-            File, glob or folder of CSV, Parquet or JSON lines, or a table of the project.
+            File, glob or folder of CSV, Parquet or JSON lines, a Delta table, or one of the project.
         output : str
-            File .parquet or .csv, or a folder for parts of Parquet.
+            File .parquet or .csv, a folder for Parquet, or delta:FOLDER to add to a Delta table.
         at : str, optional
             The moment of decision as a time expression over the rows.  [default: as the model says]
         columns : sequence of str, optional
             Columns of the rows that come with the scores.  [default: all]
+        partition : sequence of str, optional
+            Columns by which a Delta table that is made is partitioned.
         jobs : int
             Processes.
         chunk : int
             Rows that are scored at a time, at most.
         replace : bool
-            Write over the output of another job.
+            Write over the output of another job; of a Delta table, the partitions of the rows.
         """
         scorer = learning.Scorer(self._workspace, ref, at=at)
+        place = learning.open_output(output, partition or (), replace=replace)
         with self._project.progress(f"score {ref}") as progress:
             return learning.score_files(
-                scorer, input, output, columns=columns, jobs=jobs, chunk=chunk, replace=replace, progress=progress
+                scorer, input, place, columns=columns, jobs=jobs, chunk=chunk, progress=progress
             )
 
     def approve(self, ref: str, *, reason: str) -> ModelVersion:

@@ -45,6 +45,7 @@ def reads(project: Project, decision: str, run: str) -> Iterator[Callable[[], An
     yield lambda: project.lineage("dataset:parcels@0")
     yield lambda: project.replay(decision)
     yield lambda: project.decisions.get(decision)
+    yield lambda: project.decisions.show(decision)
     yield lambda: project.decisions.table("promise")
     yield project.policies.deployments
     yield lambda: project.runs.get(run)

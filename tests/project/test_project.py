@@ -59,6 +59,13 @@ def test_a_decision_is_durable_and_leads_back(p: Project) -> None:
     assert d.lineage().facts["model"]["model"] == "model:late_parcel@1"
     assert d.replay().ok
     assert p.decisions.get(d.ref).to_dict() == d.to_dict()
+    shown = p.decisions.show(d.ref)
+    assert {key: value for key, value in shown.to_dict().items() if key != "record"} == d.to_dict()
+    assert shown.to_dict()["record"]["features"] == dict(d.features)
+    lines = [line.split() for line in str(shown).splitlines()]
+    assert all(
+        any(line[:1] == [name] for line in lines) for name in [*d.features, *d.record.entities, *d.record.context]
+    )
     assert p.decisions.table("promise").column("id").to_pylist() == [logged.id]
 
 

@@ -67,7 +67,7 @@ expose(keys, "revoke", "api_keys.revoke", examples=["retrodict api-keys revoke w
 expose(keys, "list", "api_keys.list", examples=["retrodict api-keys list", "retrodict api-keys list --every"])
 
 decisions = group(cli, "decisions", "Look at decisions that were made, and make a table of them.")
-expose(decisions, "show", "decisions.get", ref=Parameter("ID"),
+expose(decisions, "show", "decisions.show", ref=Parameter("ID"),
        examples=["retrodict decisions show 01M8Q2JY6Z1DM9WXDWRAH6STH4"])  # fmt: skip
 expose(decisions, "compact", "decisions.compact",
        examples=["retrodict decisions compact", "retrodict decisions compact --keep 400d"])  # fmt: skip

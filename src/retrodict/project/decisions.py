@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from retrodict import decisions
-from retrodict.core.display import Block, Facts, Shown, number
+from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, when
 from retrodict.core.durations import SECOND, format_duration
 from retrodict.core.errors import RetrodictError
 from retrodict.core.lazy import lazy_modules
@@ -41,7 +44,7 @@ else:
     (failure_log,) = lazy_modules("retrodict.serving", "failures")
     (score_drops,) = lazy_modules("retrodict.decisions", "score_drops")
 
-__all__ = ["Decision", "Decisions", "JoinedLog", "ScoreCaches", "ServerAnswer"]
+__all__ = ["Decision", "DecisionView", "Decisions", "JoinedLog", "ScoreCaches", "ServerAnswer"]
 
 
 class _Answer(Shown):
@@ -135,6 +138,29 @@ class Decision(_Answer):
         return self.record.answer() if self.in_log else {**self.record.answer(), "recorded": "no"}
 
 
+class DecisionView(Decision):
+    """A decision with everything that its record says: what was asked, what was read, who asked."""
+
+    __slots__ = ()
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The answer, then when and for whom, inputs and features."""
+        record, inputs = self.record, {**self.record.entities, **self.record.context}
+        facts = {
+            "time": when(record.time), "key": record.key, "caller": record.caller, "request id": record.request_id,
+            "score before calibration": record.raw if record.score != record.raw else None, "rule": record.rule,
+            "error": record.error, "score of": record.cached, "masked": record.masked or None,
+            "took": f"{sum(record.stages.values()) / 1e3:.1f} ms",
+        }  # fmt: skip
+        features = Grid(["feature", "value>"], [(name, value) for name, value in record.features.items()])
+        return [*super().blocks(), Verbatim(""), Facts(facts), Verbatim(""),
+                Grid(["asked", "value>"], list(inputs.items())), Verbatim(""), features]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer, and ``record``: every field of the record, as it is in the log."""
+        return {**super().to_dict(), "record": {**structs.asdict(self.record), "time": format_time(self.record.time)}}
+
+
 @dataclass(frozen=True, repr=False)
 class ServerAnswer(_Answer):
     """Answer of a running server: ``answer`` has its ``decision``, ``score`` and the rest."""
@@ -209,6 +235,18 @@ class Decisions(Namespace):
             ``decision:ULID``, as every answer names it.
         """
         return Decision(self._project, decisions.find_decision(self._workspace, ref).record)
+
+    def show(self, ref: str) -> DecisionView:
+        """Show one logged decision: the answer, what was asked, every feature, who asked and when.
+
+        What is behind the values (rows, code, run, approval) is shown by ``lineage``.
+
+        Parameters
+        ----------
+        ref : str
+            ``decision:ULID``, as every answer names it.
+        """
+        return DecisionView(self._project, self.get(ref).record)
 
     @names_damage
     def table(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> Any:

@@ -83,6 +83,9 @@ expose(models, "estimators", "models.estimators", examples=[
 expose(models, "history", "models.history", examples=[
     "retrodict models history late_arrival", "retrodict models history late_arrival --metric brier --svg history.svg",
 ])  # fmt: skip
+expose(models, "score-history", "models.score_history", ref=_VERSION, examples=[
+    "retrodict models score-history late_arrival", "retrodict models score-history late_arrival@3 --last 30",
+])  # fmt: skip
 expose(models, "leaderboard", "models.leaderboard", examples=[
     "retrodict models leaderboard late_arrival", "retrodict models leaderboard late_arrival --metric brier",
 ])  # fmt: skip

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from retrodict.monitoring.performance import Slice
     from retrodict.monitoring.periods import Period, period_of, periods_between
     from retrodict.monitoring.report import MonitorReport, monitor
+    from retrodict.monitoring.score_jobs import JobScores, ScoreHistory, score_history
     from retrodict.monitoring.triggers import TriggerResult
 
 __all__ = [
     "DriftReport",
     "FeatureDrift",
+    "JobScores",
     "LogComparison",
     "ModelHistory",
     "Monitor",
@@ -35,6 +37,7 @@ __all__ = [
     "Period",
     "RateChange",
     "Reproduction",
+    "ScoreHistory",
     "Slice",
     "Trigger",
     "TriggerResult",
@@ -47,6 +50,7 @@ __all__ = [
     "period_of",
     "periods_between",
     "reproduce_champion",
+    "score_history",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -62,6 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "performance": ("Slice",),
         "periods": ("Period", "period_of", "periods_between"),
         "report": ("MonitorReport", "monitor"),
+        "score_jobs": ("JobScores", "ScoreHistory", "score_history"),
         "triggers": ("TriggerResult",),
     },
 )

@@ -241,7 +241,7 @@ class _Counted:
         profile = reference.profile
         if span is None:
             return cls(profile.labels, reference.counts[None], profile.count(column)[None])
-        before, pieces = _blocks(reference.blocks, reference.counts, span)
+        before, pieces = reference_blocks(reference.blocks, reference.counts, span)
         return cls(profile.labels, before, count_spans(profile.count, column, times, _edges(span, pieces)))
 
     def drift(self, verdict: DriftVerdict) -> FeatureDrift:
@@ -249,7 +249,9 @@ class _Counted:
         return FeatureDrift(verdict, self.labels, *(tuple(c.sum(0).tolist()) for c in (self.reference, self.current)))
 
 
-def _blocks(blocks: BlockCounts | None, counts: NDArray[np.int64], span: Span) -> tuple[NDArray[np.int64], int]:
+def reference_blocks(
+    blocks: BlockCounts | None, counts: NDArray[np.int64], span: Span
+) -> tuple[NDArray[np.int64], int]:
     """Reference counts by block, and the number of blocks of the same length that the period is cut into.
 
     The longest that leave the noise six degrees of freedom: blocks as long as the period hold all dependence there is
@@ -343,7 +345,7 @@ def _rows_per_independent(
     if span is None or {rate, rates.current.value} <= {0.0, 1.0}:
         return 1.0, 1.0
     counts = np.array([rows - rate * rows, rate * rows])
-    before, pieces = _blocks(blocks, counts, span)
+    before, pieces = reference_blocks(blocks, counts, span)
     current = count_spans(count_labels, pa.array(rates.labels), rates.times, _edges(span, pieces))
     freedom = len(before) + len(current) - 2
     spread = float(np.trace(block_scatter(before.astype(np.float64), current.astype(np.float64))))

@@ -167,10 +167,10 @@ def outcomes(
     if isinstance(model.label, Outcome):
         facts, edges = _outcome_facts(workspace, model, model.label, target, version)
     else:
-        facts, edges = _label_facts(workspace, model, model.label, target, version, now)
+        facts, edges = label_facts(workspace, model, model.label, target, version, now)
     arrived, more = _arrived_facts(workspace, policy, model, target)
     events = model.timed and target.task == "survival"
-    visible = _visible(decisions, facts, arrived, now, label=_DAYS if events else "label")
+    visible = visible_facts(decisions, facts, arrived, now, label=_DAYS if events else "label")
     at = visible.column("position").to_numpy()
     size = decisions.num_rows
     label_values, known_at = np.full(size, np.nan), np.full(size, UNKNOWN_TIME, dtype=np.int64)
@@ -251,10 +251,10 @@ def _target(workspace: Workspace, policy: str, model: Model, now: int) -> Target
 
 def _facts(model: Model, target: Target, facts: pa.Table) -> pa.Table:
     """Facts with their labels as numbers of the target; a class that it does not have is no outcome of it."""
-    return _coded(model, target, facts).cast(_FACTS)
+    return coded_facts(model, target, facts).cast(_FACTS)
 
 
-def _coded(model: Model, target: Target, facts: pa.Table) -> pa.Table:
+def coded_facts(model: Model, target: Target, facts: pa.Table) -> pa.Table:
     column = plain_labels(facts.column("label"))
     if target.classes and not len(column):  # of no kind yet
         column = pa.chunked_array([[]], pa.float64())
@@ -269,7 +269,7 @@ def _newest(workspace: Workspace, table: str) -> int | None:
     return versions[-1].version if versions else None
 
 
-def _label_facts(
+def label_facts(
     workspace: Workspace, model: Model, label: Label, target: Target, version: int | None, now: int
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     """Key, label and known_at of every row of the label's table; empty if it has no version yet.
@@ -367,12 +367,12 @@ def _arrived_facts(
     name = outcomes_name(policy)
     version = _newest(workspace, name)
     if version is None:
-        return _coded(model, target, ARRIVED.empty_table()), []
+        return coded_facts(model, target, ARRIVED.empty_table()), []
     try:
         rows = workspace.tables.read(name, version, columns=ARRIVED.names)
     except NotFoundError:  # pragma: no cover  # removed by hand between the two calls
-        return _coded(model, target, ARRIVED.empty_table()), []
-    return _coded(model, target, rows), [(f"dataset:{name}@{version}", "outcomes")]
+        return coded_facts(model, target, ARRIVED.empty_table()), []
+    return coded_facts(model, target, rows), [(f"dataset:{name}@{version}", "outcomes")]
 
 
 # From the moments of ``_event_sql`` to signed days of a decision; null where they lie before it.
@@ -382,7 +382,9 @@ _DAYS = (
 )
 
 
-def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int, *, label: str = "label") -> pa.Table:
+def visible_facts(
+    decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int, *, label: str = "label"
+) -> pa.Table:
     """Position, label (null: none ever), known_at and "labels disagree", for decisions of which something is known.
 
     The last known outcome counts; of several known at one instant an ingested one, and of those the last that came.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retrodict.learning.standings import EstimatorComparison, Leaderboard
     from retrodict.models.estimators import Estimator
     from retrodict.monitoring.history import ModelHistory
+    from retrodict.monitoring.score_jobs import ScoreHistory
     from retrodict.project.arguments import Time
     from retrodict.registry import ModelVersion
 else:
@@ -334,6 +335,31 @@ class Models(Namespace):
             return learning.score_files(
                 scorer, input, place, columns=columns, jobs=jobs, chunk=chunk, progress=progress
             )
+
+    @names_damage
+    def score_history(
+        self, ref: str, *, last: int = 10, threshold: float = 0.25, now: Time | None = None
+    ) -> ScoreHistory:
+        """Compare the batch scores of a model with its test rows, and each job with the last.
+
+        By the population stability index and its noise floor; features go against the training rows. Where outcomes of
+        the rows are known by now, the metric of the task beside that of the test rows. Exit code 1 if the scores of the
+        newest job drifted.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for all its versions.
+        last : int
+            So many of the newest jobs.
+        threshold : float
+            Smallest index that counts as drift.
+        now : Time, optional
+            As of when outcomes are known.  [default: now]
+        """
+        moment = instant(now, "now")
+        now_ = self._workspace.clock.now() if moment is None else moment
+        return monitoring.score_history(self._workspace, ref, now=now_, last=last, threshold=threshold)
 
     def approve(self, ref: str, *, reason: str) -> ModelVersion:
         """Approve a version, by somebody else than its author; every gate must have passed.

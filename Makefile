@@ -48,7 +48,7 @@ $(VENV)/.spark: $(STAMP) locks/spark.lock
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/spark.lock
 	@touch $@
 
-ray: $(VENV)/.ray ## what the tests of searches on Ray need (200 MB); without it they are skipped
+ray: $(VENV)/.ray ## what the tests of searches and scores on Ray need (200 MB); without it they are skipped
 
 $(VENV)/.ray: $(STAMP) locks/ray.lock
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/ray.lock

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -290,3 +291,40 @@ def test_a_name_alone_never_means_a_rejected_version(project):
     with Project(project.workspace.root, actor="ben", clock=project.workspace.clock) as other:
         other.models.approve("parcel@1", reason="good after all")
     assert Scorer(project.workspace, "parcel").ref == "parcel@1"
+
+
+@pytest.mark.slow
+def test_on_ray_the_parts_are_those_of_this_process(project, tmp_path):
+    """Byte for byte, on a cluster of this machine with two actors; what is done is not done again."""
+    pytest.importorskip("ray", reason="the extra ray: make ray")
+    pq.write_table(rows(), tmp_path / "in.parquet")
+    how = {"input": str(tmp_path / "in.parquet"), "chunk": 300}
+    here = project.models.score_files("parcel@1", output=str(tmp_path / "here"), **how)
+    there = project.models.score_files("parcel@1", output=str(tmp_path / "there"), engine="ray", jobs=2, **how)
+    assert (there.chunks, there.scored, there.earlier) == (here.chunks, here.scored, 0)
+    parts = [sorted((tmp_path / name).glob("part-*.parquet")) for name in ("here", "there")]
+    assert [*map(digest_file, parts[0])] == [*map(digest_file, parts[1])]
+    again = project.models.score_files("parcel@1", output=str(tmp_path / "there"), engine="ray", jobs=2, **how)
+    assert again.earlier == again.chunks
+
+
+@pytest.mark.slow
+def test_a_node_of_ray_that_dies_is_said_and_the_job_goes_on(project, tmp_path):
+    """The actor that scores is killed by the system; the next call does what is missing."""
+    pytest.importorskip("ray", reason="the extra ray: make ray")
+    pq.write_table(rows(), tmp_path / "in.parquet")
+    how = {"input": str(tmp_path / "in.parquet"), "chunk": 100, "output": str(tmp_path / "o.parquet")}
+
+    def kill(_what, done, _total):
+        for path in Path("/proc").glob("[0-9]*") if done else ():
+            with suppress(OSError):
+                ours = b"a_node_of_ray_that_dies" in (path / "environ").read_bytes()
+                if ours and b"_Worker" in (path / "cmdline").read_bytes():
+                    os.kill(int(path.name), signal.SIGKILL)
+
+    with pytest.raises(RetryableError, match="every process must live"):
+        score_job.score_files(Scorer(project.workspace, "parcel@1"), how["input"], how["output"], chunk=100,
+                              engine="ray", progress=kill)  # fmt: skip
+    job = project.models.score_files("parcel@1", **how)
+    assert 0 < job.earlier < job.chunks
+    assert job.scored == rows().num_rows

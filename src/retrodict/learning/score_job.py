@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation import validate
 from retrodict.evaluation.reference import BlockCounts, FeatureReference, Reference, count_spans, feature_column
 from retrodict.learning.isolation import THREADS
+from retrodict.learning.ray_cluster import open_ray
 from retrodict.learning.score_delta import open_delta, open_output
 from retrodict.learning.score_output import ScoreJob, ScoreOutput
 from retrodict.learning.scorer import MOMENT, Scorer
@@ -61,6 +63,7 @@ def score_files(
     columns: Sequence[str] | None = None,
     chunk: int = CHUNK,
     jobs: int = 1,
+    engine: str = "processes",
     progress: Progress = lambda _what, _done, _total: None,
 ) -> ScoreJob:
     """Score the rows of files into a file or a folder.
@@ -80,7 +83,9 @@ def score_files(
     chunk : int
         Rows that are scored at a time, at most.
     jobs : int
-        Processes.
+        Processes, or actors of Ray.
+    engine : {"processes", "ray"}
+        Where chunks are scored. Nodes of a cluster of Ray must see the project's folder and the output.
     progress : callable
         Called with (what, rows done, rows in all).
 
@@ -90,12 +95,16 @@ def score_files(
         If the rows lack a column, or the output is another job's.
     RetryableError
         If a process died: called again, it goes on.
+    ConfigurationError
+        If Ray is asked for and not installed.
     """
     began, place = time.perf_counter(), output if isinstance(output, ScoreOutput) else open_output(str(output))
     if chunk < 1 or jobs < 1:
         raise InputError("chunk and jobs must be 1 or more", where="score", got={"chunk": chunk, "jobs": jobs},
                          remedy="Leave them out")  # fmt: skip
-    options = columns, chunk, jobs, progress
+    check_known(engine, ("processes", "ray"), "an engine must be one that scores", where="score", what="engine",
+                error=InputError)  # fmt: skip
+    options = columns, chunk, (jobs, engine), progress
     lock = scorer.workspace.root / "state" / "scoring" / f"{digest(str(place.target).encode())[:16]}.lock"
     try:
         with FileLock(lock, where=f"score, {place.target}", timeout_s=1.0):
@@ -110,7 +119,7 @@ def score_files(
 
 def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[Any, ...], began: float) -> ScoreJob:
     """The job, by the only process that writes this output."""
-    columns, chunk, jobs, progress = options
+    columns, chunk, pool, progress = options
     delta = open_delta(str(source)) if isinstance(source, str | Path) else None
     rows, origin = (_opened(scorer.workspace, source), None) if delta is None else delta
     with staging_folder(scorer.workspace) as staging, open_batch(rows, staging=staging) as batch:
@@ -122,7 +131,7 @@ def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[
             return done
         versions = place.begin(job, scorer.versions, [*columns, *scorer.outputs, MODEL])
         work = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
-        reports, earlier = _run(batch, place, chunk, jobs, work, progress)
+        reports, earlier = _run(batch, place, chunk, pool, work, progress)
         batch.check_unchanged()
         count = batch.num_rows
     total, scored, aside = (sum(report[name] for report in reports) for name in ("rows", "scored", "aside"))
@@ -170,7 +179,7 @@ def _columns_of(batch: Batch, scorer: Scorer, columns: Sequence[str] | None) -> 
 
 
 def _run(
-    batch: Batch, place: ScoreOutput, chunk: int, jobs: int, options: tuple[Any, ...], progress: Progress
+    batch: Batch, place: ScoreOutput, chunk: int, pool: tuple[int, str], options: tuple[Any, ...], progress: Progress
 ) -> tuple[list[dict[str, Any]], int]:
     """Reports of all chunks in their order, and how many were there already."""
     reports: dict[int, dict[str, Any]] = {}
@@ -185,14 +194,14 @@ def _run(
             progress("score", sum(report["rows"] for report in reports.values()), batch.num_rows)
 
     try:
-        with _workers(jobs, options) as submit:
+        with _workers(pool, options) as submit:
             for number, rows in enumerate(batch.batches(chunk)):
                 if (report := place.chunk(number, start, rows.num_rows)) is not None:
                     reports[number], earlier = report, earlier + 1
                 else:
                     waiting[submit(number, start, pa.Table.from_batches([rows]))] = number
                 start += rows.num_rows
-                take(jobs)
+                take(pool[0])
             take(0)
     except BrokenProcessPool as error:
         raise RetryableError("every process must live until its rows are scored", where="score",
@@ -203,8 +212,17 @@ def _run(
 
 
 @contextmanager
-def _workers(jobs: int, options: tuple[Any, ...]) -> Iterator[Callable[..., Future[dict[str, Any]]]]:
+def _workers(how: tuple[int, str], options: tuple[Any, ...]) -> Iterator[Callable[..., Future[dict[str, Any]]]]:
     """What a chunk is given to: this process, or one of several, each with one thread for numbers."""
+    jobs, engine = how
+    if engine == "ray":
+        with open_ray(jobs, where="score, engine") as ray:
+            turns = cycle([ray.remote(num_cpus=1)(_Worker).remote(*options) for _ in range(jobs)])
+            try:
+                yield lambda *chunk: next(turns).__call__.remote(*chunk).future()
+            except ray.exceptions.RayActorError as error:
+                raise BrokenProcessPool from error
+        return
     if jobs == 1:
         worker = _Worker(*options)
 

@@ -298,6 +298,7 @@ class Models(Namespace):
         columns: Sequence[str] | None = None,
         partition: Sequence[str] | None = None,
         jobs: int = 1,
+        engine: Literal["processes", "ray"] = "processes",
         chunk: int = 200_000,
         replace: bool = False,
     ) -> learning.ScoreJob:
@@ -323,7 +324,9 @@ class Models(Namespace):
         partition : sequence of str, optional
             Columns by which a Delta table that is made is partitioned.
         jobs : int
-            Processes.
+            Processes, or actors of Ray.
+        engine : {"processes", "ray"}
+            Where chunks are scored; nodes of Ray must see the project and the output.
         chunk : int
             Rows that are scored at a time, at most.
         replace : bool
@@ -333,7 +336,7 @@ class Models(Namespace):
         place = learning.open_output(output, partition or (), replace=replace)
         with self._project.progress(f"score {ref}") as progress:
             return learning.score_files(
-                scorer, input, place, columns=columns, jobs=jobs, chunk=chunk, progress=progress
+                scorer, input, place, columns=columns, jobs=jobs, engine=engine, chunk=chunk, progress=progress
             )
 
     @names_damage

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import ConfigurationError, RetrodictError
+from retrodict.core.errors import RetrodictError
 from retrodict.learning.fit import TrainingRows, fit_recipe, fold_problem
+from retrodict.learning.ray_cluster import open_ray
 from retrodict.models.definitions import Recipe
 from retrodict.models.estimators import list_estimators, load_libraries, register_estimator
 from retrodict.models.problem import Problem
@@ -210,19 +211,10 @@ def _end_with(parent: int) -> None:
 
 
 class _Ray:
-    """Tasks of Ray: on this machine, or on the cluster that ``ray.init`` or ``RAY_ADDRESS`` names."""
+    """Tasks of Ray."""
 
-    def __init__(self, job: Job) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigurationError("Ray must be installed to search on it", where="Tune, engine", got="ray",
-                                     remedy="Install retrodict[ray], or leave engine out") from error  # fmt: skip
-        self._ray, self._began = ray, not ray.is_initialized()
-        self._tasks: dict[Future[FoldFit], Any] = {}
-        if self._began:
-            cores = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": job.jobs}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **cores)
+    def __init__(self, job: Job, ray: Any) -> None:
+        self._ray, self._tasks = ray, dict[Future[FoldFit], Any]()
         self._job, self._fit = ray.put(job), ray.remote(_fit_sent)
 
     def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
@@ -240,8 +232,6 @@ class _Ray:
     def close(self) -> None:
         for future in list(self._tasks):
             self.end(future)
-        if self._began:
-            self._ray.shutdown()
 
 
 @contextmanager
@@ -257,11 +247,8 @@ def open_workers(job: Job) -> Iterator[Workers]:
         yield _Inline(job)
         return
     if job.tune.engine == "ray":
-        ray = _Ray(job)
-        try:
-            yield ray
-        finally:
-            ray.close()
+        with open_ray(job.jobs, where="Tune, engine") as ray, closing(_Ray(job, ray)) as tasks:
+            yield tasks
         return
     import joblib
 

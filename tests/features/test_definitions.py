@@ -1,5 +1,7 @@
 """Definitions name their features readably, hash by content and refuse what cannot be meant."""
 
+import asyncio
+import signal
 import subprocess
 import sys
 import warnings
@@ -259,14 +261,21 @@ def test_a_condition_written_as_the_documents_say_warns_of_nothing():
     assert row == {"where_share__y": None}
 
 
-def leave(income):
-    raise SystemExit(3)
+def leave(income, how):
+    raise {3.0: SystemExit, 4.0: GeneratorExit, 5.0: asyncio.CancelledError, 6.0: KeyboardInterrupt}[float(income[0])]
 
 
-def test_a_derived_function_that_ends_the_process_is_refused_like_any_other_mistake():
-    """An event loop lets such an exception end a whole server."""
-    with pytest.raises(DefinitionError, match=r"test_definitions.py:\d+: .* got 'SystemExit'"):
-        derive_row(FeatureSet([derived(outputs=["y"])(leave)]), {"income": 4.0}, {})
+@pytest.mark.parametrize("income", [3.0, 4.0, 5.0, 6.0])
+def test_a_derived_function_that_ends_the_process_is_refused_like_any_other_mistake(income, monkeypatch):
+    """An event loop lets such an exception end a server or a task. Ctrl-C is nobody's mistake, where it comes so."""
+    features = FeatureSet([derived(outputs=["y"])(leave)])
+    row = {"income": income, "how": 1.0}
+    if income == 6.0:
+        with pytest.raises(KeyboardInterrupt):
+            derive_row(features, row, {})
+        monkeypatch.setattr(signal, "getsignal", lambda number: lambda *args: None)  # as a server sets it
+    with pytest.raises(DefinitionError, match=r"test_definitions.py:\d+: .* got '\w+(Exit|Error|Interrupt)'"):
+        derive_row(features, row, {})
 
 
 def test_derived_mistakes_are_definition_errors():

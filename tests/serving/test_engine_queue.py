@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -229,6 +230,39 @@ def test_who_would_wait_for_half_of_its_deadline_is_told_to_come_back_at_once(pr
     assert idle < 0.01
     assert learned < 600e6  # what the batches took, and no longer what was measured before
     assert last[0] == 200
+
+
+def test_a_batch_for_a_slow_engine_holds_up_nobody_and_ends_at_the_deadline(project, monkeypatch):
+    """Its pieces go to a thread, as large as a quarter of the deadline holds; what is late has the fallback."""
+    sizes, threads = [], set()
+    real = ModelArtifact.score_each
+
+    def score_each(model, rows):
+        sizes.append(len(rows))
+        threads.add(threading.current_thread())
+        time.sleep(0.05)
+        return real(model, rows)
+
+    monkeypatch.setattr(ModelArtifact, "score_each", score_each)
+
+    async def run():
+        async with slow(project, Speed(125_000.0, None)) as client:  # 5 s of the policy: ten together
+            body = json.dumps({"requests": [request(float(n)) for n in range(60)]}).encode()
+            looks, asked = 0, asyncio.create_task(client.send("POST", DECIDE + ":batch", body))
+            while not asked.done():
+                looks += 1
+                await asyncio.sleep(0.005)
+            hurry = [*SIMULATED, (b"retrodict-deadline", b"120")]
+            late = await client.send("POST", DECIDE + ":batch", body, hurry)
+            return looks, list(sizes), [json.loads(answer) for _, _, answer in (await asked, late)]
+
+    looks, sizes, (whole, late) = asyncio.run(run())
+    assert sizes[:6] == [10] * 6
+    assert threading.main_thread() not in threads
+    assert looks > 20
+    assert all("fallback" not in one for one in whole["answers"])
+    assert [one.get("fallback") for one in late["answers"]].count("ok") >= 30
+    assert len(sizes) < 12
 
 
 def test_requests_finish_with_the_servant_they_began_with(project, monkeypatch):

@@ -163,3 +163,20 @@ def test_lines_that_are_none_of_ours_are_passed_over(workspace):
     finally:
         for name in ("odd.jsonl", "pipe.jsonl"):
             (folder / name).unlink()
+
+
+def test_a_full_disk_is_said_once(workspace, monkeypatch, caplog, capfd):
+    """Each note that is lost would be a traceback on standard error, and the log as long as the flood."""
+    log = FailureLog(workspace, "decisions/0")
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._handler, "shouldRollover", refuse)
+    for _ in range(50):
+        log.note("promise", 503, "RetryableError", "no", b"{}")
+    log.close()
+    assert [record.getMessage().partition("jsonl")[2] for record in caplog.records] == [
+        ": [Errno 28] No space left on device"
+    ]
+    assert capfd.readouterr().err.count("Traceback") == 0

@@ -322,9 +322,10 @@ class Servant:
             if not case.features:
                 statuses = self._features.unread().statuses
                 case.views = {view: {"status": status, "age_s": None} for view, status in statuses.items()}
-            _log.warning(
-                "policy %s falls back: %s", deployed.policy, error if isinstance(error, RetrodictError) else case.error
-            )
+            text = str(error) if isinstance(error, RetrodictError) else case.error
+            if isinstance(error, TimeoutError) and case.stages:
+                text += f"; the longest stage was {max(case.stages, key=lambda stage: case.stages[stage])}"
+            _log.warning("policy %s falls back: %s", deployed.policy, text)
             return self._fall_back(case)
 
     def _read(self, case: _Case, at: int, deadline: int) -> FeatureRow:

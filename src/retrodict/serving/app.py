@@ -335,7 +335,7 @@ class DecisionApp:
         fresh = [entry for entry in entries if entry.open]
         times: dict[str, Any] = {"at": at, "arrived_ns": request.arrived, "limit_ns": limit}
         deadline = servant.deadline(request.arrived, limit)
-        for piece in pieces_of(fresh):
+        for piece in pieces_of(fresh, self.engines.piece(servant)):
             questions = [question for _, question in piece]
             ready = await self.engines.prepare(servant, questions, at=at, deadline=deadline)
             judge(servant, piece, ready, new_id=self._new_id, **times)

@@ -143,10 +143,10 @@ def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, si
 Piece = list[tuple[BatchItem, DecisionRequest]]
 
 
-def pieces_of(entries: Iterable[BatchItem]) -> Iterator[Piece]:
+def pieces_of(entries: Iterable[BatchItem], size: int = _TOGETHER) -> Iterator[Piece]:
     """What is open, in pieces after each of which others may have their turn."""
     waiting = [(entry, entry.question) for entry in entries if entry.open and entry.question is not None]
-    return (waiting[first : first + _TOGETHER] for first in range(0, len(waiting), _TOGETHER))
+    return (waiting[first : first + size] for first in range(0, len(waiting), size))
 
 
 def judge(

@@ -226,14 +226,8 @@ class EngineQueue:
         return [(one.simulated or 0, cases[one]) for one in batch]
 
     def _prepare_at(self, at: int, items: Sequence[_Waiting]) -> Iterator[tuple[_Waiting, ReadyCase]]:
-        questions = [one.question for one in items]
         deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
-        cases = self.servant.prepare(questions, at=at, deadline=max(deadlines))
-        away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
-        if len(items) > 1 and not away and all(case.row is None for case in cases):  # one of them has failed all
-            single = zip(questions, deadlines, strict=True)
-            cases = [self.servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
-        return zip(items, cases, strict=True)
+        return zip(items, _prepared(self.servant, [one.question for one in items], at, deadlines), strict=True)
 
     def describe(self) -> dict[str, Any]:
         """How rows are scored, in words and numbers."""
@@ -274,13 +268,21 @@ class EngineQueues:
     async def prepare(
         self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int
     ) -> list[ReadyCase]:
-        """Features and scores of a piece of a batch: on the loop, or from a server in a thread, until the deadline."""
-        if not (servant.on_server or servant.asks_redis):
+        """Features and scores of a piece of a batch: on the loop, or in a thread where it takes long; in time."""
+        if not (servant.on_server or servant.asks_redis or self._is_slow(servant)):
             return servant.prepare(questions, at=at, deadline=deadline) if len(questions) > 1 else [ReadyCase()]
-        preparing = partial(servant.prepare, questions, at=at, deadline=deadline)
+        preparing = partial(_prepared, servant, questions, at, [deadline] * len(questions))
         work = asyncio.get_running_loop().run_in_executor(self._pool, preparing)
         done, _ = await asyncio.wait([work], timeout=left_s(deadline))
         return work.result() if done else [ReadyCase(error=_too_late()) for _ in questions]
+
+    def piece(self, servant: Servant) -> int:
+        """Rows of a batch after which the deadline is looked at, and others have their turn."""
+        return _room(servant) if self._is_slow(servant) else _ROWS
+
+    def _is_slow(self, servant: Servant) -> bool:
+        queue = self.by_policy.get(servant.policy.policy.name)
+        return queue is not None and queue.servant is servant
 
     def describe(self, policy: str, servant: Servant) -> dict[str, Any]:
         """Where the engine of a policy is called, and with how many rows."""
@@ -293,15 +295,34 @@ class EngineQueues:
             self._pool.shutdown()
 
 
+def _prepared(
+    servant: Servant, questions: Sequence[DecisionRequest], at: int, deadlines: Sequence[int]
+) -> list[ReadyCase]:
+    """Features and scores of some requests, one by one where one of them has failed all."""
+    cases = servant.prepare(questions, at=at, deadline=max(deadlines))
+    away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
+    if len(questions) > 1 and not away and all(case.row is None for case in cases):
+        single = zip(questions, deadlines, strict=True)
+        return [servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
+    return cases
+
+
 def _rows_together(servant: Servant) -> int:
     """Rows of one call: one where more would cost no less, or give other bits, and no server is read."""
+    return _room(servant) if servant.speed is not None and (_gains(servant) or servant.on_server) else 1
+
+
+def _room(servant: Servant) -> int:
+    """Rows that a quarter of the policy's deadline has room for."""
+    if servant.speed is None:
+        return _ROWS
+    row_us = (servant.speed.together_us if _gains(servant) else None) or servant.speed.alone_us
+    return max(1, min(_ROWS, int(parse_duration(servant.policy.policy.deadline) / 4 / max(row_us, 0.1))))
+
+
+def _gains(servant: Servant) -> bool:
     speed = servant.speed
-    together = speed is not None and speed.together_us is not None and speed.together_us < speed.alone_us
-    if speed is None or not (together or servant.on_server):
-        return 1
-    row_us = (speed.together_us if together else None) or speed.alone_us  # a read of the server is shared in any case
-    room = parse_duration(servant.policy.policy.deadline) / 4 / max(row_us, 0.1)
-    return max(1, min(_ROWS, int(room)))
+    return speed is not None and speed.together_us is not None and speed.together_us < speed.alone_us
 
 
 def _too_late() -> TimeoutError:

@@ -9,12 +9,15 @@ digests, too. In a flood a hundred a second are noted, and the next one says how
 from __future__ import annotations
 
 import json
+import logging
+import math
+import sys
 import time
 import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from logging import makeLogRecord
+from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -29,6 +32,8 @@ from retrodict.workspace import Workspace
 
 __all__ = ["FailureLog", "FailuresReport", "read_failures"]
 
+_log = logging.getLogger(__name__)
+_SAY_S = 60.0
 _BYTES = 4 << 20
 _PER_SECOND = 100
 _NAMES = {"entities", "context", "key", "explain", "requests", "request_id"}
@@ -53,6 +58,18 @@ class Failure(TypedDict):
 _notes = msgspec.json.Decoder(Failure)
 
 
+class _Notes(RotatingFileHandler):
+    """A file whose disk may be full: the log says so once in a while, and what was to be noted is lost."""
+
+    _said = -math.inf
+
+    def handleError(self, record: LogRecord) -> None:  # noqa: N802  # a name of logging
+        del record
+        if time.monotonic() - self._said >= _SAY_S:
+            self._said = time.monotonic()
+            _log.warning("failed requests cannot be noted in %s: %s", self.baseFilename, sys.exc_info()[1])
+
+
 class FailureLog:
     """Notes the failed requests of one process, which writes a decision stream of its own."""
 
@@ -61,7 +78,7 @@ class FailureLog:
         make_folder(folder)
         self._clock, self._digest = workspace.clock, Masks(workspace).digest
         path = folder / f"{stream.rpartition('/')[2]}.jsonl"
-        self._handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=1, delay=True, encoding="utf-8")
+        self._handler = _Notes(path, maxBytes=_BYTES, backupCount=1, delay=True, encoding="utf-8")
         self._second, self._count, self._left_out = 0, 0, 0
 
     def note(

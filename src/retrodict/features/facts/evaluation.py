@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -84,7 +85,9 @@ def _call(function: Derived, inputs: list[Any]) -> object:
         return function.function(*inputs)
     except RetrodictError:
         raise
-    except (Exception, SystemExit) as error:  # of somebody's code; its text may hold values of a row, its kind cannot
+    except BaseException as error:  # of somebody's code; its text may hold values of a row, its kind cannot
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise  # somebody's Ctrl-C; a server takes that otherwise
         path = Path(inspect.unwrap(function.function).__code__.co_filename)
         places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         lines = [f"{place.name}:{line}" for place, line in places if place.parent == path.parent]

@@ -77,9 +77,9 @@ dagster: .venv-dagster/.synced ## Dagster in an environment of its own (950 MB),
 	$(UV) pip install --quiet --python .venv-dagster/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-CLIENTS := $(foreach name,triton kserve generated openapi,.venv-clients/$(name)/.synced)
+CLIENTS := $(foreach name,triton kserve generated openapi schemathesis,.venv-clients/$(name)/.synced)
 
-clients: $(CLIENTS) ## clients of the Open Inference Protocol, an environment for each (550 MB); without them their tests are skipped
+clients: $(CLIENTS) ## clients of the Open Inference Protocol and schemathesis, an environment for each (600 MB); without them their tests are skipped
 
 .venv-clients/%/.synced: locks/clients/%.lock | $(UV)
 	$(PYTHON) -m venv .venv-clients/$*
@@ -160,7 +160,7 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	  --extra dagster --output-file locks/dagster.lock pyproject.toml locks/build.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/mutate.lock locks/mutate.in
-	for name in triton kserve generated openapi; do $(UV) pip compile --quiet --universal --generate-hashes \
+	for name in triton kserve generated openapi schemathesis; do $(UV) pip compile --quiet --universal --generate-hashes \
 	  --no-emit-index-url --no-header --python-version 3.11 --output-file locks/clients/$$name.lock locks/clients/$$name.in; done
 
 clean: ## remove what these commands made

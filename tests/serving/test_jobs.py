@@ -10,11 +10,14 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from msgspec import Raw
 from tests.serving.process import Server
 from tests.serving.project import AT, REQUEST, make_project
 
 from retrodict import Project
+from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.decisions.log import read_decisions
+from retrodict.serving.jobs import ScoringJob, _Jobs
 from retrodict.workspace import Workspace
 
 SECRET = "whsec_" + base64.b64encode(b"between the two of us").decode()
@@ -295,4 +298,24 @@ def test_jobs_and_their_answers_go_when_their_time_is_over(root, tmp_path):
     finally:
         settings.write_text(before)
     with Workspace(root, actor="ana") as workspace:
+        assert [*workspace.keys.scan(b"\0jobs\0")] == []
+
+
+def test_one_process_at_a_time_works_on_a_job(tmp_path):
+    """The lease of one keeps others out until it is over; a job that was taken over, or deleted, is lost to it."""
+    make_project(tmp_path).close()
+    clock = SimulatedClock(parse_time("2024-02-20T12:00Z"))
+    with Workspace(tmp_path, actor="ana", clock=clock) as workspace:
+        workspace.config.path("stores.streams").mkdir(parents=True, exist_ok=True)  # as a server's log does
+        one, other = _Jobs(workspace), _Jobs(workspace)
+        one.put(ScoringJob("j", "promise", None, "", 150, clock.now()), [Raw(b"{}")] * 150)
+        job = one.take()
+        assert (job.state, other.take()) == ("running", None)
+        clock.move_to(clock.now() + 11_000_000)
+        assert other.take().id == "j"
+        assert one.change(job, b"{}", done=100) is None
+        job = other.change(job, b'{"status":200}', done=100)
+        assert (job.done, other.get("j", None).done) == (100, 100)
+        one.remove(job)
+        assert other.change(job, b"{}", done=150) is None
         assert [*workspace.keys.scan(b"\0jobs\0")] == []

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
-from tests.serving.project import parcels
+from tests.serving.process import Server
+from tests.serving.project import make_project, parcels
 from tests.serving.test_app import call
 
+from retrodict import Project
 from retrodict.serving.openapi import _example
 from retrodict.serving.routes import ROUTES
 from retrodict.workspace import Workspace
@@ -87,3 +93,38 @@ def test_the_pages_load_nothing(workspace, path):
     assert "promise" in page
     assert "<script" not in page
     assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?:https?:)?//", page)
+
+
+@pytest.mark.slow
+def test_what_schemathesis_makes_up_breaks_nothing(tmp_path, monkeypatch):
+    """RETRODICT_CASES requests (2,000) against a server with everything on: no 500, and answers as the document says.
+
+    Commands (audits, approvals, replays) are left to their own tests: each of them starts a process.
+    """
+    program = Path(__file__).parents[2] / ".venv-clients" / "schemathesis" / "bin" / "schemathesis"
+    if not program.exists():
+        pytest.skip("make clients installs it")
+    cases, commands = int(os.environ.get("RETRODICT_CASES", "2000")), "v1/audit$|{decision}|{model}:"
+    monkeypatch.setenv("HOOK", "secret")
+    settings = ('[auth]\nrequired = "always"\n[serving]\ntraces = "http://127.0.0.1:9"\n'
+                'callbacks = ["http://127.0.0.1:9"]\ncallback_secret = "HOOK"\n')  # fmt: skip
+    make_project(tmp_path, settings).close()
+    with Project(tmp_path, actor="ana") as project:
+        token = project.api_keys.issue("fuzz", scope=["score", "read", "operate"], reason="test").token
+    server, key = Server(tmp_path, "--replay", "--grpc-port", "0"), f"Authorization: Bearer {token}"
+    try:
+        checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
+        command = [program, "run", f"http://127.0.0.1:{server.port}/openapi.json", "-H", key, "-n", str(cases // 20),
+                   "--checks", checks, "--exclude-path-regex", commands, "--continue-on-failure", "--no-color",
+                   "--suppress-health-check", "all"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, cwd=tmp_path)
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
+        counts = re.findall(r'retrodict_requests_total{status="(\d+)"} (\d+)', connection.getresponse().read().decode())
+        connection.close()
+    finally:
+        log = server.stop()
+    assert done.returncode == 0, done.stdout
+    statuses = {int(status): int(count) for status, count in counts}
+    assert sum(statuses.values()) >= cases // 2, statuses
+    assert 500 not in statuses, log

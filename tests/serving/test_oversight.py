@@ -136,15 +136,28 @@ def test_an_auditor_sees_and_replays_a_decision(project, tokens):
     assert (replay["verdict"], replay["exact"]) == ("exact", True)
 
 
-def test_one_command_at_a_time_and_none_after_the_deadline(project, tokens):
-    """A second one is told to come back; a late one is ended, and the next one is answered."""
+def test_one_command_at_a_time(project, tokens):
+    """A second one is told to come back."""
     auditor = bearer(tokens["carl"])
     answers = ask(project, *[("GET", "/v1/audit", b"", auditor)] * 2, together=True)
     assert sorted(status for status, _ in answers) == [200, 429]
-    late = ("GET", "/v1/audit", b"", [*auditor, (b"retrodict-deadline", b"50")])
-    (status, answer), (after, _) = ask(project, late, ("GET", "/v1/audit", b"", auditor))
-    assert (status, after) == (504, 200), answer
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_late_command_is_ended(project, tokens):
+    """Its process is gone with the answer, and the next one is answered."""
+    auditor = bearer(tokens["carl"])
+
+    async def run():
+        client = Client(project.workspace)
+        try:
+            late = await client.send("GET", "/v1/audit", b"", [*auditor, (b"retrodict-deadline", b"200")])
+            shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221
+            return late[0], shown, (await client.send("GET", "/v1/audit", b"", auditor))[0]
+        finally:
+            await client.close()
+
+    status, processes, after = asyncio.run(run())
+    assert (status, after) == (504, 200)
     assert f"--project={project.workspace.root}" not in processes
 
 

@@ -68,6 +68,10 @@ _SUMMARIES = {
     "/v2/models/{model...}/infer": "Open Inference Protocol: decide the cases of some tensors",
     "/v2/models/{model...}": "Open Inference Protocol: one policy as a model",
 }
+_FORMS = {
+    "decision": {"pattern": "^[0-9A-HJKMNP-TV-Z]{26}$"},
+    "model": {"pattern": "^[a-z0-9_]{1,63}@[0-9]{1,9}$", "description": "NAME@VERSION"},
+}
 _FAILURES = {
     401: "The key is missing, or none that is in force",
     403: "The key is for something else",
@@ -80,6 +84,7 @@ _FAILURES = {
     415: "The body is compressed",
     429: "Too much is under way; try after Retry-After",
     500: "A fault of the server",
+    501: "Not offered; the error says what does it",
     503: "Not ready, or the record cannot be written",
     504: "The caller's deadline has passed",
 }
@@ -198,12 +203,9 @@ def _answer(description: Mapping[str, Any]) -> Schema:
 
 
 def _in_path(pattern: str) -> Schema:
-    return {
-        "name": pattern.partition("{")[2].partition("}")[0],
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "minLength": 1},
-    }
+    name = pattern.partition("{")[2].partition("}")[0]
+    schema = {"type": "string", "minLength": 1, **_FORMS.get(name, {})}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _content(schema: Schema, kind: str = "application/json") -> Schema:
@@ -217,7 +219,8 @@ def _asks(body: Schema, answer: Schema, *, status: int = 200, headers: list[str]
 
 
 def _tells(kind: str = "application/json") -> Schema:
-    return {"responses": _responses({"type": "object"} if kind == "application/json" else {"type": "string"}, kind)}
+    answer: Schema = {"type": ["object", "array"]} if kind == "application/json" else {"type": "string"}
+    return {"responses": _responses(answer, kind)}
 
 
 def _responses(answer: Schema, kind: str = "application/json", *, status: int = 200) -> Schema:

@@ -28,7 +28,7 @@ from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError
 from retrodict.core.identity import digest_file
-from retrodict.learning.score_delta import DeltaOutput
+from retrodict.learning.score_delta import DeltaOutput, open_delta
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +229,27 @@ def test_any_order_of_jobs_repeats_and_kills_gives_their_union(project, scores, 
         expected |= {*table.column("id").to_pylist()}
         assert pairs(folder / "lake") == Counter((name, scores[name]) for name in expected)
     assert np.unique(DeltaTable(folder / "lake").to_pyarrow_table().column("id")).size == len(expected)
+
+
+def test_other_chunks_after_a_kill_reuse_no_part_of_other_rows(project, scores, tmp_path, monkeypatch):
+    """The second part of 40 and 20 rows has as many as the second of three by 20, and is of other rows."""
+    source, lake = parquet(tmp_path / "in.parquet", rows().slice(0, 60)), tmp_path / "lake"
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaOutput, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(project, source, f"delta:{lake}", chunk=40)
+    assert score(project, source, f"delta:{lake}", chunk=20).earlier == 0
+    assert pairs(lake) == Counter([*scores.items()][:60])
+
+
+def test_files_are_read_by_name_and_a_version_makes_another_job(project, tmp_path):
+    """Delta promises no order; equal rows of a later version are another job."""
+    lake = tmp_path / "lake"
+    for start in range(0, 60, 10):
+        write_deltalake(lake, rows().slice(start, 10), mode="append")
+    order = [name for file in sorted(lake.glob("*.parquet")) for name in pq.read_table(file).column("id").to_pylist()]
+    assert open_delta(str(lake))[0].read_all().column("id").to_pylist() == order
+    write_deltalake(tmp_path / "twice", rows().slice(0, 10))
+    write_deltalake(tmp_path / "twice", rows().slice(0, 10), mode="overwrite")
+    jobs = [score(project, f"{tmp_path / 'twice'}@{version}", tmp_path / f"{version}.parquet") for version in (0, 1)]
+    assert jobs[0].job != jobs[1].job

@@ -151,7 +151,7 @@ def test_a_late_command_is_ended(project, tokens):
         client = Client(project.workspace)
         try:
             late = await client.send("GET", "/v1/audit", b"", [*auditor, (b"retrodict-deadline", b"200")])
-            shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221
+            shown = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221
             return late[0], shown, (await client.send("GET", "/v1/audit", b"", auditor))[0]
         finally:
             await client.close()

@@ -193,7 +193,7 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.max_wait": _duration(
         "250ms",  # a pause of the disk or of a batch is no overload
         "1m",
-        "How long a request may wait for its turn, and a queue eight times over; else it is 429",
+        "How long a request may wait for its turn, and a queue four times over; else it is 429",
     ),
     "serving.workers": Setting(
         1,

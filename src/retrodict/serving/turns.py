@@ -27,8 +27,8 @@ _MEMORY = 1 / 8  # of the newest turn, in a mean
 _MOST = 1 << 20  # bytes of a body that are waited for after its request was turned away
 _LENGTH, _KEPT = b"\r\ncontent-length: ", b"\r\nconnection: keep-alive\r\n"
 _UNUSUAL = b"\r\ntransfer-encoding", b"\r\nexpect", b"\r\nupgrade"
-QUEUE_SHARE = 8
-"""The queue may be an eighth as long as a request may wait: a pause of the process is no overload, a queue is."""
+QUEUE_SHARE = 4
+"""The queue may be a quarter as long as a request may wait: a pause of the process is no overload, a queue is."""
 
 
 class RequestHead(NamedTuple):
@@ -92,15 +92,7 @@ class Turns:
     @property
     def load(self) -> float:
         """Share of what may be, of places that are taken or of the longest queue, whichever is larger; 1 is refused."""
-        return max(self.taken / self._places, self._queue_ns * QUEUE_SHARE / self._wait_ns)
-
-    @property
-    def _queue_ns(self) -> float:
-        """Nanoseconds that the next one would wait: for the end of this turn, and for those before it."""
-        if not self._waiting:
-            return 0.0
-        rest = max(self._others_ns - (perf_counter_ns() - self._ended_ns), 0.0)
-        return rest + len(self._waiting) * self._pace
+        return max(self.taken / self._places, len(self._waiting) * self._pace * QUEUE_SHARE / self._wait_ns)
 
     @property
     def _pace(self) -> float:
@@ -115,7 +107,7 @@ class Turns:
     def is_full(self, *, batch: bool) -> bool:
         """Whether one more would find no place, or wait for too long."""
         places, wait = (self._places // 2, self._wait_ns // 4) if batch else (self._places, self._wait_ns)
-        return self.taken >= places or self._queue_ns * QUEUE_SHARE > wait
+        return self.taken >= places or len(self._waiting) * self._pace * QUEUE_SHARE > wait
 
     def turn(self, since_ns: int, *, batch: bool, limit_ns: int | None = None) -> AbstractAsyncContextManager[None]:
         """Hold a place from its turn on, as an asynchronous context manager.

@@ -189,6 +189,15 @@ def test_a_table_of_the_project_is_read_by_its_name(project, expected, tmp_path)
     assert list(job.versions) == ["parcels"]
 
 
+def test_a_name_of_both_a_table_and_a_path_is_refused(project, tmp_path, monkeypatch):
+    """Else the working directory would decide which rows are scored."""
+    (tmp_path / "parcels").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"parcels@VERSION for the table, ./parcels for the path"):
+        project.models.score_files("parcel", input="parcels", output="o.parquet")
+    assert project.models.score_files("parcel", input="parcels@0", output="o.parquet").rows > 0
+
+
 def test_killed_five_times_it_writes_what_it_writes_unkilled(project, expected, tmp_path):
     """By the command line, with two processes, at chance; what was done is not done again, later rows do not count."""
     many = pa.concat_tables([rows()] * 40)

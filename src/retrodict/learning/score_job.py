@@ -120,6 +120,10 @@ def score_files(
 def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[Any, ...], began: float) -> ScoreJob:
     """The job, by the only process that writes this output."""
     columns, chunk, pool, progress = options
+    if isinstance(source, str) and source in scorer.workspace.tables.names() and Path(source).exists():
+        raise InputError("rows must be those of a table or those of a path", where="score, input", got=source,
+                         remedy=f"Both are there: write {source}@VERSION for the table, ./{source} for the path"
+                         )  # fmt: skip
     delta = open_delta(str(source)) if isinstance(source, str | Path) else None
     rows, origin = (_opened(scorer.workspace, source), None) if delta is None else delta
     with staging_folder(scorer.workspace) as staging, open_batch(rows, staging=staging) as batch:
@@ -154,7 +158,7 @@ def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[
 def _opened(workspace: Workspace, source: Any) -> Any:
     """Rows of a table, where a table is named."""
     name, _, version = source.partition("@") if isinstance(source, str) else ("", "", "")
-    if name not in workspace.tables.names() or Path(source).exists():
+    if name not in workspace.tables.names():
         return source
     if version and not version.isdigit():
         raise InputError("a version of a table must be a number", where=f"table {name}", got=version,

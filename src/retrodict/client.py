@@ -166,6 +166,20 @@ class _Base:
                      twice=all("request_id" in body for body in bodies))  # fmt: skip
 
     @staticmethod
+    def _job(
+        policy: str, cases: Iterable[Mapping[str, Any]], callback: str | None, key: str | None, at: int | None
+    ) -> _Call:
+        body = {
+            "policy": policy,
+            "requests": [dict(case) for case in cases],
+            **({"callback": callback} if callback else {}),
+        }
+        headers = {"idempotency-key": key or str(uuid.uuid4())}
+        if at is not None:
+            headers["retrodict-time"] = format_time(at)
+        return _Call("POST", "/v1/jobs/score", body, headers, "job", twice=True)
+
+    @staticmethod
     def _features(service: str, entities: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None) -> _Call:
         body = {"entities": [dict(one) for one in entities], "context": dict(context or {})}
         return _Call("POST", f"/v1/features/{quote(service, safe='')}", body, twice=True)
@@ -288,6 +302,13 @@ class Client(_Base):
         """Ask for many with one request: dicts of ``entities``, ``context``, ``key``, ``explain``, ``request_id``."""
         return [Answer.of(one) for one in self._call(self._decisions(policy, cases, at))["answers"]]
 
+    def submit(
+        self, policy: str, cases: Iterable[Mapping[str, Any]], *, callback: str | None = None, key: str | None = None,
+        at: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Have many decided as a job, once for each ``key``; its ``job`` is asked for by ``get(f"/v1/jobs/{job}")``."""
+        return self._call(self._job(policy, cases, callback, key, at))
+
     def features(
         self, service: str, entities: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -357,6 +378,13 @@ class AsyncClient(_Base):
     ) -> list[Answer]:
         """Ask for many with one request."""
         return [Answer.of(one) for one in (await self._call(self._decisions(policy, cases, at)))["answers"]]
+
+    async def submit(
+        self, policy: str, cases: Iterable[Mapping[str, Any]], *, callback: str | None = None, key: str | None = None,
+        at: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Have many decided as a job, once for each ``key``; its ``job`` is asked for by ``get(f"/v1/jobs/{job}")``."""
+        return await self._call(self._job(policy, cases, callback, key, at))
 
     async def features(
         self, service: str, entities: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None

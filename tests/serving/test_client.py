@@ -286,6 +286,14 @@ def test_a_real_server_decides_once_for_each_id(ask, root):
         assert [answer.status for answer in many] == [200, 400]
         assert many[0].decision in ("ok", "warn")
         assert "depot" in many[1].error
+        jobs = {ask(url, lambda one: one.submit("promise", cases, key=f"{name}-job", at=NOW))["job"] for _ in range(2)}
+        assert len(jobs) == 1
+        job = {"state": "queued"}
+        while job["state"] not in ("done", "failed"):
+            job = ask(url, lambda one: one.get(f"/v1/jobs/{next(iter(jobs))}"))
+        assert [answer["status"] for answer in job["answers"]] == [200, 400]
+        with pytest.raises(InputError, match="callback"):
+            ask(url, lambda one: one.submit("promise", cases, callback="https://elsewhere.example/x"))
         assert "promise" in ask(url, lambda one: one.get("/v1/status"))["policies"]
         with pytest.raises(NotFoundError, match="service"):
             ask(url, lambda one: one.features("none", [{"depot": "north"}]))

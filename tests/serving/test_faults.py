@@ -387,7 +387,11 @@ def test_a_clock_that_jumps_gives_no_second_answer_to_an_id(tmp_path):
 def test_a_closed_terminal_ends_a_server_in_order(tmp_path, serve):
     """SIGHUP: who is connected is answered, the segment is sealed, and the exit code is 0."""
     make_project(tmp_path).close()
-    server = serve(tmp_path)
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what these tests may run under, as nohup, is no part of it
+    try:
+        server = serve(tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, former)
     answers = ask_until(server, scored)
     server.process.send_signal(signal.SIGHUP)
     server.process.communicate(timeout=60)

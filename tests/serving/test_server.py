@@ -101,7 +101,9 @@ def test_an_unknown_policy_is_a_404_with_near_names(server):
     assert (status, "'promise'" in answer["error"]) == (404, True)
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/decisions/promise", 405), ("PUT", "/v2/x", 404)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("DELETE", "/v1/decisions/promise", 405), ("PUT", "/v2/x", 404)]
+)
 def test_other_addresses_and_methods_say_what_there_is(server, method, path, status):
     """Never a bare 500."""
     assert server.send(method, path)[0] == status

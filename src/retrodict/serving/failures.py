@@ -61,12 +61,12 @@ _notes = msgspec.json.Decoder(Failure)
 class _Notes(RotatingFileHandler):
     """A file whose disk may be full: the log says so once in a while, and what was to be noted is lost."""
 
-    _said = -math.inf
+    _warned_at = -math.inf
 
     def handleError(self, record: LogRecord) -> None:  # noqa: N802  # a name of logging
         del record
-        if time.monotonic() - self._said >= _SAY_S:
-            self._said = time.monotonic()
+        if time.monotonic() - self._warned_at >= _SAY_S:
+            self._warned_at = time.monotonic()
             _log.warning("failed requests cannot be noted in %s: %s", self.baseFilename, sys.exc_info()[1])
 
 

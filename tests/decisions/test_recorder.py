@@ -82,6 +82,23 @@ def test_a_failing_disk_fails_every_waiting_request(project):
     assert [item.record.id for item in read_decisions(project)] == [record(1).id]
 
 
+def test_whatever_an_append_raises_reaches_who_waits_and_the_next_one_is_written(project):
+    """A thread that ended by it would leave every later request without an answer."""
+
+    async def write():
+        recorder = Recorder(project)
+        append, recorder.log.append = recorder.log.append, lambda *_: (_ for _ in ()).throw(GeneratorExit)
+        (first,) = await asyncio.gather(recorder.write(b"x"), return_exceptions=True)
+        recorder.log.append = append
+        async with asyncio.timeout(20):
+            await recorder.write(encode_record(record(1)))
+        await recorder.close()
+        return first
+
+    assert isinstance(asyncio.run(write()), GeneratorExit)
+    assert [item.record.id for item in read_decisions(project)] == [record(1).id]
+
+
 class Full:
     """A writer whose disk is full."""
 

@@ -26,6 +26,7 @@ from retrodict.core.durations import DAY
 from retrodict.core.errors import BusyError, InputError, NotFoundError, RefusedError, RetryableError
 from retrodict.core.identity import digest, digest_file
 from retrodict.learning import Scorer, score_job
+from retrodict.learning.score_output import ScoreOutput
 from retrodict.stores._locks import FileLock
 
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
@@ -187,6 +188,18 @@ def test_a_table_of_the_project_is_read_by_its_name(project, expected, tmp_path)
     job = project.models.score_files("parcel", input="parcels@0", output=str(tmp_path / "o.parquet"), columns=["id"])
     assert by_id(tmp_path / "o.parquet") == dict(zip(rows().column("id").to_pylist(), expected, strict=True))
     assert list(job.versions) == ["parcels"]
+
+
+def test_a_chunk_of_a_release_that_did_not_count_is_scored_again(tmp_path):
+    """Its report has no counts, without which there is no history."""
+    place = ScoreOutput(tmp_path / "parts")
+    place.parts.mkdir()
+    place.part(0).write_bytes(b"rows")
+    report = {"start": 0, "rows": 2, "sha256": digest_file(place.part(0)), "counts": {}, "span": None}
+    for absent in ("", "counts", "span"):
+        body = {name: value for name, value in report.items() if name != absent}
+        place.part(0, ".json").write_text(json.dumps(body))
+        assert (place.chunk(0, 0, 2) is None) == bool(absent)
 
 
 def test_a_name_of_both_a_table_and_a_path_is_refused(project, tmp_path, monkeypatch):

@@ -167,17 +167,14 @@ class Recorder:
 
     def _append(self, group: _Group, claims: Sequence[Any]) -> None:
         """Have a group written by the thread; no task and no future between, each of which is a turn of the loop."""
-        loop, records, before = (
-            asyncio.get_running_loop(),
-            [data for one in group for data in one.records],
-            noting(claims),
-        )
+        loop, before = asyncio.get_running_loop(), noting(claims)
+        records = [data for one in group for data in one.records]
 
         def append() -> None:
-            error = None
+            error: BaseException | None = None
             try:
                 self.log.append(records, before)
-            except Exception as failure:  # noqa: BLE001  # handed to every waiting request
+            except BaseException as failure:  # noqa: BLE001  # to every waiting request: a thread that ends answers none
                 error = failure
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(self._ended, group, claims, error)
@@ -188,12 +185,16 @@ class Recorder:
         while (append := self._groups.get()) is not None:
             append()
 
-    def _ended(self, group: _Group, claims: Sequence[Any], error: Exception | None) -> None:
+    def _ended(self, group: _Group, claims: Sequence[Any], error: BaseException | None) -> None:
         if error is not None and any(claims):  # what failed may be their index, which the others do not need
             _settle([member for member in group if any(member.claims)], error)
             _release(claims)
             others = [member for member in group if not any(member.claims)]
-            return self._append(others, ()) if others else self._go_on()
+            if others:
+                self._append(others, ())
+            else:
+                self._go_on()
+            return
         answered = [member for member in group if member.answered_ns is not None]
         patience = self._give_up_ns is None or perf_counter_ns() < self._give_up_ns
         if error is not None and answered and patience:  # their callers cannot be told: tried again
@@ -212,7 +213,6 @@ class Recorder:
             asyncio.get_running_loop().call_later(_RETRY_S, self._go_on)
         else:
             self._go_on()
-        return None
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -244,7 +244,7 @@ def _release(claims: Sequence[Any]) -> None:
         claim.release()
 
 
-def _settle(group: _Group, error: Exception | None) -> None:
+def _settle(group: _Group, error: BaseException | None) -> None:
     for done in (member.done for member in group):
         if done.cancelled():
             continue

@@ -17,12 +17,12 @@ from retrodict.evaluation.metrics import CalibrationBin, Metric
 from retrodict.learning.leakage import LeakageReport
 from retrodict.learning.replay import RunReplay
 from retrodict.ledger.verify import AuditReport
-from retrodict.monitoring.compare import LogComparison, Reproduction
 from retrodict.monitoring.drift import DriftReport, FeatureDrift, RateChange
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import periods_between
 from retrodict.monitoring.triggers import TriggerResult
 from retrodict.registry import Deployment, Revision
+from retrodict.rollout.compare import LogComparison, Reproduction
 
 DAY = 86_400_000_000
 SEPTEMBER = 1_377_993_600_000_000

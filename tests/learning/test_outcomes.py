@@ -14,7 +14,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning import get_run, measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, tables_of
 from retrodict.models.definitions import Model
-from retrodict.monitoring.outcomes import outcomes
+from retrodict.outcomes.status import outcomes
 from retrodict.workspace import Workspace
 
 DEFINITIONS = """

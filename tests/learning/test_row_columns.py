@@ -19,8 +19,8 @@ from retrodict.core.clock import SimulatedClock, to_micros
 from retrodict.core.errors import DefinitionError, RetrodictError
 from retrodict.evaluation.reference import Reference
 from retrodict.models.artifact import ModelArtifact
-from retrodict.monitoring.compare import reproduce_champion
 from retrodict.monitoring.drift import drift
+from retrodict.rollout.compare import reproduce_champion
 
 DEFINITIONS = """
 from retrodict import *

@@ -18,10 +18,10 @@ from retrodict.core.statistics.survival import event_by
 from retrodict.core.tasks import Target
 from retrodict.evaluation import Metric, evaluate
 from retrodict.monitoring.drift import DriftReport
-from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import OTHERS, Slice, performance
 from retrodict.monitoring.periods import Period
 from retrodict.monitoring.triggers import judge_trigger, measure
+from retrodict.outcomes.status import Outcomes, outcomes
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_challenger_is_compared_by_the_losses_of_its_task(task, tmp_path):
         assert name in str(result)
         same = p.compare("promise", "parcel@1")
         assert (same.verdict, dict(same.changes)) == ("inconclusive", {})
-        from retrodict.monitoring import reproduce_champion
+        from retrodict.rollout import reproduce_champion
 
         found = reproduce_champion(p.workspace, "promise")
         assert (found.checked, found.mismatches) == (130, 0)

@@ -10,8 +10,8 @@ from retrodict import Project
 from retrodict.core.clock import SimulatedClock, from_micros, to_micros
 from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, NotFoundError
-from retrodict.monitoring.outcomes import outcomes
 from retrodict.monitoring.performance import performance
+from retrodict.outcomes.status import outcomes
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 RATE, SLOPE, PLANS = 0.004, 0.8, {"year": -0.7, "month": 0.5}  # log hazard of a day: log RATE + SLOPE * tickets + plan

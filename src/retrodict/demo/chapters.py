@@ -22,11 +22,11 @@ from retrodict.demo.traffic import Answer, Traffic
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import AuditReport, verify
 from retrodict.models.definitions import Model
-from retrodict.monitoring.compare import reproduce_champion
 from retrodict.monitoring.report import MonitorReport
 from retrodict.project import Project
 from retrodict.project.runs import Run
 from retrodict.registry import ModelVersion
+from retrodict.rollout.compare import reproduce_champion
 from retrodict.workspace import Workspace
 
 __all__: list[str] = []

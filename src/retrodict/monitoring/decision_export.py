@@ -12,7 +12,7 @@ import pyarrow as pa
 from retrodict.core.clock import format_time
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.records import decode_record
-from retrodict.monitoring.outcomes import UNKNOWN_TIME, outcomes
+from retrodict.outcomes.status import UNKNOWN_TIME, outcomes
 from retrodict.workspace import Workspace
 
 __all__ = ["joined_log", "log_lines"]

@@ -21,9 +21,9 @@ from retrodict.evaluation.directions import better
 from retrodict.evaluation.metrics import Metric, evaluate, primary
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
-from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import performance
 from retrodict.monitoring.periods import short_period
+from retrodict.outcomes.status import Outcomes, outcomes
 from retrodict.registry import ModelVersion, current, list_versions
 from retrodict.workspace import Workspace
 

@@ -22,8 +22,8 @@ from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.metrics import Metric, evaluate, mean, pick_metric, share
 from retrodict.evaluation.survival import horizon_weights, unfollowed
 from retrodict.monitoring.definitions import OF_HORIZONS, OF_SCORES
-from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
+from retrodict.outcomes.status import Outcomes
 
 __all__ = ["OTHERS", "Slice", "performance", "report_periods", "group_column"]
 

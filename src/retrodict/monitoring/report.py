@@ -19,7 +19,6 @@ from retrodict.ledger import Edge, Entry, Transaction
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.definitions import Monitor
 from retrodict.monitoring.drift import SCORE, DriftReport, LabelRates, drift, read_reference
-from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import Slice, performance
 from retrodict.monitoring.triggers import (
     FIRE,
@@ -31,6 +30,7 @@ from retrodict.monitoring.triggers import (
     trigger_ref,
 )
 from retrodict.monitoring.views import ViewCounts, count_views
+from retrodict.outcomes.status import Outcomes, outcomes
 from retrodict.registry import Revision, in_force
 from retrodict.workspace import Workspace
 

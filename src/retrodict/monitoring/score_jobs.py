@@ -28,10 +28,10 @@ from retrodict.learning.score_delta import open_output
 from retrodict.ledger import Entry
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
-from retrodict.monitoring.arrivals import ARRIVED
 from retrodict.monitoring.drift import read_reference, reference_blocks
-from retrodict.monitoring.keys import join_key_sql
-from retrodict.monitoring.outcomes import coded_facts, label_facts, visible_facts
+from retrodict.outcomes.arrivals import ARRIVED
+from retrodict.outcomes.keys import join_key_sql
+from retrodict.outcomes.status import coded_facts, label_facts, visible_facts
 from retrodict.registry import ModelVersion, get_version, list_versions
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace, definitions_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrodict import monitoring
+from retrodict import outcomes
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, when
 from retrodict.core.lazy import lazy_modules
@@ -14,11 +14,11 @@ from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
-    from retrodict.monitoring import outcomes as matured
-    from retrodict.monitoring.arrivals import OutcomesReport
-    from retrodict.monitoring.outcomes import Outcomes as OutcomesAsOf
+    from retrodict.outcomes import status
+    from retrodict.outcomes.arrivals import OutcomesReport
+    from retrodict.outcomes.status import Outcomes as OutcomesAsOf
 else:
-    (matured,) = lazy_modules("retrodict.monitoring", "outcomes")
+    (status,) = lazy_modules("retrodict.outcomes", "status")
 
 __all__ = ["OutcomeCounts", "Outcomes"]
 
@@ -28,7 +28,7 @@ class OutcomeCounts(Shown):
 
     Attributes
     ----------
-    outcomes : retrodict.monitoring.outcomes.Outcomes
+    outcomes : retrodict.outcomes.status.Outcomes
         Decisions, labels and statuses as aligned arrays.
     """
 
@@ -57,7 +57,7 @@ class OutcomeCounts(Shown):
             "decision": f"decision:{cells['id']}", "time": format_time(cells["time"]), "key": cells["key"],
             "decided": cells["decision"], "score": cells["score"], "status": str(outcomes.status[place]),
             "label": _label(outcomes.target, label),
-            "known_at": None if known_at == matured.UNKNOWN_TIME else format_time(known_at),
+            "known_at": None if known_at == status.UNKNOWN_TIME else format_time(known_at),
         }  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:
@@ -95,7 +95,7 @@ class Outcomes(Namespace):
         rows : path or data frame
             A file, several files, or a frame of pandas, Polars or Arrow.
         """
-        return monitoring.ingest_outcomes(self._workspace, policy, rows)
+        return outcomes.ingest_outcomes(self._workspace, policy, rows)
 
     def show(self, policy: str, *, now: Time | None = None, limit: int = 10) -> OutcomeCounts:
         """Count the decisions whose outcome is known, pending or void.
@@ -111,4 +111,4 @@ class Outcomes(Namespace):
         """
         moment = instant(now, "now")
         moment = self._workspace.clock.now() if moment is None else moment
-        return OutcomeCounts(matured.outcomes(self._workspace, policy, now=moment), limit)
+        return OutcomeCounts(status.outcomes(self._workspace, policy, now=moment), limit)

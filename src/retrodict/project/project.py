@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from retrodict.learning.replay import RunReplay
     from retrodict.ledger import AuditReport
     from retrodict.models.warmstart import WarmStart
-    from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
     from retrodict.registry import Revision
+    from retrodict.rollout.compare import LogComparison
     from retrodict.workspace import Definitions
 else:
     (rollout,) = lazy_modules("retrodict", "rollout")
@@ -488,7 +488,7 @@ class Project:
         now_ = self.workspace.clock.now() if moment is None else moment
         first, last = instant(start, "start"), instant(end, "end")
         with self.progress(f"compare {challenger}"):
-            return monitoring.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
+            return rollout.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
 
     @names_damage
     def lineage(

@@ -1,5 +1,21 @@
-"""Changing what decides: deploy, promote, roll back."""
+"""Changing what decides: deploy, promote, roll back; a challenger on the decisions that were made."""
 
-from retrodict.rollout.changes import deploy, promote, rollback
+from __future__ import annotations
 
-__all__ = ["deploy", "promote", "rollback"]
+from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from retrodict.rollout.changes import deploy, promote, rollback
+    from retrodict.rollout.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
+
+__all__ = ["LogComparison", "Reproduction", "compare_on_log", "deploy", "promote", "reproduce_champion", "rollback"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "changes": ("deploy", "promote", "rollback"),
+        "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
+    },
+)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.definitions import Table
-from retrodict.monitoring.keys import join_key, join_key_sql
+from retrodict.outcomes.keys import join_key, join_key_sql
 from retrodict.stores.sql import query
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)

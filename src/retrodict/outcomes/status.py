@@ -27,8 +27,8 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.targets import encode_labels, plain_labels
-from retrodict.monitoring.arrivals import ARRIVED, outcomes_name
-from retrodict.monitoring.keys import join_key_sql
+from retrodict.outcomes.arrivals import ARRIVED, outcomes_name
+from retrodict.outcomes.keys import join_key_sql
 from retrodict.registry import in_force
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace

@@ -8,7 +8,7 @@ import pytest
 
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError
-from retrodict.monitoring.outcomes import UNKNOWN_TIME, outcomes
+from retrodict.outcomes.status import UNKNOWN_TIME, outcomes
 
 LATE, EARLY = 30.0, -5.0
 

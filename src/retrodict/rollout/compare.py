@@ -24,7 +24,7 @@ from retrodict.evaluation.compare import Comparison, OutputComparison, compare_o
 from retrodict.evaluation.metrics import Metric, share
 from retrodict.evaluation.reference import feature_column
 from retrodict.models.artifact import ModelArtifact
-from retrodict.monitoring.outcomes import Outcomes, outcomes
+from retrodict.outcomes.status import Outcomes, outcomes
 from retrodict.registry import get_version, in_force
 from retrodict.stores.sql import query, quote_text
 from retrodict.workspace import Workspace

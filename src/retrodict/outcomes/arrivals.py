@@ -28,7 +28,7 @@ from retrodict.data.versions.refs import added_digests
 from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.log import read_decisions
 from retrodict.models.artifact import ModelArtifact
-from retrodict.monitoring.keys import join_key_sql
+from retrodict.outcomes.keys import join_key_sql
 from retrodict.registry import current
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
+from tests.monitoring import conftest as monitored
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.models import ConstantEngine, InputSpec, ModelArtifact
-from retrodict.monitoring.compare import compare_on_log, reproduce_champion
 from retrodict.registry import register
+from retrodict.rollout.compare import compare_on_log, reproduce_champion
+
+kit, make_project, project, world = monitored.kit, monitored.make_project, monitored.project, monitored.world
 
 
 def _values(records) -> dict[str, list]:

@@ -9,9 +9,9 @@ from retrodict.core.clock import format_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import InputError, RefusedError
 from retrodict.ledger import verify
-from retrodict.monitoring import arrivals
-from retrodict.monitoring.arrivals import ingest_outcomes
-from retrodict.monitoring.outcomes import outcomes
+from retrodict.outcomes import arrivals
+from retrodict.outcomes.arrivals import ingest_outcomes
+from retrodict.outcomes.status import outcomes
 
 
 @pytest.fixture

@@ -77,12 +77,27 @@ def run_paced(port: int, requests: list[bytes], connections: int, seconds: float
     """Ask so many times a second, whether or not answers come; a latency counts from when its request was due."""
     poll, sockets, due, buffers = select.epoll(), {}, {}, {}
     latencies: dict[str, list[float]] = {}
-    for _ in range(connections):
+
+    def connect() -> int:
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setblocking(False)
-        sockets[connection.fileno()], buffers[connection.fileno()] = connection, b""
-        poll.register(connection.fileno(), select.EPOLLIN)
+        number = connection.fileno()
+        sockets[number], buffers[number] = connection, b""
+        poll.register(number, select.EPOLLIN)
+        return number
+
+    def closed(number: int) -> None:
+        """Open another connection in the place of one that the server closed, as clients do between two requests."""
+        if number in due:
+            raise ConnectionError("the server closed a connection before its answer")
+        poll.unregister(number)
+        sockets.pop(number).close()
+        idle.remove(number)
+        idle.append(connect())
+
+    for _ in range(connections):
+        connect()
     idle, asked, clock = deque(sockets), itertools.cycle(requests), time.perf_counter
     time.sleep(0.5)  # the connections are taken: this is about requests
     start, sent, late = clock(), 0, 0
@@ -94,17 +109,23 @@ def run_paced(port: int, requests: list[bytes], connections: int, seconds: float
             sent += 1
         late = max(late, int((now - start) * rate) - sent if now < start + seconds else 0)
         for number, _ in poll.poll(0.0005):
-            data = buffers[number] + sockets[number].recv(65_536)
+            if number not in sockets:
+                continue
+            received = sockets[number].recv(65_536)
+            if not received:
+                closed(number)
+                continue
+            data = buffers[number] + received
             head = data.find(b"\r\n\r\n")
             at = data.lower().find(b"content-length: ", 0, max(head, 0)) if head >= 0 else -1
             if at < 0 or len(data) < head + 4 + int(data[at + 16 : data.index(b"\r", at)]):
-                if not data:
-                    raise ConnectionError("the server closed a connection")
                 buffers[number] = data
                 continue
             buffers[number] = b""
             latencies.setdefault(data[9:12].decode(), []).append((clock() - due.pop(number)) * 1e3)
             idle.append(number)
+            if b"connection: close" in data[:head].lower():
+                closed(number)
     answers = {status: {"count": len(ms), "p50_ms": ms[len(ms) // 2], "p99_ms": ms[len(ms) * 99 // 100],
                         "max_ms": ms[-1]} for status, ms in ((s, sorted(m)) for s, m in latencies.items())}  # fmt: skip
     return {"offered": rate, "requests": sent, "most_unsent": late, "answers": answers}

@@ -92,9 +92,9 @@ class Work:
     def __init__(self, turns, events, *, seconds=0.002):
         self.turns, self.events, self.seconds = turns, events, seconds
 
-    async def __call__(self, place, *, batch=False):
+    async def __call__(self, place, *, batch=False, many=False):
         try:
-            async with self.turns.turn(perf_counter_ns(), batch=batch):
+            async with self.turns.turn(perf_counter_ns(), batch=batch, many=many):
                 time.sleep(self.seconds)  # noqa: ASYNC251  # holds the loop, as deciding does
                 self.events.append(("done", place))
                 await asyncio.sleep(0)
@@ -139,6 +139,21 @@ def test_who_would_wait_too_long_is_refused_before_anything_is_done():
     assert len(refused) > 20
     assert len([place for place in done if place % 2]) > len([place for place in done if place % 2 == 0])
     assert last == [("done", 99)]
+
+
+def test_a_body_of_many_requests_may_wait_four_times_as_long():
+    """Eight callers of bodies that take long are no overload; of single requests so long a queue is."""
+
+    async def run(many):
+        turns, events = Turns(500, 4 * SECOND), []  # a queue of a second, or of four
+        work = Work(turns, events, seconds=0.02)
+        await asyncio.gather(*[work(place) for place in range(20)])
+        events.clear()
+        await asyncio.gather(*[work(place, many=many) for place in range(100)])
+        return len([place for what, place in events if what == "refused"])
+
+    assert asyncio.run(run(many=True)) == 0
+    assert asyncio.run(run(many=False)) > 20
 
 
 def test_a_caller_that_is_cancelled_in_the_queue_leaves_its_place():

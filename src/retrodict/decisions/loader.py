@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from retrodict.core.errors import DefinitionError, NotFoundError, near
@@ -16,6 +16,7 @@ from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
 from retrodict.decisions.score_drops import newest_drop, read_drops
 from retrodict.decisions.servant import Servant
+from retrodict.decisions.split import SplitServant, TrafficSplit
 from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
@@ -124,11 +125,24 @@ class Loader:
             fits = set(earlier.inputs.names) <= set(features.features.columns) and earlier.outputs == model.outputs
             previous = earlier if fits else None
         cache = self._cache(policy.policy, model, deployed.artifact, features.features.version)
-        servant = Servant(revision, policy, features, model, schema, previous=previous, health=self._health,
-                          cache=cache)  # fmt: skip
+        kind = Servant if deployed.split is None or deployed.halted is not None else SplitServant
+        servant = kind(revision, policy, features, model, schema, previous=previous, health=self._health,
+                       cache=cache)  # fmt: skip
+        if isinstance(servant, SplitServant) and deployed.split is not None:
+            servant.lead(self._candidate(revision, deployed.split), TrafficSplit(deployed.split))
         if cache is not None and self._workspace.config["stores.scores"]:
             servant.measure()  # Redis is asked by it
         return servant
+
+    def _candidate(self, revision: Revision, split: Mapping[str, Any]) -> Servant:
+        """Servant of the version that a rollout brings in: what decides now is what it falls back to.
+
+        It has no score cache: what its share of the units takes shall be seen as it is.
+        """
+        deployed = Deployment(revision.deployment.policy, **split["candidate"], previous=revision.deployment.target)
+        candidate = self.load(replace(revision, deployment=deployed))
+        candidate.cache = None
+        return candidate
 
     def _cache(self, policy: Policy, model: ModelArtifact, artifact: str, features: str) -> ScoreCache | None:
         """Cache of a policy that asks for one, with the newest scores of the log where the configuration says so."""

@@ -165,9 +165,10 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     -------
     pyarrow.Table
         ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__share`` (of the decisions that are
-        recorded), ``record__error`` (why the fallback had to
-        answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
-        output of another task than yes or no (``output__name``), per entity (``entity__name``), per context value
+        recorded), ``record__error`` (why the fallback answered), ``record__arm`` (in a rollout), ``record__micros``
+        (of all stages before it) and ``record__views`` (view and status of each view that was not simply read), then
+        one column per output of another task than yes or no (``output__name``), per entity (``entity__name``), per
+        context value
         (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns). A
         feature that is text in any decision is text in all; one that is masked in any is left out.
     """
@@ -187,6 +188,8 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         "fallback": pa.array([r.fallback for r in records], pa.string()),
         "record__share": pa.array([r.share for r in records], pa.float64()),
         "record__error": pa.array([r.error for r in records], pa.string()),
+        "record__arm": pa.array([r.arm for r in records], pa.string()),
+        "record__micros": pa.array([sum(r.stages.values()) for r in records], pa.int64()),
         "record__views": pa.array(
             [[{"view": view, "status": doubt["status"]} for view, doubt in r.views.items()] for r in records], _VIEWS
         ),

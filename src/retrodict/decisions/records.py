@@ -73,6 +73,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         Whose key or token the request came with; None where none is asked for.
     masked : tuple of str
         Values of the context and features in whose place the log has keyed digests: personal ones, by the policy.
+    arm : str
+        Of a rollout under way: ``canary`` for the share that the new version decides, ``control`` for the share of the
+        old one that it is compared with; empty for all others.
+    variants : dict
+        Experiment to variant, of those that run for the policy and take the unit in.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -109,6 +114,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     left_out: int = 0
     caller: str | None = None
     masked: tuple[str, ...] = ()
+    arm: str = ""
+    variants: dict[str, str] = {}
     stages: dict[str, int] = {}
     schema: int = 1
 
@@ -129,6 +136,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             body["fallback"] = self.fallback
         if self.views:
             body["views"] = self.views
+        if self.variants:
+            body["variants"] = self.variants
         return body
 
 

@@ -57,6 +57,10 @@ class StaleStateError(RetryableError):
     """The state of a view is not as current as the policy requires."""
 
 
+class HaltedError(RetryableError):
+    """Somebody has halted the policy: its rules or its fallback answer."""
+
+
 class NoScoreError(RetryableError):
     """A model that is served without a policy gave nothing, and nothing else can answer in its place."""
 
@@ -170,6 +174,8 @@ class Servant:
         :meth:`decide`. ``deadline`` is of :meth:`deadline`.
         """
         prepared, started = [_NOTHING] * len(requests), perf_counter_ns()
+        if self.revision.deployment.halted is not None:
+            return prepared
         every = enumerate(map(self._columns, requests))
         columns = {place: values for place, values in every if values is not None}
         views: list[dict[str, dict[str, Any]] | None] = [None] * len(columns)
@@ -232,6 +238,7 @@ class Servant:
         arrived_ns: int,
         limit_ns: int | None = None,
         ready: ReadyCase = _NOTHING,
+        arm: str = "",
     ) -> DecisionRecord:
         """Go through the stages: check, features, score, rules, reasons.
 
@@ -248,6 +255,8 @@ class Servant:
             Nanoseconds that the caller waits; the smaller of it and the policy's deadline counts.
         ready : ReadyCase, optional
             What :meth:`prepare` gave for this request at this moment.
+        arm : str
+            Of a rollout under way, for the record.
         """
         started = perf_counter_ns()
         entities, context = self.schema.check(request)
@@ -287,12 +296,14 @@ class Servant:
             explained=explained,
             cached=case.cached,
             masked=self.policy.policy.personal,  # type: ignore[arg-type]  # a tuple by now
+            arm=arm,
             stages=case.stages,
         )
 
     def _judge(self, case: _Case, at: int, deadline: int, ready: ReadyCase) -> PolicyDecision:
         deployed = self.revision.deployment
         try:
+            self._check_halted()
             _check_error(ready)
             if ready.row is None:  # else it was looked at before the row was read
                 _check_time(deadline, "features")
@@ -353,6 +364,13 @@ class Servant:
             if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):
                 statuses[view] = "stale"
         return {view: {"status": status, "age_s": age_of(newest[view], at)} for view, status in statuses.items()}
+
+    def _check_halted(self) -> None:
+        deployed = self.revision.deployment
+        if deployed.halted is not None:
+            raise HaltedError("nothing scores while a policy is halted", where=f"policy:{deployed.policy}",
+                              got=deployed.halted,
+                              remedy=f"End it with: retrodict release {deployed.policy} --reason WHY")  # fmt: skip
 
     def _check_required(self, case: _Case) -> None:
         missing = {view: case.views[view]["status"] for view in self.policy.policy.require if view in case.views}

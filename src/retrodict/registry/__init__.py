@@ -1,6 +1,7 @@
 """Model versions, approvals, and what is in force since when."""
 
 from retrodict.registry.deployments import (
+    TARGET,
     Deployment,
     Revision,
     change,
@@ -24,6 +25,7 @@ from retrodict.registry.versions import (
 )
 
 __all__ = [
+    "TARGET",
     "Approval",
     "Deployment",
     "ModelVersion",

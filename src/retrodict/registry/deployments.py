@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table, Text, func, select
@@ -16,6 +16,7 @@ from retrodict.registry.versions import ModelVersion
 from retrodict.workspace import Workspace
 
 __all__ = [
+    "TARGET",
     "Deployment",
     "Revision",
     "change",
@@ -27,7 +28,12 @@ __all__ = [
     "standing",
 ]
 
-Action = Literal["deploy", "promote", "rollback"]
+Action = Literal[
+    "deploy", "promote", "rollback", "rollout", "pause", "resume", "abort", "halt", "release", "shadow", "experiment"
+]
+
+TARGET = ("policy_version", "code", "model", "artifact", "model_code")
+"""Names of what decides in a deployment: policy and model, with the code of both."""
 
 metadata = MetaData()
 
@@ -67,6 +73,14 @@ class Deployment:
         The fields above, except ``policy``, of what decided before: kept warm.
     restores : int, optional
         Of a rollback, the revision that it went back to.
+    split : dict, optional
+        The rollout under way, whole: what takes a share of the units, how much, since when, why, and what comes next.
+    shadows : list of dict
+        What scores the same requests after the answer, for comparison only.
+    experiments : list of dict
+        Experiments whose variants the answers name.
+    halted : str, optional
+        Why nothing scores: every answer is the policy's rules or fallback.
     """
 
     policy: str
@@ -77,6 +91,20 @@ class Deployment:
     model_code: str
     previous: dict[str, str] | None = None
     restores: int | None = None
+    split: dict[str, Any] | None = None
+    shadows: list[dict[str, Any]] = field(default_factory=list)
+    experiments: list[dict[str, Any]] = field(default_factory=list)
+    halted: str | None = None
+
+    @property
+    def target(self) -> dict[str, str]:
+        """What decides, without what is around it."""
+        return {name: getattr(self, name) for name in TARGET}
+
+    def content(self) -> dict[str, Any]:
+        """Plain form, as it is kept: without the fields that say nothing, which earlier releases do not know."""
+        late = ("split", "shadows", "experiments", "halted")
+        return {name: value for name, value in asdict(self).items() if value or name not in late}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,7 +120,7 @@ class Revision(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        facts = Shown.to_dict(self) | {"time": format_time(self.time)} | asdict(self.deployment)
+        facts = Shown.to_dict(self) | {"time": format_time(self.time)} | self.deployment.content()
         del facts["deployment"]
         return facts
 
@@ -114,7 +142,8 @@ def change(
     workspace : Workspace
     deployment : Deployment
         The whole new state of its policy.
-    action : {"deploy", "promote", "rollback"}
+    action : str
+        "deploy", "promote", "rollback", or a change of what is around what decides: "rollout", "shadow" and others.
     reason : str
         For the ledger.
     after : int, optional
@@ -151,7 +180,7 @@ def change(
             "recorded": SystemClock().now(),
             "actor": workspace.actor,
             "action": action,
-            "content": json.dumps(asdict(deployment)),
+            "content": json.dumps(deployment.content()),
             "reason": reason,
         }
         tx.insert(deployments, row)
@@ -214,9 +243,13 @@ def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
     before: Revision | None = None
     for revision in revisions:
         model = revision.deployment.model
-        if revision.action == "rollback" and before is not None:
+        split = None if before is None else before.deployment.split
+        if revision.action == "rollback" and split is not None:
+            marks[split["candidate"]["model"]] = revision.revision
+        elif revision.action == "rollback" and before is not None:
             marks[before.deployment.model] = revision.revision
-        marks.pop(model, None)
+        if split is None:
+            marks.pop(model, None)
         before = revision
     return marks
 

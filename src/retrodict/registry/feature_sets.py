@@ -39,7 +39,7 @@ def feature_set_of(workspace: Workspace, code: str, model: str, inputs: Iterable
 
 
 def readers_in_force(workspace: Workspace) -> list[Reader]:
-    """Models that decide, and what decided before them, by policy."""
+    """Models that decide, those that a rollout brings in, and what decided before them, by policy."""
     readers = []
     for policy, revision in sorted(current(workspace).items()):
         deployment = revision.deployment
@@ -47,6 +47,9 @@ def readers_in_force(workspace: Workspace) -> list[Reader]:
         previous = deployment.previous
         if previous is not None and previous["model"] != deployment.model:
             pairs.append((previous["model_code"], previous["model"], False))
+        if deployment.split is not None:
+            candidate = deployment.split["candidate"]
+            pairs.append((candidate["model_code"], candidate["model"], True))
         for code, model, decides in pairs:
             # A model that was renamed since lives on in its own code object; one that is gone has nothing to feed.
             with suppress(NotFoundError):

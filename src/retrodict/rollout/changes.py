@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
 from retrodict.data.columns import check_names
@@ -116,7 +116,8 @@ def _put(
     check_clear(definition, artifact.inputs.names, artifact.outputs)
     before = current(workspace).get(policy)
     if before is not None:
-        deployment = replace(deployment, previous=_as_previous(before.deployment))
+        check_no_rollout(before, f"a {action}")
+        deployment = replace(deployment, previous=before.deployment.target, **_around(before.deployment))
     # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
     if force is not None:
@@ -194,11 +195,6 @@ def _check_approved(version: ModelVersion) -> None:
         )
 
 
-def _as_previous(deployment: Deployment) -> dict[str, str]:
-    names = ("policy_version", "code", "model", "artifact", "model_code")
-    return {name: getattr(deployment, name) for name in names}
-
-
 def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | None = None) -> Revision:
     """Go back to what decided before the present revision, whatever that was approved for then.
 
@@ -232,11 +228,37 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
         If the artifact is not what was stored.
     """
     before = _current(workspace, policy)
+    if before.deployment.split is not None:
+        if to is None:
+            return change(workspace, without_split(before), action="rollback", reason=reason, after=before.revision)
+        check_no_rollout(before, "a rollback to what decided before")
     target = _earlier(history(workspace, policy), to)
     # Of another rollback it is what that one restored, so that the next goes on from there.
-    deployment = replace(target.deployment, restores=target.deployment.restores or target.revision)
+    restores = target.deployment.restores or target.revision
+    deployment = replace(target.deployment, restores=restores, split=None, **_around(before.deployment))
     ModelArtifact.load(workspace.objects, deployment.artifact)
     return change(workspace, deployment, action="rollback", reason=reason, after=before.revision)
+
+
+def _around(deployment: Deployment) -> dict[str, Any]:
+    """What stays as it is when something else decides: who looks on, what is tried out, whether anything scores."""
+    return {"shadows": deployment.shadows, "experiments": deployment.experiments, "halted": deployment.halted}
+
+
+def check_no_rollout(revision: Revision, what: str) -> None:
+    """Refuse a change of what decides while a rollout is under way."""
+    split = revision.deployment.split
+    if split is not None:
+        policy = revision.deployment.policy
+        raise RefusedError(f"{what} must wait for the end of a rollout", where=f"policy:{policy}", got=split["rollout"],
+                           remedy=f"End it with: retrodict rollout abort {policy} --reason WHY")  # fmt: skip
+
+
+def without_split(revision: Revision) -> Deployment:
+    """Deployment that a rollout leaves when it ends without success: what decided all along, and nothing else."""
+    deployment = revision.deployment
+    restores = None if deployment.split is None else deployment.split["from"]
+    return replace(deployment, split=None, restores=restores)
 
 
 def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
@@ -245,8 +267,8 @@ def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
     policy = present.deployment.policy
     if to is None:
         # One that deployed the same again is no other: going back to it would change nothing.
-        decides = _as_previous(present.deployment)
-        earlier = [one for one in standing(revisions)[:-1] if _as_previous(one.deployment) != decides]
+        decides = present.deployment.target
+        earlier = [one for one in standing(revisions)[:-1] if one.deployment.target != decides]
         if not earlier:
             raise RefusedError(
                 "something must have decided before the present revision",
@@ -261,7 +283,7 @@ def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
         name, revisions_by_name, "a rollback must go to what decided before", where=f"policy:{policy}", what="revision"
     )
     target = revisions_by_name[name]
-    if _as_previous(target.deployment) == _as_previous(present.deployment):
+    if target.deployment.target == present.deployment.target:
         raise RefusedError(
             "a rollback must change what decides", where=f"policy:{policy}", got=to, remedy="It decides already"
         )

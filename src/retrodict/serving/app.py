@@ -279,7 +279,7 @@ class DecisionApp:
     @route("POST", "/v1/decisions/{policy}:batch", "score")
     async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
         body = await request.read_body(self.limits.batch_body)
-        async with self.turn(request):
+        async with self.turn(request, many=True):
             if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
@@ -411,14 +411,16 @@ class DecisionApp:
         observe("record", (ended - before) // 1_000)
         observe("total", (ended - arrived) // 1_000)
 
-    def turn(self, request: HttpRequest, limit_ns: int | None = None) -> AbstractAsyncContextManager[None]:
+    def turn(
+        self, request: HttpRequest, limit_ns: int | None = None, *, many: bool = False
+    ) -> AbstractAsyncContextManager[None]:
         """Wait for the turn of a request; 429 if all places are taken, or it has come too late."""
         since = request.scope.get(COMPLETE, request.arrived)
-        return self.turns.turn(since, batch=request.is_batch(), limit_ns=limit_ns)
+        return self.turns.turn(since, batch=request.is_batch(), many=many, limit_ns=limit_ns)
 
     def turn_away(self, head: RequestHead) -> bytes | None:
         """Body of a refusal for which the head of a request is enough; None where the request may go on."""
-        if not self.turns.is_full(batch=head.batch):
+        if not self.turns.is_full(batch=head.batch, many=head.path.endswith(b":batch")):
             return None
         self.telemetry.count("requests_total", 'status="429"')
         policy = _DECISIONS(head.path)

@@ -28,7 +28,8 @@ _MOST = 1 << 20  # bytes of a body that are waited for after its request was tur
 _LENGTH, _KEPT = b"\r\ncontent-length: ", b"\r\nconnection: keep-alive\r\n"
 _UNUSUAL = b"\r\ntransfer-encoding", b"\r\nexpect", b"\r\nupgrade"
 QUEUE_SHARE = 4
-"""The queue may be a quarter as long as a request may wait: a pause of the process is no overload, a queue is."""
+"""The queue may be a quarter as long as a request may wait: a pause of the process is no overload, a queue is.
+Before a body of many requests it may be as long."""
 
 
 class RequestHead(NamedTuple):
@@ -104,12 +105,14 @@ class Turns:
         """How many are let in in a turn: over a third of the time is theirs, and no turn draws out the next."""
         return max(_TURN_NS, self._others_ns / 2) * self._number / self._work_ns
 
-    def is_full(self, *, batch: bool) -> bool:
-        """Whether one more would find no place, or wait for too long."""
+    def is_full(self, *, batch: bool, many: bool = False) -> bool:
+        """Whether one more would find no place, or wait for too long; a body of many requests may wait for longer."""
         places, wait = (self._places // 2, self._wait_ns // 4) if batch else (self._places, self._wait_ns)
-        return self.taken >= places or len(self._waiting) * self._pace * QUEUE_SHARE > wait
+        return self.taken >= places or len(self._waiting) * self._pace * (1 if many else QUEUE_SHARE) > wait
 
-    def turn(self, since_ns: int, *, batch: bool, limit_ns: int | None = None) -> AbstractAsyncContextManager[None]:
+    def turn(
+        self, since_ns: int, *, batch: bool, many: bool = False, limit_ns: int | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Hold a place from its turn on, as an asynchronous context manager.
 
         Parameters
@@ -118,15 +121,17 @@ class Turns:
             When the request was complete, by ``time.perf_counter_ns()``.
         batch : bool
             Whether others go first.
+        many : bool, default False
+            Whether its body has many requests: a few of those are a long queue, and none of their callers is in haste.
         limit_ns : int, optional
             Nanoseconds that it may have waited, if fewer than else. A turn, two milliseconds, it may have waited in any
             case: who has less time than that is late without a queue, too.
         """
-        return _Turn(self, since_ns, batch, limit_ns)
+        return _Turn(self, since_ns, batch, many, limit_ns)
 
-    async def enter(self, since_ns: int, *, batch: bool, limit_ns: int | None = None) -> None:
+    async def enter(self, since_ns: int, *, batch: bool, many: bool = False, limit_ns: int | None = None) -> None:
         """Wait for a turn and take a place; RefusedRequestError if there is none, or it has come too late."""
-        if self.is_full(batch=batch):
+        if self.is_full(batch=batch, many=many):
             raise full()
         self.taken += 1
         loop = asyncio.get_running_loop()
@@ -173,13 +178,13 @@ class Turns:
 
 
 class _Turn:
-    __slots__ = ("_batch", "_limit_ns", "_since_ns", "_turns")
+    __slots__ = ("_batch", "_limit_ns", "_many", "_since_ns", "_turns")
 
-    def __init__(self, turns: Turns, since_ns: int, batch: bool, limit_ns: int | None) -> None:
-        self._turns, self._since_ns, self._batch, self._limit_ns = turns, since_ns, batch, limit_ns
+    def __init__(self, turns: Turns, since_ns: int, batch: bool, many: bool, limit_ns: int | None) -> None:
+        self._turns, self._since_ns, self._batch, self._many, self._limit_ns = turns, since_ns, batch, many, limit_ns
 
     async def __aenter__(self) -> None:
-        await self._turns.enter(self._since_ns, batch=self._batch, limit_ns=self._limit_ns)
+        await self._turns.enter(self._since_ns, batch=self._batch, many=self._many, limit_ns=self._limit_ns)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,112 @@
+"""Which version decides for which unit in a rollout: a share for the new one, the same units every time.
+
+A unit's place is a salted hash, so it depends on nothing that a process remembers. The new version has the places from
+0 up to its share: to raise the share adds units and takes none away. It is compared with as many units of the old one,
+those with the highest places, at the same time. A random draw per request was rejected: one customer would get both
+versions, and nobody could say later which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrodict.core.expressions import parse
+from retrodict.decisions.assignment import bucket, unit_text
+from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.decisions.requests import DecisionRequest
+from retrodict.decisions.servant import ReadyCase, Servant
+
+__all__ = ["CANARY", "CONTROL", "TrafficSplit", "SplitServant"]
+
+CANARY, CONTROL = "canary", "control"
+
+
+class TrafficSplit:
+    """Arms of the rollout that a deployment names, by its ``split``.
+
+    Parameters
+    ----------
+    state : mapping
+        With ``unit`` (names of entities or context), ``seed``, ``share``, ``control`` (shares from 0 to 1), and
+        ``where``, an expression over the request that must be true, or None.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.unit, self.seed = tuple(state["unit"]), state["seed"]
+        self.share, self.control = state["share"], state["control"]
+        self.where = None if state.get("where") is None else parse(state["where"]).to_row()
+
+    def arm(self, values: Mapping[str, Value]) -> str:
+        """``canary``, ``control``, or nothing: of units of neither, and where a part of the unit is missing.
+
+        Parameters
+        ----------
+        values : mapping of str to value
+            Entities and context of a request, as its schema gives them.
+        """
+        unit = unit_text([values.get(name) for name in self.unit])
+        if unit is None or (self.where is not None and self.where(dict(values)) is not True):
+            return ""
+        place = bucket(self.seed, unit)
+        return CANARY if place < self.share else CONTROL if place >= 1 - self.control else ""
+
+
+class SplitServant(Servant):
+    """Servant of what decides, which leaves a share of the units to another one.
+
+    Parameters
+    ----------
+    candidate : Servant
+        Of the new version.
+    split : TrafficSplit
+    others
+        As for :class:`Servant`.
+    """
+
+    candidate: Servant
+    split: TrafficSplit
+
+    def lead(self, candidate: Servant, split: TrafficSplit) -> None:
+        """Take the new version in."""
+        self.candidate, self.split = candidate, split
+        self.views |= candidate.views
+        self.on_server = self.on_server or candidate.on_server
+
+    def arm_of(self, request: DecisionRequest) -> str:
+        """Arm of a request; InputError if it is wrong."""
+        entities, context = self.schema.check(request)
+        return self.split.arm({**context, **entities})
+
+    def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
+        """As :meth:`Servant.prepare`, each request by the servant that will decide it."""
+        places: dict[bool, list[int]] = {True: [], False: []}
+        for place, request in enumerate(requests):
+            columns = self._columns(request)
+            places[columns is not None and self.split.arm(columns) == CANARY].append(place)
+        prepared = [ReadyCase()] * len(requests)
+        for is_candidate, members in places.items():
+            prepare = self.candidate.prepare if is_candidate else super().prepare
+            if members:
+                cases = prepare([requests[place] for place in members], at=at, deadline=deadline)
+                for place, case in zip(members, cases, strict=True):
+                    prepared[place] = case
+        return prepared
+
+    def decide(self, request: DecisionRequest, **times: Any) -> DecisionRecord:
+        """As :meth:`Servant.decide`; the record names the arm."""
+        arm = self.arm_of(request)
+        decide = self.candidate.decide if arm == CANARY else super().decide
+        return decide(request, **times, arm=arm)
+
+    def measure(self) -> None:
+        """As :meth:`Servant.measure`, of both; requests are scored as the slower one needs it."""
+        super().measure()
+        self.candidate.measure()
+        speeds = [speed for speed in (self.speed, self.candidate.speed) if speed is not None]
+        self.speed = max(speeds, key=lambda speed: speed.alone_us, default=None)
+
+    def warm(self, at: int) -> None:
+        """As :meth:`Servant.warm`, both."""
+        super().warm(at)
+        self.candidate.warm(at)

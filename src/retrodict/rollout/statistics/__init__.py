@@ -8,7 +8,7 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 - over many at once: :func:`holm`; whether arms have their share of units: :func:`check_balance`.
 """
 
-from retrodict.rollout.statistics.balance import Balance, check_balance
+from retrodict.rollout.statistics.balance import SampleRatio, check_balance
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
 from retrodict.rollout.statistics.multiplicity import holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
@@ -16,7 +16,7 @@ from retrodict.rollout.statistics.sequential import compare_means, compare_rates
 
 __all__ = [
     "Allowed",
-    "Balance",
+    "SampleRatio",
     "Contrast",
     "Sums",
     "check_balance",

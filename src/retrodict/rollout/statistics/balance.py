@@ -13,14 +13,14 @@ from typing import Literal
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 
-__all__ = ["Balance", "check_balance"]
+__all__ = ["SampleRatio", "check_balance"]
 
 _CONCENTRATION = 1000.0
 """Units that the mixture over wrong shares is worth: it looks for shares off by a few points."""
 
 
 @dataclass(frozen=True, slots=True)
-class Balance(Record):
+class SampleRatio(Record):
     """Units by arm against their weights.
 
     Attributes
@@ -49,7 +49,7 @@ def check_balance(
     alpha: float = 0.001,
     sequential: bool = True,
     p_before: float = 1.0,
-) -> Balance:
+) -> SampleRatio:
     """Test that units fell into arms as their weights say.
 
     Parameters
@@ -83,15 +83,15 @@ def check_balance(
     counts = [units.get(name, 0) for name, weight in weights.items() if weight > 0]
     n, expected, degrees = sum(counts), [weight / sum(shares) for weight in shares], len(shares) - 1
     if stray:
-        return Balance("failure", f"units in arms without weight: {stray}", n, 0.0, degrees)
+        return SampleRatio("failure", f"units in arms without weight: {stray}", n, 0.0, degrees)
     if not n:
-        return Balance("inconclusive", "no units", 0, None, degrees)
+        return SampleRatio("inconclusive", "no units", 0, None, degrees)
     p_value = min(p_before, _mixture_p(counts, expected)) if sequential else _pearson_p(counts, expected)
     observed = ", ".join(f"{count / n:.4f}" for count in counts)
     stated = ", ".join(f"{share:.4f}" for share in expected)
     verdict: Literal["success", "failure"] = "failure" if p_value <= alpha else "success"
     reason = f"shares {observed} of {n} units against {stated}: p = {p_value:.3g}, failure at {alpha:g}"
-    return Balance(verdict, reason, n, p_value, degrees)
+    return SampleRatio(verdict, reason, n, p_value, degrees)
 
 
 def _pearson_p(counts: list[int], expected: list[float]) -> float:

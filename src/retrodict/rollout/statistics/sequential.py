@@ -35,7 +35,7 @@ from retrodict.rollout.statistics.contrast import (
     unknown,
 )
 
-__all__ = ["compare_means", "compare_rates", "mixture_margin", "ratio_margins"]
+__all__ = ["compare_means", "compare_rates", "critical_margin", "mixture_margin", "ratio_margins"]
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +67,11 @@ def _mixture(alpha: float) -> float:
     """Information over the mixture's at which the sequence is the narrowest (Waudby-Smith et al. 2024, appendix)."""
     doubled = -2 * math.log(2 * alpha)
     return doubled + math.log(doubled + 1) + 1
+
+
+def critical_margin(alpha: float) -> float:
+    """Standard errors of :func:`mixture_margin` at the rows at which it is the narrowest."""
+    return float(mixture_margin(_mixture(alpha), alpha))
 
 
 def _mixture_p(z: float, r: float) -> float:

@@ -1,0 +1,204 @@
+"""Comparisons for one look at the planned end, and the two ways to need fewer rows: covariates and strata.
+
+A unit is what was assigned. Where a metric is per request and customers were assigned, :func:`linearise` makes one
+value a unit of it, whose mean is the ratio and whose variance is the right one: rows of one customer are alike, and
+taking them as independent makes intervals too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.statistics.intervals import difference_interval, wilson_interval
+from retrodict.rollout.statistics.contrast import (
+    Allowed,
+    Contrast,
+    Scale,
+    Sums,
+    check_level,
+    fieller,
+    judge,
+    unknown,
+)
+
+__all__ = ["adjust", "compare_shares", "linearise", "stratified", "welch"]
+
+Floats = NDArray[np.float64]
+
+
+def welch(
+    control: Sums, treatment: Sums, allowed: Allowed, *, scale: Scale = "difference", alpha: float = 0.05
+) -> Contrast:
+    """Compare two means once, variances unequal.
+
+    Welch 1947 (Biometrika 34, 28-35), degrees of freedom by Satterthwaite; a ratio has Fieller's interval.
+
+    Parameters
+    ----------
+    control, treatment : Sums
+    allowed : Allowed
+        Effects that are no failure.
+    scale : {"difference", "ratio"}, default "difference"
+    alpha : float, default 0.05
+        Chance of a wrong success, and of a wrong failure, at this one look.
+
+    Examples
+    --------
+    >>> welch(Sums.of([1, 2, 3]), Sums.of([5, 6, 7]), Allowed(at_least=0)).verdict
+    'success'
+    """
+    check_level(alpha, scale)
+    from scipy.special import stdtr, stdtrit
+
+    n, side, method = (control.n, treatment.n), alpha / allowed.sides, "Welch"
+    if min(n) < 2:
+        return unknown(f"{min(n)} rows are fewer than the 2 needed", method, scale, n, 1 - 2 * side)
+    variances = control.variance / n[0], treatment.variance / n[1]
+    total, means = sum(variances), (control.mean, treatment.mean)
+    if total == 0:
+        return unknown("all values are the same", method, scale, n, 1 - 2 * side)
+    degrees = total**2 / sum(part**2 / (size - 1) for part, size in zip(variances, n, strict=True))
+    z = float(stdtrit(degrees, 1 - side))
+    p_value = 2 * float(stdtr(degrees, -abs(means[1] - means[0]) / math.sqrt(total)))
+    if scale == "difference":
+        value, half = means[1] - means[0], z * math.sqrt(total)
+        ends = value - half, value + half
+    elif means[0] == 0:
+        return unknown("the mean of control is 0: there is no ratio to it", method, scale, n, 1 - 2 * side)
+    else:
+        value, ends = means[1] / means[0], fieller(means, variances, z)
+    return judge(Contrast("inconclusive", "", method, scale, *n, value, *ends, 1 - 2 * side, p_value), allowed)
+
+
+def compare_shares(control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
+    """Compare the difference of two rates once, by scores.
+
+    The interval is Newcombe's of Wilson's (1998, Statistics in Medicine 17, 873-890, method 10), the p value that of
+    the pooled score test; both hold at small counts, where Welch's do not.
+
+    Parameters
+    ----------
+    control, treatment : Sums
+        Of zeros and ones.
+    allowed : Allowed
+        Differences that are no failure.
+    alpha : float, default 0.05
+        Chance of a wrong success, and of a wrong failure, at this one look.
+    """
+    check_level(alpha)
+    n, side, method = (control.n, treatment.n), alpha / allowed.sides, "two-proportion score"
+    if min(n) < 1:
+        return unknown("an arm has no rows", method, "difference", n, 1 - 2 * side)
+    intervals = [wilson_interval(arm.total, arm.n, confidence=1 - 2 * side) for arm in (treatment, control)]
+    ends = difference_interval(treatment.mean, intervals[0], control.mean, intervals[1])
+    value, pooled = treatment.mean - control.mean, (control.total + treatment.total) / sum(n)
+    deviation = math.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
+    p_value = math.erfc(abs(value) / deviation / math.sqrt(2)) if deviation else 1.0
+    contrast = Contrast("inconclusive", "", method, "difference", *n, value, ends.low, ends.high, 1 - 2 * side, p_value)
+    return judge(contrast, allowed)
+
+
+def linearise(numerators: ArrayLike, denominators: ArrayLike) -> Floats:
+    """One value a unit of a ratio of sums, by the delta method.
+
+    ``R + (numerator - R denominator) / mean denominator`` with ``R`` the ratio of the sums: the mean of the values is
+    ``R`` and their variance over n that of ``R`` (Deng, Knoblich & Lu 2018, Applying the Delta Method in Metric
+    Analytics, KDD; Budylin et al. 2018, WSDM). Of each arm by itself.
+
+    Parameters
+    ----------
+    numerators, denominators : array_like of float, shape (units,)
+        Sums of each unit.
+
+    Raises
+    ------
+    InputError
+        If the denominators add up to 0.
+
+    Examples
+    --------
+    >>> linearise([1.0, 3.0], [2.0, 2.0]).tolist()
+    [0.5, 1.5]
+    """
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if not below.size or below.sum() == 0:
+        raise InputError("the denominators of a ratio must not add up to 0", where="statistics", got=below.size,
+                         remedy="Leave out the arm")  # fmt: skip
+    ratio = above.sum() / below.sum()
+    values: Floats = ratio + (above - ratio * below) / below.mean()
+    return values
+
+
+def adjust(values: Sequence[Floats], covariates: Sequence[Floats]) -> tuple[list[Floats], float]:
+    """Values less what a covariate from before the experiment foretells of them (CUPED), and the variance that is left.
+
+    ``y - theta (x - mean x)`` with one ``theta`` and one mean over all arms (Deng, Xu, Kohavi & Walker 2013, Improving
+    the Sensitivity of Online Controlled Experiments, WSDM). The covariate must not know of the treatment.
+
+    Parameters
+    ----------
+    values, covariates : sequence of ndarray
+        By arm, aligned by unit.
+
+    Returns
+    -------
+    adjusted : list of ndarray
+    left : float
+        Variance within arms after the adjustment over that before it: 0.6 needs 0.6 times the units.
+    """
+    centred = [x - x.mean() for x in covariates]
+    deviations = [y - y.mean() for y in values]
+    spread = sum(float(x @ x) for x in centred)
+    before = sum(float(y @ y) for y in deviations)
+    if spread == 0 or before == 0:
+        return list(values), 1.0
+    theta = sum(float(x @ y) for x, y in zip(centred, deviations, strict=True)) / spread
+    middle = float(np.concatenate(list(covariates)).mean())
+    adjusted = [y - theta * (x - middle) for x, y in zip(covariates, values, strict=True)]
+    return adjusted, 1 - theta**2 * spread / before
+
+
+def stratified(
+    strata: Sequence[tuple[Sums, Sums]], allowed: Allowed, *, z: float | None = None, alpha: float = 0.05
+) -> Contrast:
+    """Compare means within strata and add the differences up, each by the stratum's part of all units.
+
+    Post-stratification (Miratrix, Sekhon & Yu 2013, JRSS B 75, 369-396). Spans of time with other weights of the arms
+    are strata: pooled over them, a change of traffic reads as an effect.
+
+    Parameters
+    ----------
+    strata : sequence of (Sums, Sums)
+        Control and treatment of each.
+    allowed : Allowed
+        Differences that are no failure.
+    z : float, optional
+        Standard errors on either side. None: the normal quantile, for one look.
+    alpha : float, default 0.05
+    """
+    check_level(alpha)
+    from scipy.special import ndtri
+
+    n = sum(pair[0].n for pair in strata), sum(pair[1].n for pair in strata)
+    side, method = alpha / allowed.sides, f"{len(strata)} strata"
+    if not strata or min(arm.n for pair in strata for arm in pair) < 2:
+        return unknown("a stratum has fewer than the 2 rows needed in an arm", method, "difference", n, 1 - 2 * side)
+    value = variance = 0.0
+    for control, treatment in strata:
+        part = (control.n + treatment.n) / sum(n)
+        value += part * (treatment.mean - control.mean)
+        variance += part**2 * (control.variance / control.n + treatment.variance / treatment.n)
+    if variance == 0:
+        return unknown("all values are the same", method, "difference", n, 1 - 2 * side)
+    half = (float(ndtri(1 - side)) if z is None else z) * math.sqrt(variance)
+    p_value = math.erfc(abs(value) / math.sqrt(2 * variance))
+    return judge(
+        Contrast("inconclusive", "", method, "difference", *n, value, value - half, value + half, 1 - 2 * side,
+                 p_value if z is None else None),
+        allowed,
+    )  # fmt: skip

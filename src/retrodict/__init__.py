@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retrodict.models.warmstart import WarmStart
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
+    from retrodict.rollout.definitions import Rollout
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "RandomSplit",
     "Recipe",
     "Rolling",
+    "Rollout",
     "Rule",
     "Scale",
     "Select",
@@ -99,6 +101,7 @@ __getattr__, __dir__ = lazy_names(
         "models.warmstart": ("WarmStart",),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
+        "rollout.definitions": ("Rollout",),
         "decisions.definitions": ("Policy", "Rule"),
     },
 )

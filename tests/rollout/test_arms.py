@@ -1,4 +1,4 @@
-"""Balance of arms, paired tests and many p values at once, against statsmodels, scipy and simulation."""
+"""ArmBalance of arms, paired tests and many p values at once, against statsmodels, scipy and simulation."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ NAMESPACES = {
     "outcomes": "Outcomes",
     "pipelines": "Pipelines",
     "policies": "Policies",
+    "rollouts": "Rollouts",
     "runs": "Runs",
 }
 

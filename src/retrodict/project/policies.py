@@ -16,8 +16,10 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict import decisions, registry
     from retrodict.registry import Revision
+    from retrodict.rollout import ladder
 else:
     decisions, registry = lazy_modules("retrodict", "decisions", "registry")
+    (ladder,) = lazy_modules("retrodict.rollout", "ladder")
 
 __all__ = ["Policies", "PolicySettings"]
 
@@ -114,3 +116,29 @@ class Policies(Namespace):
 
         columns = ("revision", "since", "change", "model", "policy hash?", "by", "reason")
         return Listing.table("deployments", revisions, columns, row, empty="Nothing is deployed yet.")
+
+    @names_damage
+    def halt(self, policy: str, *, reason: str) -> Revision:
+        """Let nothing score for a policy: its rules, or its fallback, answer at once and say so.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        reason : str
+            Why, for the ledger and the records.
+        """
+        return ladder.halt(self._workspace, policy, reason=reason)
+
+    @names_damage
+    def release(self, policy: str, *, reason: str) -> Revision:
+        """Let a halted policy score again.
+
+        Parameters
+        ----------
+        policy : str
+            Name of the policy.
+        reason : str
+            Why, for the ledger.
+        """
+        return ladder.release(self._workspace, policy, reason=reason)

@@ -2,6 +2,7 @@
 
 from retrodict.registry.deployments import (
     TARGET,
+    Action,
     Deployment,
     Revision,
     change,
@@ -26,6 +27,7 @@ from retrodict.registry.versions import (
 
 __all__ = [
     "TARGET",
+    "Action",
     "Approval",
     "Deployment",
     "ModelVersion",

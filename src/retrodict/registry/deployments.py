@@ -17,6 +17,7 @@ from retrodict.workspace import Workspace
 
 __all__ = [
     "TARGET",
+    "Action",
     "Deployment",
     "Revision",
     "change",

@@ -9,13 +9,24 @@ from retrodict.core.lazy import lazy_names
 if TYPE_CHECKING:
     from retrodict.rollout.changes import deploy, promote, rollback
     from retrodict.rollout.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
+    from retrodict.rollout.definitions import Rollout
 
-__all__ = ["LogComparison", "Reproduction", "compare_on_log", "deploy", "promote", "reproduce_champion", "rollback"]
+__all__ = [
+    "LogComparison",
+    "Reproduction",
+    "Rollout",
+    "compare_on_log",
+    "deploy",
+    "promote",
+    "reproduce_champion",
+    "rollback",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "changes": ("deploy", "promote", "rollback"),
+        "definitions": ("Rollout",),
         "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
     },
 )

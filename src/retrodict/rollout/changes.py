@@ -6,7 +6,7 @@ decided before is named in the revision, so that servers keep its model warm and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -36,7 +36,15 @@ from retrodict.registry import (
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace, capture_code, check_code
 
-__all__ = ["deploy", "promote", "rollback"]
+__all__ = [
+    "check_deployable",
+    "check_no_rollout",
+    "deploy",
+    "find_current",
+    "promote",
+    "rollback",
+    "without_split",
+]
 
 
 def deploy(
@@ -82,9 +90,9 @@ def promote(workspace: Workspace, policy: str, model: str, *, reason: str, force
     RefusedError
         If the version is not approved, a gate did not pass, a view has not passed verification, or it decides already.
     """
-    name = _current(workspace, policy).deployment.policy
+    name = find_current(workspace, policy).deployment.policy
     with workspace.lock(f"rollout/{name}"):  # two at once would both believe that they change what decides
-        before = _current(workspace, policy)
+        before = find_current(workspace, policy)
         if before.deployment.model == get_version(workspace, model).ref:
             raise RefusedError(
                 "a promotion must change what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
@@ -101,6 +109,35 @@ def _put(
     force: str | None,
 ) -> Revision:
     definition = find_policy(workspace.definitions, policy)
+    before = current(workspace).get(policy)
+    if before is not None:
+        check_no_rollout(before, f"a {action}")
+    deployment, record_overrides = check_deployable(workspace, definition, model, force=force)  # fmt: skip
+    if before is not None:
+        deployment = replace(deployment, previous=before.deployment.target, **_around(before.deployment))
+    # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
+    Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
+    record_overrides(deployment.model)
+    return change(workspace, deployment, action=action, reason=reason)
+
+
+def check_deployable(
+    workspace: Workspace, definition: Policy, model: str | None, *, force: str | None
+) -> tuple[Deployment, Callable[[str], None]]:
+    """Deployment of a policy as it is defined with a version of its model, which may decide.
+
+    Returns
+    -------
+    Deployment
+        Nothing around it, and nothing before it.
+    callable
+        Notes in the ledger what ``force`` has let through, for the version that it is given.
+
+    Raises
+    ------
+    RefusedError, DefinitionError
+        As for :func:`deploy`.
+    """
     check_names(workspace, definition)
     version = _version(workspace, definition, model)
     _check_approved(version)
@@ -108,22 +145,19 @@ def _put(
     overridden = check_verified(workspace, features, version.ref, force=force)
     unbuilt = _check_built(workspace, features, version.ref, force)
     deployment = Deployment(
-        policy=policy, policy_version=definition.version, code=capture_code(workspace), model=version.ref,
+        policy=definition.name, policy_version=definition.version, code=capture_code(workspace), model=version.ref,
         artifact=version.artifact, model_code=version.code,
     )  # fmt: skip
     check_code(workspace, deployment.code)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
     check_clear(definition, artifact.inputs.names, artifact.outputs)
-    before = current(workspace).get(policy)
-    if before is not None:
-        check_no_rollout(before, f"a {action}")
-        deployment = replace(deployment, previous=before.deployment.target, **_around(before.deployment))
-    # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
-    Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
-    if force is not None:
-        record_override(workspace, overridden, version.ref, force)
-        record_override(workspace, unbuilt, version.ref, force, action="features.unbuilt")
-    return change(workspace, deployment, action=action, reason=reason)
+
+    def record_overrides(model: str) -> None:
+        if force is not None:
+            record_override(workspace, overridden, model, force)
+            record_override(workspace, unbuilt, model, force, action="features.unbuilt")
+
+    return deployment, record_overrides
 
 
 def _check_built(workspace: Workspace, features: FeatureSet, model: str, force: str | None) -> list[FeatureView]:
@@ -227,7 +261,7 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
     IntegrityError
         If the artifact is not what was stored.
     """
-    before = _current(workspace, policy)
+    before = find_current(workspace, policy)
     if before.deployment.split is not None:
         if to is None:
             return change(workspace, without_split(before), action="rollback", reason=reason, after=before.revision)
@@ -290,7 +324,8 @@ def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
     return target
 
 
-def _current(workspace: Workspace, policy: str) -> Revision:
+def find_current(workspace: Workspace, policy: str) -> Revision:
+    """Revision of a policy that is in force; NotFoundError if it was never deployed."""
     revision = current(workspace).get(policy)
     if revision is None:
         raise NotFoundError(

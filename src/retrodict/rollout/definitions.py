@@ -1,0 +1,254 @@
+"""What a definitions module says about bringing in a new version: steps, how long each lasts, and what must hold.
+
+Conditions are a language of three sentences and no expression: each sentence has a direction, a scale and a meaning of
+"too little is known", which a comparison of two numbers has not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.expressions import parse
+from retrodict.core.names import NameUse
+from retrodict.decisions.definitions import Policy
+from retrodict.features.plan import FeatureSet
+
+__all__ = ["METRICS", "Condition", "Rollout", "read_condition"]
+
+METRICS = {
+    "error_rate": "share of decisions that a fallback answered",
+    "p50_ms": "median milliseconds of a decision's stages, without its record",
+    "p95_ms": "95 % quantile of the same",
+    "p99_ms": "99 % quantile of the same",
+    "rate": "share of the decisions that are the one in brackets: rate(warn)",
+    "mean_score": "mean score",
+    "brier": "mean squared error of the score, where the outcome is known",
+    "log_loss": "mean log loss of the score, where the outcome is known",
+    "loss": "mean loss of a model of another task, where the outcome is known",
+    "dp_ratio": "least over largest share of a decision over groups: dp_ratio(sex: approve)",
+}
+"""What a condition may be about."""
+
+_LOWER = {"error_rate", "p50_ms", "p95_ms", "p99_ms", "brier", "log_loss", "loss"}
+_TIMED = ("p50_ms", "p95_ms", "p99_ms")
+_ARGUED = {"rate": 1, "dp_ratio": 2}
+_NUMBER = r"\d+(?:\.\d+)?"
+_METRIC = r"(?P<metric>[a-z]\w*)(?:\((?P<of>[^()]+)\))?"
+_SENTENCES = (
+    re.compile(rf"{_METRIC} (?P<op><=|>=) champion(?: (?P<sign>[*+-]) (?P<change>{_NUMBER}))?"),
+    re.compile(rf"{_METRIC} (?P<op><=|>=) (?P<limit>{_NUMBER})"),
+    re.compile(rf"{_METRIC} not worse by (?P<margin>{_NUMBER})"),
+    re.compile(rf"{_METRIC} within (?P<span>{_NUMBER})"),
+)
+_WAIT = re.compile(r"(?:wait (\S+) then )?(pause|rollback)")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One sentence, read.
+
+    Attributes
+    ----------
+    text : str
+    metric : str
+        One of ``METRICS``.
+    of : tuple of str
+        What stands in brackets: a decision; or a column and a decision.
+    scale : {"ratio", "difference", "absolute"}
+        What is compared: canary over champion, canary less champion, or the canary by itself.
+    low, high : float or None
+        Between which it must lie; None: no limit on this side.
+    """
+
+    text: str
+    metric: str
+    of: tuple[str, ...]
+    scale: Literal["ratio", "difference", "absolute"]
+    low: float | None
+    high: float | None
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is about how long decisions take."""
+        return self.metric in _TIMED
+
+
+def read_condition(text: str, *, where: str) -> Condition:
+    """Read ``error_rate <= champion * 1.1``, ``rate(warn) <= 0.3``, ``brier not worse by 0.005`` or ``… within 0.02``.
+
+    Raises
+    ------
+    DefinitionError
+        If it is none of these, or of a metric that there is not, or that has no better side.
+    """
+    match = next((one for sentence in _SENTENCES if (one := sentence.fullmatch(str(text)))), None)
+    if match is None:
+        raise DefinitionError(
+            "a condition must be 'METRIC <= champion * 1.1', 'METRIC <= 0.3', 'METRIC not worse by 0.01' or 'METRIC "
+            "within 0.02'", where=where, got=text, remedy=f"Metrics are {', '.join(METRICS)}",
+        )  # fmt: skip
+    parts = match.groupdict()
+    metric = check_known(parts["metric"], METRICS, "a condition must be about a metric that is measured", where=where,
+                         what="metric", error=DefinitionError)  # fmt: skip
+    of = tuple(part.strip() for part in (parts["of"] or "").split(":") if part.strip())
+    if len(of) != _ARGUED.get(metric, 0):
+        example = {"rate": "rate(warn)", "dp_ratio": "dp_ratio(sex: approve)"}.get(metric, metric)
+        raise DefinitionError("a metric must have in brackets what it is of, and nothing else", where=where, got=text,
+                              remedy=f"Write {example}")  # fmt: skip
+    if "margin" in parts:
+        if metric not in _LOWER:
+            raise DefinitionError("'not worse by' must be of a metric with a better side", where=where, got=text,
+                                  remedy=f"Write '{text.partition(' ')[0]} within {parts['margin']}'")  # fmt: skip
+        return Condition(text, metric, of, "difference", None, float(parts["margin"]))
+    if "span" in parts:
+        span = float(parts["span"])
+        return Condition(text, metric, of, "difference", -span, span)
+    if "limit" in parts:
+        low, high = _sides(parts["op"], float(parts["limit"]))
+        return Condition(text, metric, of, "absolute", low, high)
+    change = float(parts["change"] or (1 if parts["sign"] in (None, "*") else 0))
+    if parts["sign"] in ("+", "-"):
+        low, high = _sides(parts["op"], change if parts["sign"] == "+" else -change)
+        return Condition(text, metric, of, "difference", low, high)
+    low, high = _sides(parts["op"], change)
+    return Condition(text, metric, of, "ratio", low, high)
+
+
+def _sides(operator: str, limit: float) -> tuple[float | None, float | None]:
+    return (None, limit) if operator == "<=" else (limit, None)
+
+
+@dataclass(frozen=True)
+class Rollout(Definition):
+    """How a new version comes to decide: step by step, each judged against as many units of the old one.
+
+    Parameters
+    ----------
+    name : str
+    policy : Policy
+        What it is for.
+    steps : list of float, default 5, 10, 25, 50, 100
+        Percent of the units that the new version decides, rising; the last one is 100, when it becomes the champion.
+    bake : duration, default "1h"
+        How long each step lasts at least.
+    unit : str or list of str
+        Entity or context values that name who gets one version and keeps it, as ``"customer"``.
+    where : str, optional
+        Expression over the request: the first step takes only units for which it is true.
+    hold : list of str, optional
+        What may not be broken at any time: ``"error_rate <= champion * 1.1"``. As soon as the data show that it is, the
+        rollout fails; a few errors by chance do not.
+    prove : list of str, optional
+        What the data must show before the next step: ``"brier not worse by 0.005"``, ``"rate(warn) within 0.02"``,
+        ``"dp_ratio(sex: approve) >= 0.8"``.
+    inconclusive : str, default "wait 24h then pause"
+        What comes of a step whose time is over while something is not shown.
+    on_fail : {"rollback", "pause"}
+        What comes of a condition that is broken.
+    min_units : int, default 100
+        With fewer units in one of the two arms nothing is shown.
+    alpha : float, default 0.05
+        Chance that any of the conditions is called broken, or shown, in the whole rollout though it is not; however
+        often it is looked at.
+
+    Examples
+    --------
+    >>> Rollout("careful", steps=[5, 100], unit="customer").steps
+    (5.0, 100.0)
+    """
+
+    kind: ClassVar[str] = "rollout"
+
+    policy: Policy | None = None
+    steps: tuple[float, ...] | list[float] = (5, 10, 25, 50, 100)
+    bake: str = "1h"
+    unit: str | tuple[str, ...] | list[str] = ()
+    where: str | None = None
+    hold: tuple[str, ...] | list[str] = ("error_rate <= champion * 1.1", "p99_ms <= champion * 1.2")
+    prove: tuple[str, ...] | list[str] = ()
+    inconclusive: str = "wait 24h then pause"
+    on_fail: str = "rollback"
+    min_units: int = 100
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check every field by itself."""
+        super().__post_init__()
+        where = f"rollout {self.name}"
+        if not (self.policy is None or isinstance(self.policy, Policy)):
+            raise DefinitionError("a rollout must be for a policy", where=where, got=type(self.policy).__name__,
+                                  remedy="Pass a Policy as second argument, or name it at the start")  # fmt: skip
+        object.__setattr__(self, "steps", _steps(self.steps, where))
+        unit = (self.unit,) if isinstance(self.unit, str) else tuple(self.unit)
+        object.__setattr__(self, "unit", unit)
+        if not unit:
+            raise DefinitionError("a rollout must name the unit that keeps its version", where=where, got=self.unit,
+                                  remedy="Write unit='customer', an entity or context value of requests")  # fmt: skip
+        for field in ("hold", "prove"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+            for text in getattr(self, field):
+                read_condition(text, where=f"{where}, {field}")
+        timed = [text for text in self.prove if read_condition(text, where=where).timed]
+        if timed:
+            raise DefinitionError("how long decisions take must be held, not proved", where=f"{where}, prove",
+                                  got=timed, remedy="Write it in hold=[...]")  # fmt: skip
+        parse_duration(self.bake, where=f"{where}, bake")
+        if self.where is not None:
+            parse(self.where, where=f"{where}, where")
+        if not _WAIT.fullmatch(str(self.inconclusive)):
+            raise DefinitionError("inconclusive must be 'pause', 'rollback' or 'wait 24h then pause'", where=where,
+                                  got=self.inconclusive, remedy="Write one of these")  # fmt: skip
+        _ = self.patience
+        check_known(self.on_fail, ("rollback", "pause"), "on_fail must be 'rollback' or 'pause'", where=where,
+                    what="word", error=DefinitionError)  # fmt: skip
+        if not 0 < self.alpha <= 0.2 or self.min_units < 1:
+            raise DefinitionError("alpha must lie between 0 and 0.2, and min_units be at least 1", where=where,
+                                  got=(self.alpha, self.min_units), remedy="Leave them out")  # fmt: skip
+
+    @property
+    def patience(self) -> tuple[int, str]:
+        """Microseconds after the bake for which more is waited for, and what comes then: pause or rollback."""
+        match = _WAIT.fullmatch(self.inconclusive)
+        assert match is not None
+        wait = 0 if match[1] is None else parse_duration(match[1], where=f"rollout {self.name}, inconclusive")
+        return wait, match[2]
+
+    @property
+    def conditions(self) -> dict[str, list[Condition]]:
+        """Conditions to hold and to prove."""
+        where = f"rollout {self.name}"
+        return {field: [read_condition(text, where=where) for text in getattr(self, field)]
+                for field in ("hold", "prove")}  # fmt: skip
+
+    def uses(self) -> Iterator[NameUse]:
+        """Parts of the unit, decisions and groups that its policy must have."""
+        if self.policy is None:
+            return
+        features = FeatureSet(self.policy.model.features)
+        values = [*features.request_keys, *features.request_columns]
+        for name in self.unit:
+            yield NameUse("request value", name, "a unit must be a value that requests bring",
+                          f"rollout {self.name}, unit", names=values)  # fmt: skip
+        for condition in [*self.conditions["hold"], *self.conditions["prove"]]:
+            if condition.of:
+                yield NameUse("decision", condition.of[-1], "a condition must be of a decision of the policy",
+                              f"rollout {self.name}, {condition.text!r}", names=list(self.policy.decide))  # fmt: skip
+
+
+def _steps(steps: Sequence[float], where: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(step) for step in steps)
+    except (TypeError, ValueError):
+        values = ()
+    rising = all(a < b for a, b in pairwise(values))
+    if not values or not rising or values[-1] != 100 or values[0] < 0.01:
+        raise DefinitionError("steps must rise from at least 0.01 percent to 100", where=f"{where}, steps", got=steps,
+                              remedy="Write steps=[5, 25, 50, 100]")  # fmt: skip
+    return values

@@ -1,0 +1,285 @@
+"""What the two arms of a rollout have shown so far: for each condition a verdict, valid however often it is asked for.
+
+The observation is a unit's mean, since units and not decisions were assigned: a customer with fifty decisions is one
+draw. Both arms are as large and were filled at the same time, so a busy hour or a stale table is in both. Levels are
+divided among the conditions by Holm's steps. A verdict over windows of time was rejected: asked for often enough, it
+aborts most rollouts of identical versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.display import Record
+from retrodict.decisions.log import decisions_table
+from retrodict.decisions.split import CANARY, CONTROL
+from retrodict.evaluation.losses import row_losses
+from retrodict.evaluation.reference import feature_column
+from retrodict.outcomes.status import Outcomes, outcomes
+from retrodict.rollout.definitions import Condition, Rollout
+from retrodict.rollout.statistics import Allowed, Contrast, Sums, check_balance, compare_means, compare_rates
+from retrodict.workspace import Workspace
+
+__all__ = ["ArmVerdict", "Evidence", "gather"]
+
+Floats = NDArray[np.float64]
+
+_QUALITY = {"brier", "log_loss", "loss"}
+_QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+_KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
+"""What an arm is compared with that has no other: zero, known for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmVerdict(Record):
+    """One condition on the canary.
+
+    Attributes
+    ----------
+    condition : str
+        As written; ``arms`` for whether both have their share of units.
+    kind : {"hold", "prove"}
+    verdict : {"success", "failure", "inconclusive"}
+        Of a condition that must hold: a failure is shown to be broken, a success is not, with units enough. Of one that
+        must be proved: a success is shown, and inconclusive whatever is neither shown nor refuted.
+    reason : str
+    scale : {"ratio", "difference", "absolute"}
+    canary, control : float or None
+        The metric of either arm.
+    low, high : float or None
+        Ends of the interval of the ratio, the difference, or the canary's own value.
+    units_canary, units_control : int
+        Units with a value.
+    """
+
+    condition: str
+    kind: Literal["hold", "prove"]
+    verdict: Literal["success", "failure", "inconclusive"]
+    reason: str
+    scale: str
+    canary: float | None
+    control: float | None
+    low: float | None
+    high: float | None
+    units_canary: int
+    units_control: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Decisions of both arms.
+
+    Attributes
+    ----------
+    decisions : pyarrow.Table
+        Of the canary and its control.
+    units : ndarray of int64, shape (n,)
+        Number of the unit of each decision.
+    canary : ndarray of bool, shape (n,)
+    outcomes : Outcomes, optional
+        Of the same decisions, where a condition needs them.
+    """
+
+    decisions: pa.Table
+    units: NDArray[np.int64]
+    canary: NDArray[np.bool_]
+    outcomes: Outcomes | None = None
+
+    def judge(self, rollout: Rollout, shares: Mapping[str, float]) -> list[ArmVerdict]:
+        """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units."""
+        conditions = [(kind, one) for kind, every in rollout.conditions.items() for one in every]
+        verdicts: dict[int, ArmVerdict] = {}
+        decided: set[int] = set()
+        while True:  # Holm: what is decided leaves its part of the level to the others
+            level = rollout.alpha / max(1, len(conditions) - len(decided))
+            for place, (kind, condition) in enumerate(conditions):
+                if place not in decided:
+                    verdicts[place] = self._judge(condition, kind, level, rollout.min_units)
+            newly = {place for place, one in verdicts.items() if _is_decided(one)} - decided
+            if not newly:
+                break
+            decided |= newly
+        return [self._balance(shares), *(verdicts[place] for place in sorted(verdicts))]
+
+    def _balance(self, shares: Mapping[str, float]) -> ArmVerdict:
+        counts = {arm: int(np.unique(self.units[self.canary == (arm == CANARY)]).size) for arm in (CANARY, CONTROL)}
+        sizes = (None, None, None, None, counts[CANARY], counts[CONTROL])
+        if not all(shares.values()) or not any(counts.values()):
+            return ArmVerdict("arms", "hold", "success", "there is one arm, or nobody in it yet", "ratio", *sizes)
+        balance = check_balance(counts, dict(shares))
+        even = balance.verdict != "failure"
+        return ArmVerdict("arms", "hold", "success" if even else "failure", balance.reason, "ratio", *sizes)
+
+    def _judge(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
+        values, why_not = self._values(condition)
+        if condition.timed:
+            contrast, means = self._compare_times(condition, alpha)
+        elif condition.metric == "dp_ratio":
+            contrast, means = self._compare_groups(condition, values, alpha, min_units)
+        else:
+            control, canary = (self._sums(values, arm) for arm in (False, True))
+            contrast = _compare(condition, control, canary, alpha, min_units)
+            means = canary.mean if canary.n else None, control.mean if control.n else None
+        units = self._count(True, values), self._count(False, values)
+        verdict, reason = contrast.verdict, why_not or contrast.reason
+        if kind == "hold" and verdict != "failure":
+            enough = min(units) >= min_units
+            verdict = "success" if enough else "inconclusive"
+            reason = f"not shown to be broken: {reason}" if enough else _too_few(units, min_units)
+        elif min(units) < min_units:
+            verdict, reason = "inconclusive", why_not or _too_few(units, min_units)
+        return ArmVerdict(condition.text, kind, verdict, reason, condition.scale, *means,  # type: ignore[arg-type]
+                          contrast.low, contrast.high, *units)  # fmt: skip
+
+    def _count(self, canary: bool, values: Floats) -> int:
+        rows = (self.canary == canary) & ~np.isnan(values)
+        return int(np.unique(self.units[rows]).size)
+
+    def _sums(self, values: Floats, canary: bool) -> Sums:
+        """Sums over the means of units."""
+        rows = (self.canary == canary) & ~np.isnan(values)
+        _, numbers = np.unique(self.units[rows], return_inverse=True)
+        if not numbers.size:
+            return Sums(0, 0.0, 0.0)
+        means = np.bincount(numbers, values[rows]) / np.bincount(numbers)
+        return Sums.of(means)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        return np.asarray(self.decisions.column(name).to_numpy(zero_copy_only=False))
+
+    def _values(self, condition: Condition) -> tuple[Floats, str | None]:
+        """Value of each decision; NaN where it has none, and why if none has one."""
+        size, nothing = self.decisions.num_rows, np.full(self.decisions.num_rows, np.nan)
+        metric = condition.metric
+        if metric == "error_rate":
+            return (~self.decisions.column("fallback").is_null().to_numpy()).astype(np.float64), None
+        if metric in _QUANTILES:
+            return self._column("record__micros") / 1_000, None
+        if metric in ("rate", "dp_ratio"):
+            return (self._column("decision").astype(str) == condition.of[-1]).astype(np.float64), None
+        if metric == "mean_score":
+            return self._column("score").astype(np.float64), None
+        if self.outcomes is None or not size:
+            return nothing, "no outcome is known"
+        rows, outputs = self.outcomes, self.outcomes.outputs()
+        with_outcome = rows.countable & ~np.isnan(outputs if outputs.ndim == 1 else outputs[:, 0])
+        if not with_outcome.any():
+            return nothing, "no outcome is known"
+        labels, outputs = rows.label[with_outcome], outputs[with_outcome]
+        if metric == "brier":
+            losses = (outputs - labels) ** 2 if rows.target.task == "binary" else None
+        else:
+            losses = row_losses(labels, outputs, rows.target)
+        if losses is None:
+            return nothing, f"a model of the task {rows.target.task} has no Brier score; write 'loss'"
+        nothing[with_outcome] = losses
+        return nothing, None
+
+    def _compare_times(self, condition: Condition, alpha: float) -> tuple[Contrast, tuple[float | None, float | None]]:
+        """Shares of decisions beyond the limit: a quantile is larger when more than its share lies beyond."""
+        times, quantile = self._column("record__micros") / 1_000, _QUANTILES[condition.metric]
+        canary, control = times[self.canary], times[~self.canary]
+        means = tuple(float(np.quantile(arm, quantile)) if arm.size else None for arm in (canary, control))
+        if means[0] is None or means[1] is None:
+            return compare_means(_KNOWN_ZERO, Sums(0, 0.0, 0.0), Allowed(at_most=1.0)), (means[0], means[1])
+        limit = condition.high if condition.high is not None else np.inf
+        if condition.scale == "absolute":
+            beyond = Sums.rate(canary.size, int((canary > limit).sum()))
+            return compare_means(_KNOWN_ZERO, beyond, Allowed(at_most=1 - quantile), alpha=alpha), (means[0], None)
+        bound = means[1] * limit if condition.scale == "ratio" else means[1] + limit
+        slow = Sums.rate(canary.size, int((canary > bound).sum()))
+        usual = Sums.rate(control.size, int((control > means[1]).sum()))
+        return compare_rates(usual, slow, Allowed(at_most=1.0), alpha=alpha), (means[0], means[1])
+
+    def _compare_groups(
+        self, condition: Condition, values: Floats, alpha: float, min_units: int
+    ) -> tuple[Contrast, tuple[float | None, None]]:
+        """Least over largest share of a decision among the canary's groups, by an interval of each group."""
+        name = next((column for column in (f"entity__{condition.of[0]}", f"context__{condition.of[0]}",
+                                           feature_column(condition.of[0])) if column in self.decisions.column_names),
+                    None)  # fmt: skip
+        empty = compare_means(_KNOWN_ZERO, Sums(0, 0.0, 0.0), Allowed(at_least=0.0))
+        if name is None:
+            return empty, (None, None)
+        groups = self._column(name)
+        names = set(pa.array(groups[self.canary], from_pandas=True).drop_null().to_pylist())
+        ends, shares = [], []
+        for group in names:
+            sums = self._sums(np.where(groups == group, values, np.nan), canary=True)
+            one = compare_means(_KNOWN_ZERO, sums, Allowed(at_least=0.0), alpha=alpha / len(names), min_n=min_units)
+            if one.low is None or one.high is None:
+                return empty, (None, None)
+            ends.append((max(one.low, 0.0), min(one.high, 1.0)))
+            shares.append(sums.mean)
+        if len(names) < 2 or not max(shares):
+            return empty, (None, None)
+        lows, highs = zip(*ends, strict=True)
+        low, high = min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) else 1.0
+        value, limit = min(shares) / max(shares), condition.low or 0.0
+        verdict: Any = "success" if low >= limit else "failure" if high < limit else "inconclusive"
+        word = {"success": "is shown to be", "failure": "is shown not to be", "inconclusive": "may or may not be"}
+        reason = f"the least over the largest share of {len(names)} groups is {value:.4g} ({low:.4g} to {high:.4g}), "
+        reason += f"which {word[verdict]} at least {limit:g}"
+        n = int(self.canary.sum())
+        return Contrast(verdict, reason, "interval of each group", "ratio", 0, n, value, low, high), (value, None)
+
+
+def _compare(condition: Condition, control: Sums, canary: Sums, alpha: float, min_units: int) -> Contrast:
+    low, high = condition.low, condition.high
+    allowed = Allowed(-np.inf if low is None else low, np.inf if high is None else high)
+    if condition.scale == "absolute":
+        return compare_means(_KNOWN_ZERO, canary, allowed, alpha=alpha, min_n=min_units)
+    if condition.scale == "ratio" and condition.metric == "error_rate":
+        hit = [Sums.rate(one.n, min(one.n, round(one.total))) if one.total == one.squares else None
+               for one in (control, canary)]  # fmt: skip
+        if hit[0] is not None and hit[1] is not None:
+            return compare_rates(hit[0], hit[1], allowed, alpha=alpha, min_n=min_units)
+    scale: Literal["ratio", "difference"] = "ratio" if condition.scale == "ratio" else "difference"
+    return compare_means(control, canary, allowed, scale=scale, alpha=alpha, min_n=min_units)
+
+
+def _is_decided(one: ArmVerdict) -> bool:
+    return one.verdict == "failure" or (one.kind == "prove" and one.verdict == "success")
+
+
+def _too_few(units: Sequence[int], least: int) -> str:
+    return f"{min(units)} units with a value are fewer than the {least} needed"
+
+
+def gather(workspace: Workspace, policy: str, split: Mapping[str, Any], rollout: Rollout, now: int) -> Evidence:
+    """Decisions of both arms for as long as both had the same share of units.
+
+    While the canary has at most half of the units, so has its control, and all decisions since the start count; from
+    then on those since the step began.
+    """
+    start = split["started"] if split["share"] <= 0.5 else split["since"]
+    needs = any(one.metric in _QUALITY for every in rollout.conditions.values() for one in every)
+    matured = outcomes(workspace, policy, now=now, start=start) if needs else None
+    table = decisions_table(workspace, policy, start=start, end=now) if matured is None else matured.decisions
+    arms = np.asarray(table.column("record__arm").to_numpy(zero_copy_only=False)).astype(str)
+    in_arms = np.isin(arms, (CANARY, CONTROL)) & (table.column("revision").to_numpy() > split["from"])
+    rows = table.filter(pa.array(in_arms))
+    columns = [_values_of(rows, name) for name in split["unit"]]
+    units = _number_units(columns) if rows.num_rows else np.empty(0, dtype=np.int64)
+    return Evidence(rows, units, arms[in_arms] == CANARY, None if matured is None else matured.select(in_arms))
+
+
+def _values_of(table: pa.Table, name: str) -> NDArray[Any]:
+    column = next((c for c in (f"entity__{name}", f"context__{name}") if c in table.column_names), None)
+    return np.zeros(table.num_rows) if column is None else np.asarray(table.column(column).to_numpy(
+        zero_copy_only=False)).astype(str)  # fmt: skip
+
+
+def _number_units(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    numbers = np.zeros(len(columns[0]), dtype=np.int64)
+    number_of: Callable[[NDArray[Any]], NDArray[np.int64]] = lambda c: np.unique(c, return_inverse=True)[1]  # noqa: E731
+    for column in columns:
+        codes = number_of(column)
+        numbers = number_of(numbers * (int(codes.max()) + 1) + codes)
+    return numbers

@@ -1,0 +1,273 @@
+"""Rollouts: who gets the new version, when the next step comes, what ends it, and what is left behind."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from itertools import product
+
+import pytest
+from tests.rollout.conftest import learn
+
+from retrodict import Rollout
+from retrodict.core.clock import SimulatedClock, parse_time
+from retrodict.core.durations import HOUR, MINUTE
+from retrodict.core.errors import BusyError, NotFoundError, RefusedError, RetrodictError
+from retrodict.decisions.log import read_decisions
+from retrodict.ledger import verify as audit
+from retrodict.registry import approve, change, current, history
+from retrodict.rollout import deploy, ladder, promote, rollback
+from retrodict.rollout.evidence import ArmVerdict
+from retrodict.serving.decider import Decider
+from retrodict.workspace import Workspace
+
+START = parse_time("2024-02-20T10:00Z")
+ROLLOUT = """
+careful = Rollout("careful", promise, steps=[10, 50, 100], bake="1h", unit="weight",
+    hold=["error_rate <= champion * 1.1"], prove=["rate(warn) within 0.3"], inconclusive="wait 2h then pause")
+"""
+
+
+def add(root, text=ROLLOUT):
+    path = root / "definitions.py"
+    path.write_text(path.read_text() + text)
+
+
+class World:
+    """A project whose clock is moved by hand, and a crowd that asks."""
+
+    def __init__(self, root):
+        self.clock = SimulatedClock(START)
+        self.root, self.rng = root, random.Random(3)
+        self.project = Workspace(root, actor="ana", clock=self.clock)
+
+    def ask(self, people=300, *, heaviest=80.0, minutes=10):
+        """Decide about so many parcels, each another unit."""
+        with Decider(self.project) as decider:
+            cases = [
+                {"depot": self.rng.choice(["north", "south", "east"]), "weight": self.rng.uniform(1, heaviest),
+                 "express": False, "sent": "2024-02-20T10:00Z"} for _ in range(people)
+            ]  # fmt: skip
+            answers = decider.decide_many("promise", cases, at=self.clock.now())
+        self.clock.move_to(self.clock.now() + minutes * MINUTE)
+        return [answer.record for answer in answers]
+
+    def wait(self, micros):
+        self.clock.move_to(self.clock.now() + micros)
+
+    def look(self):
+        return ladder.step_on(self.project, "promise")[0].what
+
+    @property
+    def deployment(self):
+        return current(self.project)["promise"].deployment
+
+
+@pytest.fixture
+def world(original_pair, tmp_path):
+    root = shutil.copytree(original_pair, tmp_path / "parcels")
+    add(root)
+    made = World(root)
+    yield made
+    made.project.close()
+
+
+def verdict(kind, status):
+    return ArmVerdict("a condition", kind, status, "why", "ratio", 0.1, 0.1, 0.9, 1.1, 200, 200)
+
+
+SMALL = Rollout("small", steps=[5, 50, 100], bake="1h", unit="customer", inconclusive="wait 2h then pause")
+STATE = {"step": 0, "phase": "running", "since": 0}
+
+
+@pytest.mark.parametrize(("rollout", "state", "now", "verdicts", "move"), [
+    (SMALL, STATE, HOUR - 1, [verdict("hold", "success")], "wait"),
+    (SMALL, STATE, HOUR, [verdict("hold", "success"), verdict("prove", "success")], "raise"),
+    (SMALL, {**STATE, "step": 1}, HOUR, [verdict("hold", "success")], "promote"),
+    (SMALL, STATE, HOUR, [verdict("hold", "success"), verdict("prove", "inconclusive")], "wait"),
+    (SMALL, STATE, 3 * HOUR - 1, [verdict("hold", "inconclusive")], "wait"),
+    (SMALL, STATE, 3 * HOUR, [verdict("hold", "inconclusive")], "pause"),
+    (SMALL, STATE, 0, [verdict("hold", "failure"), verdict("prove", "success")], "rollback"),
+    (SMALL, STATE, HOUR, [verdict("prove", "failure")], "rollback"),
+    (SMALL, {**STATE, "phase": "paused"}, 9 * HOUR, [verdict("prove", "success")], "wait"),
+    (SMALL, {**STATE, "phase": "paused"}, 9 * HOUR, [verdict("hold", "failure")], "rollback"),
+    (Rollout("small", steps=[5, 100], unit="a", on_fail="pause"), STATE, 0, [verdict("hold", "failure")], "pause"),
+    (Rollout("small", steps=[5, 100], unit="a", on_fail="pause"), {**STATE, "phase": "paused"}, 0,
+     [verdict("hold", "failure")], "wait"),
+    (Rollout("small", steps=[5, 100], bake="1h", unit="a", inconclusive="rollback"), STATE, HOUR,
+     [verdict("prove", "inconclusive")], "rollback"),
+    (Rollout("small", steps=[100], bake="1h", unit="a"), STATE, HOUR, [verdict("hold", "success")], "promote"),
+])  # fmt: skip
+def test_what_comes_next(rollout, state, now, verdicts, move):
+    """A table of truth: a failure at once, nothing before its time, and never a success of what is not known."""
+    assert ladder.next_move(rollout, state, verdicts, now).what == move
+
+
+def test_nothing_that_is_inconclusive_ever_raises_or_promotes():
+    """Whatever else holds, and however late it is."""
+    statuses = ("success", "inconclusive")
+    for first, second, step, now in product(statuses, statuses, (0, 1), (HOUR, 2 * HOUR, 99 * HOUR)):
+        verdicts = [verdict("hold", first), verdict("prove", second)]
+        move = ladder.next_move(SMALL, {**STATE, "step": step}, verdicts, now)
+        assert (move.what in ("raise", "promote")) == (first == second == "success")
+
+
+def test_a_clean_version_goes_through_all_steps(world):
+    """Its units stay its units, all others have the old version, and in the end it decides with the old one behind."""
+    before = world.deployment.target
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    canary = set[float]()
+    for share, step in ((0.1, "raise"), (0.5, "promote")):
+        records = world.ask(3000)
+        chosen = {record.context["weight"] for record in records if record.model == "late_parcel@2"}
+        assert {record.context["weight"] for record in records if record.arm == "canary"} == chosen
+        assert len(chosen) / 3000 == pytest.approx(share, abs=0.05)
+        assert world.look() == "wait"
+        for weight in canary:
+            assert ladder_arm(world, weight) == "canary"
+        canary |= chosen
+        world.wait(HOUR)
+        assert world.look() == step
+    assert world.deployment.model == "late_parcel@2"
+    assert (world.deployment.previous, world.deployment.split) == (before, None)
+    assert {record.arm for record in world.ask(50)} == {""}
+    actions = [revision.action for revision in history(world.project, "promise")]
+    assert actions == ["deploy", "rollout", "rollout", "promote"]
+    project = world.project
+    assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified
+    assert rollback(project, "promise", reason="after all").deployment.model == "late_parcel@1"
+
+
+def ladder_arm(world, weight):
+    from retrodict.decisions.split import TrafficSplit
+
+    return TrafficSplit(world.deployment.split).arm({"weight": weight})
+
+
+BAD = """
+@derived
+def size(weight: float, express: bool):
+    if max([*getattr(weight, "flat", [weight])]) > 85:
+        raise ValueError("too heavy")
+    return {"weight": weight, "express": express}
+"""
+
+
+def test_a_version_that_fails_is_rolled_back_and_the_old_one_is_untouched(world):
+    """As soon as the data show it, before the step's time is over; it is not brought in a second time."""
+    path = world.root / "definitions.py"
+    good = '@derived\ndef size(weight: float, express: bool):\n    return {"weight": weight, "express": express}\n'
+    assert good in path.read_text()
+    path.write_text(path.read_text().replace(good, BAD))
+    assert learn(world.root) == "late_parcel@3"
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+    before = world.deployment
+    ladder.start(world.project, "careful", "late_parcel@3", reason="better")
+    looks = 0
+    while world.deployment.split is not None and looks < 30:
+        records = world.ask(300, heaviest=200.0, minutes=1)
+        wrong = {record.arm for record in records if record.fallback is not None}
+        assert wrong <= {"canary"}
+        looks += 1
+        assert world.look() in ("wait", "rollback")
+    assert looks < 30
+    assert world.deployment.target == before.target
+    assert world.clock.now() < START + HOUR  # at once
+    newest = history(world.project, "promise")[-1]
+    assert newest.action == "rollback"
+    assert "error_rate <= champion * 1.1" in newest.reason
+    assert {record.model for record in world.ask(60, heaviest=200.0)} == {"late_parcel@1"}
+    with pytest.raises(RefusedError, match="rolled back from"):
+        ladder.start(world.project, "careful", "late_parcel@3", reason="again")
+
+
+def test_too_few_people_are_no_success(world):
+    """After the patience it is a pause; resumed, the step begins anew; nobody loses the version they have."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    world.ask(200)
+    world.wait(HOUR)
+    assert world.look() == "wait"
+    world.wait(2 * HOUR)
+    assert world.look() == "pause"
+    assert world.deployment.split["phase"] == "paused"
+    assert "fewer than the 100 needed" in history(world.project, "promise")[-1].reason
+    assert {record.arm for record in world.ask(300)} == {"", "canary", "control"}
+    assert world.look() == "wait"
+    ladder.resume(world.project, "promise", reason="go on")
+    assert world.deployment.split["since"] == world.clock.now()
+    with pytest.raises(RefusedError, match="must not be running already"):
+        ladder.resume(world.project, "promise", reason="go on")
+
+
+def test_what_is_under_way_is_ended_before_anything_else_changes(world):
+    """Deployments and promotions are refused, a rollback ends it and marks the version, an abort does not."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    for other in (lambda: deploy(world.project, "promise", model="late_parcel@2"),
+                  lambda: promote(world.project, "promise", "late_parcel@2", reason="x"),
+                  lambda: ladder.start(world.project, "careful", "late_parcel@2", reason="x")):  # fmt: skip
+        with pytest.raises(RefusedError, match="must wait for the end of a rollout; got 'careful'"):
+            other()
+    ladder.abort(world.project, "promise", reason="wrong one")
+    assert world.deployment.split is None
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    assert rollback(world.project, "promise", reason="worse").deployment.model == "late_parcel@1"
+    with pytest.raises(RefusedError, match="rolled back from"):
+        ladder.start(world.project, "careful", "late_parcel@2", reason="x")
+    with pytest.raises(NotFoundError, match="a rollout must be under way"):
+        ladder.pause(world.project, "promise", reason="x")
+
+
+def test_a_version_whose_approval_is_taken_back_goes(world):
+    """Whatever was measured."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    with Workspace(world.root, actor="ben", clock=world.clock) as ben:
+        approve(ben, "late_parcel@2", reason="a leak", granted=False)
+    assert world.look() == "rollback"
+    assert "approval of late_parcel@2 was taken back" in history(world.project, "promise")[-1].reason
+
+
+def test_of_two_controllers_one_does_the_step(world):
+    """The other one's change was worked out from what no longer decides."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    world.ask(3000)
+    world.wait(HOUR)
+    revision = current(world.project)["promise"]
+    assert world.look() == "raise"
+    with pytest.raises(BusyError):
+        change(world.project, revision.deployment, action="rollout", reason="late", after=revision.revision)
+    assert world.look() == "wait"
+
+
+def test_a_halted_policy_answers_without_a_model(world):
+    """By its rules or its fallback, and the record says so; released, it scores again."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    ladder.halt(world.project, "promise", reason="a theft of keys")
+    records = world.ask(40)
+    assert {(record.model, record.fallback, record.error, record.arm) for record in records} == {
+        ("", "ok", "HaltedError", "")
+    }
+    assert {record.fallback for record in world.ask(5, heaviest=80)} == {"ok"}
+    with pytest.raises(RefusedError, match="must not be halted already"):
+        ladder.halt(world.project, "promise", reason="again")
+    ladder.release(world.project, "promise", reason="new keys")
+    assert {record.fallback for record in world.ask(200)} == {None}
+    assert {logged.record.arm for logged in read_decisions(world.project)} == {"", "canary", "control"}
+
+
+@pytest.mark.parametrize(("change_to", "message"), [
+    ({"steps": [5, 50]}, "steps must rise from at least 0.01 percent to 100"),
+    ({"steps": [50, 5, 100]}, "steps must rise"), ({"steps": "all"}, "steps must rise"),
+    ({"unit": []}, "must name the unit"),
+    ({"hold": ["error_rate < champion"]}, "a condition must be"), ({"hold": ["eror_rate <= 0.1"]}, "error_rate"),
+    ({"prove": ["rate(warn) not worse by 0.1"]}, "within 0.1"), ({"prove": ["rate within 0.1"]}, "rate(warn)"),
+    ({"prove": ["p99_ms <= champion * 1.2"]}, "held, not proved"), ({"inconclusive": "wait then"}, "inconclusive"),
+    ({"on_fail": "shrug"}, "on_fail must be"), ({"alpha": 0.5}, "alpha must lie"), ({"bake": "soon"}, "soon"),
+    ({"where": "segment ="}, "where"),
+])  # fmt: skip
+def test_a_definition_that_makes_no_sense_is_refused(change_to, message):
+    """With what must hold, and what was written."""
+    fields = {"unit": "customer", **change_to}
+    with pytest.raises(RetrodictError) as error:
+        Rollout("careful", **fields)
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""ArmBalance of arms, paired tests and many p values at once, against statsmodels, scipy and simulation."""
+"""Balance of arms, paired tests and many p values at once, against statsmodels, scipy and simulation."""
 
 from __future__ import annotations
 

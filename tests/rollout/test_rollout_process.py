@@ -1,0 +1,99 @@
+"""A rollout as people run it: a server, a controller beside it, and both are killed again and again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from tests.rollout.test_ladder import add
+from tests.serving.process import Server
+
+from retrodict.decisions.log import read_decisions
+from retrodict.ledger import verify as audit
+from retrodict.registry import current, history
+from retrodict.rollout import ladder
+from retrodict.workspace import Workspace
+
+ROLLOUT = """
+quick = Rollout("quick", promise, steps=[20, 50, 100], bake="1s", unit="weight", min_units=50,
+    hold=["error_rate <= champion * 1.1"], prove=["rate(warn) within 0.6"], inconclusive="wait 24h then pause")
+"""
+
+
+@pytest.fixture
+def root(original_pair, tmp_path):
+    folder = shutil.copytree(original_pair, tmp_path / "parcels")
+    add(folder, ROLLOUT)
+    return folder
+
+
+class Crowd(threading.Thread):
+    """Asks for one parcel after another, each of another weight; a server that was killed is asked again."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.server, self.stopped, self.statuses, self.away = server, False, Counter(), 0
+
+    def run(self):
+        rng = random.Random(4)
+        while not self.stopped:
+            context = {"weight": rng.uniform(1, 80), "express": False, "sent": "2024-02-20T10:00Z"}
+            try:
+                status, _ = self.server.decide({"entities": {"depot": "east"}, "context": context}, headers={})
+                self.statuses[status] += 1
+            except OSError:
+                self.away += 1
+                time.sleep(0.05)
+
+
+def controller(root):
+    command = [sys.executable, "-m", "retrodict", "rollout", "run", "--every", "200ms", "--project", str(root)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_each_step_is_done_once_whoever_is_killed_and_when(root):
+    """The new version goes through all steps; every answer is on record, with the arm that its unit has."""
+    rng = random.Random(5)
+    server = Server(root, "--no-consume")
+    crowd = Crowd(server)
+    with Workspace(root, actor="ana") as project:
+        ladder.start(project, "quick", "late_parcel@2", reason="better")
+    crowd.start()
+    process, kills = controller(root), Counter()
+    try:
+        for _ in range(40):
+            time.sleep(rng.uniform(0.8, 2.5))
+            process.kill()
+            process.wait()
+            kills["controller"] += 1
+            if rng.random() < 0.3:
+                server.kill()
+                kills["server"] += 1
+                server = crowd.server = Server(root, "--no-consume")
+            with Workspace(root, actor="ana") as project:
+                if current(project)["promise"].deployment.split is None:
+                    break
+            process = controller(root)
+    finally:
+        process.kill()
+        crowd.stopped = True
+        crowd.join(30)
+        server.kill()
+    assert kills["controller"] >= 3
+    assert set(crowd.statuses) == {200}
+    with Workspace(root, actor="ana") as project:
+        revisions = history(project, "promise")
+        assert [revision.action for revision in revisions] == ["deploy", "rollout", "rollout", "promote"]
+        assert [r.deployment.split["share"] for r in revisions if r.deployment.split] == [0.2, 0.5]
+        assert revisions[-1].deployment.model == "late_parcel@2"
+        records = [logged.record for logged in read_decisions(project)]
+        assert len(records) >= crowd.statuses[200]
+        assert {record.model for record in records if record.arm == "canary"} == {"late_parcel@2"}
+        assert {record.model for record in records if record.arm == "control"} == {"late_parcel@1"}
+        assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified

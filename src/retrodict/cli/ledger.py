@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import click
+
 from retrodict.cli import _types
 from retrodict.cli._command import Parameter, expose, group
 from retrodict.cli._root import cli
 
-replay = group(cli, "replay", "Execute a training or a decision again and compare, bit for bit.")
+replay = group(cli, "replay", "Execute a training, a decision or a window of decisions again, and compare.")
 audit = group(cli, "audit", "Verify the ledger, read it, sign it, seal the decision log, prove a decision.")
 
 _OBJECT = Parameter("REF", _types.objects)
@@ -18,6 +20,14 @@ expose(cli, "lineage", "lineage", ref=_OBJECT, examples=[
 expose(replay, "run", "replay_run", ref=Parameter("REF", _types.run_refs), examples=["retrodict replay run run:01J…"])
 expose(replay, "decision", "replay_decision", ref=Parameter("REF"),
        examples=["retrodict replay decision decision:01J…"])  # fmt: skip
+expose(
+    replay, "window", "challengers.replay", start=Parameter("TIME", flag="--from"), end=Parameter("TIME", flag="--to"),
+    model=Parameter("REF", _types.model_refs), other=Parameter("POLICY", _types.policies, flag="--policy"),
+    by=Parameter("NAME", option=True, more={"multiple": True}),
+    jobs=Parameter(type=click.IntRange(1)), html=Parameter("FILE"),
+    examples=["retrodict replay window warn_early --from 2013-09-01T00:00Z --model late_arrival@2",
+              "retrodict replay window warn_early --policy warn_late --by carrier --html window.html"],
+)  # fmt: skip
 expose(audit, "verify", "ledger.verify", examples=[
     "retrodict audit verify", "retrodict audit verify --checkpoints /mnt/witness/checkpoints.jsonl --public-key 3f…",
 ])  # fmt: skip

@@ -70,6 +70,11 @@ class CompiledPolicy:
             self._rules.append((rule, expression.to_row(), _sources(expression.columns, names, rule.name)))
         self._steps = [(decision, condition.to_row()) for decision, condition in policy.thresholds.items()]
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Full names of what its rules read, outputs of the model among them."""
+        return frozenset(source for _, _, sources in self._rules for _, source in sources)
+
     def by_rules(self, values: Mapping[str, Any], outputs: Mapping[str, float]) -> PolicyDecision | None:
         """First rule that fires, None if none does; a rule on an unknown value does not fire.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,6 +104,11 @@ class Policy(Definition):
     explain : str or list of str, default "asked"
         Which answers have reasons: of requests that ask; ``"always"``; ``"never"``, who asks is refused; or, beside
         requests that ask, those of some decisions, as ``["decline"]``.
+    costs : mapping of str to mapping of str to float, optional
+        What each decision costs by what happens then, ``{"warn": {"yes": 1, "no": 5}, "ok": {"yes": 40, "no": 0}}``; of
+        several classes by their names. A gain is below zero. Challengers are compared by it.
+    max_disagreement : float, optional
+        Largest share of decisions that a challenger may change and still be promoted.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -126,6 +132,8 @@ class Policy(Definition):
     record: str | None = field(default=None, metadata={"identity": "if set"})
     personal: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": "if set"})
     explain: str | tuple[str, ...] | list[str] | None = field(default=None, metadata={"identity": "if set"})
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict, metadata={"identity": False})
+    max_disagreement: float | None = field(default=None, metadata={"identity": False})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -188,6 +196,23 @@ class Policy(Definition):
                                   where=f"{where}, record", got=self.record, remedy="Write 'sample 5%'")  # fmt: skip
         self._check_explained()
         self._check_required()
+        self._check_compared()
+
+    def _check_compared(self) -> None:
+        """Refuse a table of costs with holes, and a limit that is no share."""
+        outcomes = [sorted(map(str, costs)) for costs in self.costs.values()]
+        numbers = [cost for costs in self.costs.values() for cost in costs.values()]
+        complete = {*self.costs} == {*self.decide} and all(names == outcomes[0] for names in outcomes)
+        if self.costs and not (complete and all(math.isfinite(n) for n in numbers)):
+            raise DefinitionError(
+                "costs must be a number for each decision and the same outcomes of each",
+                where=f"policy {self.name}, costs", got={name: dict(costs) for name, costs in self.costs.items()},
+                remedy="Write costs={'warn': {'yes': 1, 'no': 5}, 'ok': {'yes': 40, 'no': 0}}",
+            )  # fmt: skip
+        if self.max_disagreement is not None and not 0 < self.max_disagreement <= 1:
+            raise DefinitionError("the largest disagreement must be a share above 0, 1 at most",
+                                  where=f"policy {self.name}, max_disagreement", got=self.max_disagreement,
+                                  remedy="Write 0.05")  # fmt: skip
 
     def _check_explained(self) -> None:
         rule = None if self.explain == "asked" else self.explain

@@ -21,12 +21,23 @@ from retrodict.features.catalogue.tables import declared_schemas
 from retrodict.features.facts.columns import pick
 from retrodict.features.facts.keys import key_array
 from retrodict.features.offline import training_frame
-from retrodict.features.online import Place, streamed_rows
+from retrodict.features.online import Place, stream_of, streamed_rows
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableFile, TableStore, files_id
 from retrodict.workspace import Workspace
 
-__all__ = ["BATCH", "ReadRows", "newest_versions", "read_facts", "recompute", "same_value", "typed_column", "view_rows"]
+__all__ = [
+    "BATCH",
+    "ReadRows",
+    "newest_rows",
+    "newest_versions",
+    "read_facts",
+    "recompute",
+    "recompute_many",
+    "same_value",
+    "typed_column",
+    "view_rows",
+]
 
 _AT = "_decide_at"
 BATCH = "_batch"
@@ -166,12 +177,32 @@ def recompute(
     kinds : mapping of str to str
         Kind of each entity and context value, as the model's request schema says.
     """
+    return recompute_many([record], features, sources, kinds)[0]
+
+
+def recompute_many(
+    records: Sequence[DecisionRecord], features: FeatureSet, sources: Mapping[str, pa.Table], kinds: Mapping[str, str]
+) -> list[dict[str, Value]]:
+    """As :func:`recompute`, of several decisions from the same rows."""
     names = [*features.request_keys, *features.request_columns]
-    values = {**record.context, **record.entities}
-    columns = {name: typed_column([values.get(name)], kinds.get(name, "text")) for name in names}
-    columns[_AT] = typed_column([record.time], "time")
+    values = [{**record.context, **record.entities} for record in records]
+    columns = {name: typed_column([row.get(name) for row in values], kinds.get(name, "text")) for name in names}
+    columns[_AT] = typed_column([record.time for record in records], "time")
     table = training_frame(pa.table(columns), _AT, features, sources)
-    return {name: table.column(name)[0].as_py() for name in features.columns}
+    rows: list[dict[str, Value]] = table.select(list(features.columns)).to_pylist()
+    return rows
+
+
+def newest_rows(workspace: Workspace, features: FeatureSet) -> dict[str, pa.Table]:
+    """Rows of each source as they are now, of table and stream, of all entities."""
+    rows = {}
+    for name, source in features.sources.items():
+        views = [view for view in features.views if view.source.name == name]
+        history = workspace.tables.history(source.table.name)
+        version = history[-1].version if history else None
+        place = (version, None, workspace.events.end(stream_of(source.table.name)))
+        rows[name] = _rows(workspace, views, place, ReadRows(frozenset()))  # type: ignore[arg-type]  # all of its rows
+    return rows
 
 
 def typed_column(values: Sequence[Value], kind: str) -> pa.Array:

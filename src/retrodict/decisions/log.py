@@ -22,11 +22,15 @@ from retrodict.workspace import Workspace
 
 __all__ = [
     "STREAM_PREFIX",
+    "LogSpan",
     "LoggedDecision",
+    "check_whole",
     "count_decisions",
     "decisions_table",
     "find_decision",
+    "log_spans",
     "read_decisions",
+    "read_span",
     "recent_decisions",
 ]
 
@@ -53,6 +57,17 @@ def read_decisions(
     NotFoundError
         If ``start`` is from before the newest decision that retention has removed. Without it, what is left is given.
     """
+    check_whole(workspace, start)
+    for stream, offset, data in _records(workspace):
+        record = decode_record(data)
+        if policy is not None and record.policy != policy:
+            continue
+        if (start is None or record.time >= start) and (end is None or record.time < end):
+            yield LoggedDecision(record, stream, offset)
+
+
+def check_whole(workspace: Workspace, start: int | None) -> None:
+    """Refuse to read from a time on if retention has removed decisions of then or later; see :func:`read_decisions`."""
     removals = [] if start is None else [one for one in vouched_removals(workspace.ledger) if one.until >= start]
     if removals:
         newest = max(removals, key=lambda one: one.until)
@@ -60,12 +75,31 @@ def read_decisions(
             "decisions of the whole span must be in the log", where="decision log", got=f"some {newest}",
             remedy=f"Ask for those after {format_time(newest.until)}; the table 'decisions' may have the others",
         )  # fmt: skip
-    for stream, offset, data in _records(workspace):
-        record = decode_record(data)
-        if policy is not None and record.policy != policy:
-            continue
-        if (start is None or record.time >= start) and (end is None or record.time < end):
-            yield LoggedDecision(record, stream, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpan:
+    """Some records of the log, one after the other: a piece of work for one process."""
+
+    stream: str
+    first: int
+    count: int
+
+
+def log_spans(workspace: Workspace, size: int) -> list[LogSpan]:
+    """All records that the log has now, in spans of at most ``size``, none of which lies in two segments."""
+    return [
+        LogSpan(stream, first, min(size, segment.first + segment.count - first))
+        for stream in workspace.streams.names(STREAM_PREFIX)
+        for segment in workspace.streams.segments(stream)
+        for first in range(segment.first, segment.first + segment.count, size)
+    ]
+
+
+def read_span(workspace: Workspace, span: LogSpan) -> Iterator[DecisionRecord]:
+    """Records of a span, in log order."""
+    for _, data in workspace.streams.read(span.stream, span.first, span.count):
+        yield decode_record(data)
 
 
 def _records(workspace: Workspace) -> Iterator[tuple[str, int, bytes]]:

@@ -39,6 +39,7 @@ __getattr__, __dir__ = lazy_names(
 
 NAMESPACES = {
     "api_keys": "ApiKeys",
+    "challengers": "Challengers",
     "data": "Data",
     "data.quarantine": "Quarantine",
     "decisions": "Decisions",

@@ -17,6 +17,7 @@ from retrodict.core.lazy import lazy_modules
 from retrodict.monitoring.definitions import Monitor
 from retrodict.project.api_keys import ApiKeys
 from retrodict.project.arguments import Time, instant, only_one
+from retrodict.project.challengers import Challengers
 from retrodict.project.damage import names_damage
 from retrodict.project.data import Data
 from retrodict.project.decisions import Decision, Decisions
@@ -85,8 +86,8 @@ class Project(Fits):
         Trainings: list, get, compare.
     models : Models
         Model versions: list, get, approve, reject.
-    policies : Policies
-        What decides, since when; halt and release it.
+    policies, challengers : Policies, Challengers
+        What decides, since when; halt and release it; what would decide otherwise: replay.
     rollouts : Rollouts
         Bring in a new version step by step: start, status, pause, abort.
     decisions, outcomes : Decisions, Outcomes
@@ -125,6 +126,7 @@ class Project(Fits):
         self.data, self.features = Data(self), Features(self)
         self.runs, self.models, self.policies = Runs(self), Models(self), Policies(self)
         self.rollouts, self.decisions, self.outcomes = Rollouts(self), Decisions(self), Outcomes(self)
+        self.challengers = Challengers(self)
         self.ledger, self.pipelines, self.api_keys = Ledger(self), Pipelines(self), ApiKeys(self)
 
     @classmethod
@@ -307,9 +309,8 @@ class Project(Fits):
         """
         names = [definition.name for definition in self.definitions.of(Monitor)]
         definition = self.definitions.get(Monitor, monitor or only_one(names, "monitor"))
-        moment = instant(now, "now")
+        now_ = instant(now, "now") or self.workspace.clock.now()
         with self.progress("monitor"):
-            now_ = self.workspace.clock.now() if moment is None else moment
             report = monitoring.monitor(self.workspace, definition, now=now_)
         if html is not None:
             from retrodict.monitoring.page import write_report
@@ -341,8 +342,7 @@ class Project(Fits):
         now : Time, optional
             As of when outcomes are known.  [default: now]
         """
-        moment = instant(now, "now")
-        now_ = self.workspace.clock.now() if moment is None else moment
+        now_ = instant(now, "now") or self.workspace.clock.now()
         first, last = instant(start, "start"), instant(end, "end")
         with self.progress(f"compare {challenger}"):
             return rollout.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)

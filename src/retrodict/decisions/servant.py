@@ -65,6 +65,9 @@ class NoScoreError(RetryableError):
     """A model that is served without a policy gave nothing, and nothing else can answer in its place."""
 
 
+CheckedValues = tuple[dict[str, Value], dict[str, Value]]
+
+
 class ReadyCase(NamedTuple):
     """What was read and computed for one request of several, and its share of the microseconds.
 
@@ -239,6 +242,7 @@ class Servant:
         limit_ns: int | None = None,
         ready: ReadyCase = _NOTHING,
         arm: str = "",
+        checked: CheckedValues | None = None,
     ) -> DecisionRecord:
         """Go through the stages: check, features, score, rules, reasons.
 
@@ -257,9 +261,11 @@ class Servant:
             What :meth:`prepare` gave for this request at this moment.
         arm : str
             Of a rollout under way, for the record.
+        checked : pair of dict, optional
+            Entities and context of the request, where its schema has looked at them already.
         """
         started = perf_counter_ns()
-        entities, context = self.schema.check(request)
+        entities, context = checked or self.schema.check(request)
         case = _Case(entities, context, stage="check", began=started)
         decision = self._judge(case, at, self.deadline(arrived_ns, limit_ns), ready)
         case.begin("")

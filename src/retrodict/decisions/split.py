@@ -73,11 +73,6 @@ class SplitServant(Servant):
         self.views |= candidate.views
         self.on_server = self.on_server or candidate.on_server
 
-    def arm_of(self, request: DecisionRequest) -> str:
-        """Arm of a request; InputError if it is wrong."""
-        entities, context = self.schema.check(request)
-        return self.split.arm({**context, **entities})
-
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """As :meth:`Servant.prepare`, each request by the servant that will decide it."""
         places: dict[bool, list[int]] = {True: [], False: []}
@@ -95,9 +90,11 @@ class SplitServant(Servant):
 
     def decide(self, request: DecisionRequest, **times: Any) -> DecisionRecord:
         """As :meth:`Servant.decide`; the record names the arm."""
-        arm = self.arm_of(request)
-        decide = self.candidate.decide if arm == CANARY else super().decide
-        return decide(request, **times, arm=arm)
+        entities, context = values = self.schema.check(request)
+        arm = self.split.arm({**context, **entities})
+        if arm == CANARY:  # which has kinds of its own
+            return self.candidate.decide(request, **times, arm=arm)
+        return super().decide(request, **times, arm=arm, checked=values)
 
     def measure(self) -> None:
         """As :meth:`Servant.measure`, of both; requests are scored as the slower one needs it."""

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrodict.core.display import Block, Shown
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
-    from retrodict.rollout import page, rescore, window
+    from retrodict import registry
+    from retrodict.registry import Revision
+    from retrodict.rollout import page, rescore, shadow_report, shadows, window
+    from retrodict.rollout.shadow_report import ShadowReport
     from retrodict.rollout.window import WindowReplay
 else:
-    page, rescore, window = lazy_modules("retrodict.rollout", "page", "rescore", "window")
+    (registry,) = lazy_modules("retrodict", "registry")
+    page, rescore, shadow_report, shadows, window = lazy_modules(
+        "retrodict.rollout", "page", "rescore", "shadow_report", "shadows", "window"
+    )
 
-__all__ = ["Challengers"]
+__all__ = ["Challengers", "FollowReport"]
+
+
+@dataclass(frozen=True, repr=False)
+class FollowReport(Shown):
+    """How many decisions a follower has read."""
+
+    decisions: int
+
+    def blocks(self) -> Sequence[Block | None]:
+        """One line."""
+        return [f"{self.decisions:,} decisions read."]
 
 
 class Challengers(Namespace):
@@ -68,3 +87,96 @@ class Challengers(Namespace):
         if html is not None:
             page.write_page(Path(html), result.report, result.table)
         return result
+
+    def start_shadow(
+        self,
+        policy: str,
+        *,
+        reason: str,
+        model: str | None = None,
+        other: str | None = None,
+        name: str | None = None,
+    ) -> Revision:
+        """Let a challenger decide every request too, after the answer and beside it.
+
+        Refused if it reads what requests do not bring, or a view whose online state was never built.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        reason : str
+            Why, for the ledger.
+        model : str, optional
+            Version that scores, as name@version.  [default: the one in force]
+        other : str, optional
+            Defined policy whose rules and thresholds decide.  [default: the one in force]
+        name : str, optional
+            What reports call it.  [default: what it is made of]
+        """
+        challenger = rescore.make_challenger(self._workspace, policy, model=model, other=other, name=name)
+        return shadows.start_shadow(self._workspace, policy, challenger, reason=reason)
+
+    def stop_shadow(self, policy: str, name: str, *, reason: str) -> Revision:
+        """Let a challenger look on no longer; its results stay.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str
+            Of the shadow.
+        reason : str
+            Why, for the ledger.
+        """
+        return shadows.stop_shadow(self._workspace, policy, name, reason=reason)
+
+    def run_shadows(self, *, once: bool = False, parent: int | None = None) -> FollowReport:
+        """Follow the decision log and decide again what shadows are to look on to, until Ctrl-C.
+
+        `serve` starts one while there is a shadow. One process of a project at a time.
+
+        Parameters
+        ----------
+        once : bool
+            Up to the present end of the log, and end.
+        parent : int, optional
+            End when this process has ended.
+        """
+        return FollowReport(shadows.follow(self._workspace, once=once, parent=parent))
+
+    def has_shadows(self) -> bool:
+        """Whether any policy has a shadow now."""
+        return any(one.deployment.shadows for one in registry.current(self._workspace).values())
+
+    @names_damage
+    def shadow_report(
+        self,
+        policy: str,
+        *,
+        name: str | None = None,
+        by: Sequence[str] = (),
+        html: str | Path | None = None,
+    ) -> ShadowReport:
+        """Compare what shadows made of the requests with what was decided.
+
+        Agreement, changes, scores, times and errors of each, quality on the outcomes that are known by now, and how
+        shadows differ among themselves.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str, optional
+            Only this shadow.
+        by : list of str
+            Entity, context value or feature whose groups are compared; may be repeated.
+        html : path, optional
+            Also write the report of the first one as a page of HTML to this file.
+        """
+        now = self._workspace.clock.now()
+        with self._project.progress(f"shadows of {policy}"):
+            report = shadow_report.report_shadows(self._workspace, policy, now=now, by=by, name=name)
+        if html is not None and report.shadows:
+            page.write_page(Path(html), report.shadows[0].report, report.shadows[0].pairs)
+        return report

@@ -284,11 +284,12 @@ class Project(Fits):
         replay : bool
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
-            Do not start the feature consumer beside the server.
+            Start neither the feature consumer nor the follower of shadows beside the server.
         ready : callable, optional
             Called once with the URL, and the address for gRPC or None.
         """
-        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port)
+        follower = serving.Companion(("shadow", "run", "--project", str(self.folder)), self.challengers.has_shadows)
+        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, (follower,))
         serving.serve(self.workspace, options, ready=ready)
 
     def monitor(

@@ -192,7 +192,14 @@ def change(
                 "reason": reason,
                 "artifact": deployment.artifact,
                 "policy_version": deployment.policy_version,
-                "objects": sorted({deployment.artifact, deployment.code, deployment.model_code}),
+                "objects": sorted(
+                    {
+                        deployment.artifact,
+                        deployment.code,
+                        deployment.model_code,
+                        *(shadow[name] for shadow in deployment.shadows for name in ("artifact", "code", "model_code")),
+                    }
+                ),
             },
             inputs=[(f"model:{deployment.model}", "decides")],
         )

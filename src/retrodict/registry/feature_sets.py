@@ -39,7 +39,7 @@ def feature_set_of(workspace: Workspace, code: str, model: str, inputs: Iterable
 
 
 def readers_in_force(workspace: Workspace) -> list[Reader]:
-    """Models that decide, those that a rollout brings in, and what decided before them, by policy."""
+    """Models that decide, those that a rollout brings in or that look on, and what decided before, by policy."""
     readers = []
     for policy, revision in sorted(current(workspace).items()):
         deployment = revision.deployment
@@ -50,6 +50,7 @@ def readers_in_force(workspace: Workspace) -> list[Reader]:
         if deployment.split is not None:
             candidate = deployment.split["candidate"]
             pairs.append((candidate["model_code"], candidate["model"], True))
+        pairs += [(shadow["model_code"], shadow["model"], False) for shadow in deployment.shadows]
         for code, model, decides in pairs:
             # A model that was renamed since lives on in its own code object; one that is gone has nothing to feed.
             with suppress(NotFoundError):

@@ -26,7 +26,7 @@ from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace, capture_code, definitions_of
 
-__all__ = ["code_of", "consume", "ending_signals", "share_partitions", "start_consumer"]
+__all__ = ["code_of", "consume", "ending_signals", "share_partitions", "start_companion", "start_consumer"]
 
 _POLL_S = 0.02
 _REPORT_S = 30.0
@@ -177,12 +177,17 @@ def start_consumer(
     workspace: Workspace, partitions: Sequence[int] = (), *, once: bool = False, code: str | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a consumer as a child process that ends with this one; without partitions it feeds all of them."""
-    command = [sys.executable, "-P", "-m", "retrodict", "features", "stream", "--project", str(workspace.root)]
-    command += ["--parent", str(os.getpid()), *(f"--partition={number}" for number in partitions)]
+    arguments = ["features", "stream", "--project", str(workspace.root), *(f"--partition={n}" for n in partitions)]
     if once:
-        command.append("--once")
+        arguments.append("--once")
     if code is not None:
-        command += ["--code", code]
+        arguments += ["--code", code]
+    return start_companion(arguments)
+
+
+def start_companion(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command of this package as a child process; it takes ``--parent``, and ends with this process."""
+    command = [sys.executable, "-P", "-m", "retrodict", *arguments, "--parent", str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # our command
 
 

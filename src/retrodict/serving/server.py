@@ -11,13 +11,14 @@ import asyncio
 import gc
 import logging
 import socket
+import subprocess
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
@@ -34,7 +35,7 @@ from retrodict.serving.board import Board
 from retrodict.serving.callers import Callers, open_callers
 from retrodict.serving.certificate import Certificate, open_certificate
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
-from retrodict.serving.consumer import code_of, ending_signals, start_consumer
+from retrodict.serving.consumer import code_of, ending_signals, start_companion, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.jobs import run_jobs
 from retrodict.serving.services import load_services
@@ -46,7 +47,7 @@ from retrodict.workspace.servers import announce_server
 if TYPE_CHECKING:
     from retrodict.serving.grpc.server import GrpcServer
 
-__all__ = ["ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
+__all__ = ["Companion", "ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
 
 _POLL_S = 0.05
 _HEALTH_S = 2.0
@@ -58,6 +59,32 @@ _QUEUE = 1024  # connections that wait to be taken
 _DRAIN_S = 0.5  # in which callers who keep their connections learn of the end
 
 _log = logging.getLogger(__name__)
+
+
+class _Child(Protocol):
+    """A process beside the server."""
+
+    def watch(self) -> None:
+        """Start it again if it should run and does not; called every two seconds, by one thread."""
+
+    def end(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A command of this package that a server runs beside it as long as a condition holds.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+        After ``retrodict``; ``--parent PID`` is added. It ends with the server.
+    condition : callable
+        Whether it should run; asked every two seconds while it does not.
+    """
+
+    arguments: tuple[str, ...]
+    condition: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +103,8 @@ class ServeOptions:
         Processes that answer, over the configuration's: a number, a range like ``2-8``, or ``auto``.
     grpc_port : int, optional
         As ``port``, for gRPC.
+    companions : tuple of Companion
+        Further processes beside the server, where it starts the feature consumer.
     """
 
     host: str | None = None
@@ -84,6 +113,7 @@ class ServeOptions:
     consume: bool = True
     workers: int | str | None = None
     grpc_port: int | None = None
+    companions: tuple[Companion, ...] = ()
 
 
 def serve(
@@ -127,11 +157,13 @@ def serve(
     upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
         _bring_up_to_date(upkeep)
-    consumer = _Consumer(workspace) if options.consume else None
+    children: list[_Child] = []
+    if options.consume:
+        children += [_Consumer(workspace), *map(_Beside, options.companions)]
     try:
         with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
             if upper == 1:
-                runner.run(_run(workspace, options, listener, upkeep, consumer, say, grpc))
+                runner.run(_run(workspace, options, listener, upkeep, children, say, grpc))
             else:
                 from retrodict.serving.supervisor import Supervisor  # which needs this module
 
@@ -140,14 +172,40 @@ def serve(
                     health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
                 scale = WorkerScale(lower, upper)
                 supervisor = Supervisor(workspace, listener, health, scale, replay=options.replay, grpc=grpc)
-                beside = keep_health(workspace, health, upkeep, consumer, supervisor.publish)
+                beside = keep_health(workspace, health, upkeep, children, supervisor.publish)
                 runner.run(supervisor.run(beside, say))
     finally:
         listener.close()
         if place is not None:
             place.close()
-        if consumer is not None:
-            consumer.end()
+        for child in children:
+            child.end()
+
+
+class _Beside:
+    """A companion, while its condition holds; started again when it ended, after an error after five seconds."""
+
+    def __init__(self, companion: Companion) -> None:
+        self._companion = companion
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended: float | None = None
+
+    def watch(self) -> None:
+        code = None if self._process is None else self._process.poll()
+        if self._process is not None and code is None:
+            return
+        if self._process is not None and code and self._ended is None:
+            self._ended = time.monotonic()
+            _log.error("a companion ended with code %d: %s", code, " ".join(self._companion.arguments))
+        waited = self._ended is None or time.monotonic() - self._ended >= _AFTER_ERROR_S
+        with suppress(RetrodictError):  # of stores that are away, which others say
+            if waited and self._companion.condition():
+                self._process, self._ended = start_companion(self._companion.arguments), None
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(timeout=10)
 
 
 class _Consumer:
@@ -240,7 +298,7 @@ async def _run(
     options: ServeOptions,
     listener: socket.socket,
     upkeep: Upkeep,
-    consumer: _Consumer | None,
+    children: Sequence[_Child],
     ready: Callable[[str], None] | None,
     grpc: str | None,
 ) -> None:
@@ -253,7 +311,7 @@ async def _run(
         if ready is not None:
             ready(url_of(listener, workspace))
 
-    await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, consumer),
+    await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, children),
                  replay=options.replay, grpc=grpc)  # fmt: skip
 
 
@@ -356,16 +414,16 @@ async def keep_health(
     workspace: Workspace,
     health: FeatureHealth,
     upkeep: Upkeep,
-    consumer: _Consumer | None,
+    children: Sequence[_Child],
     publish: Callable[[], None] = lambda: None,
 ) -> None:
-    """Watch the consumer, and ask the stores for the gauges of the features again and again, in a thread of its own."""
+    """Watch the processes beside the server, and ask for the gauges of the features, again and again, in one thread."""
     loop, problem = asyncio.get_running_loop(), ""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
         while True:
             try:
-                if consumer is not None:
-                    consumer.watch()
+                for child in children:
+                    await loop.run_in_executor(thread, child.watch)
                 request = loop.run_in_executor(thread, upkeep.flows)
                 if not (await asyncio.wait([request], timeout=_DOUBT_S))[0]:
                     health.doubt()

@@ -1,8 +1,10 @@
-"""``shadow``: challengers beside real traffic."""
+"""``challenger`` and ``shadow``: what would decide otherwise, and its way to decide."""
 
 from __future__ import annotations
 
 import logging
+
+import click
 
 from retrodict.cli._command import Parameter, expose, group
 from retrodict.cli._root import cli
@@ -24,3 +26,21 @@ expose(shadow, "report", "challengers.shadow_report", by=_BY, html=Parameter("FI
 ])  # fmt: skip
 expose(shadow, "run", "challengers.run_shadows", log_level=logging.INFO,
        examples=["retrodict shadow run", "retrodict shadow run --once"])  # fmt: skip
+
+challenger = group(cli, "challenger", "Bring a challenger to decide: evidence, reviews by two people, promotion.")
+_NAME = Parameter("NAME")
+expose(challenger, "add", "challengers.add", name=_NAME, model=_MODEL, other=_OTHER,
+       examples=["retrodict challenger add warn_early august --model late_arrival@2 --reason 'newer'"])  # fmt: skip
+expose(challenger, "list", "challengers.list", policy=Parameter("[POLICY]", policies, option=False),
+       examples=["retrodict challenger list", "retrodict challenger list warn_early --json"])  # fmt: skip
+expose(
+    challenger, "report", "challengers.report", name=_NAME, start=Parameter("TIME", flag="--from"),
+    end=Parameter("TIME", flag="--to"), by=_BY, jobs=Parameter(type=click.IntRange(1)), html=Parameter("FILE"),
+    examples=["retrodict challenger report warn_early august --by carrier --html august.html"],
+)  # fmt: skip
+expose(challenger, "review", "challengers.review", name=_NAME, examples=[
+    "retrodict challenger review warn_early august --role business --reason 'fewer calls'",
+    "retrodict challenger review warn_early august --role risk --reason 'report 9f3c, stable by carrier'",
+])  # fmt: skip
+expose(challenger, "promote", "challengers.promote", name=_NAME,
+       examples=["retrodict challenger promote warn_early august --reason 'as reviewed'"])  # fmt: skip

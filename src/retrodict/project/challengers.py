@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from retrodict.core.display import Block, Shown
+from retrodict.core.display import Block, Listing, Shown
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
@@ -16,13 +16,15 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict import registry
     from retrodict.registry import Revision
-    from retrodict.rollout import page, rescore, shadow_report, shadows, window
+    from retrodict.rollout import candidacy, page, rescore, shadow_report, shadows, window
+    from retrodict.rollout.candidacy import Candidacy
+    from retrodict.rollout.report import ChallengerReport
     from retrodict.rollout.shadow_report import ShadowReport
     from retrodict.rollout.window import WindowReplay
 else:
     (registry,) = lazy_modules("retrodict", "registry")
-    page, rescore, shadow_report, shadows, window = lazy_modules(
-        "retrodict.rollout", "page", "rescore", "shadow_report", "shadows", "window"
+    candidacy, page, rescore, shadow_report, shadows, window = lazy_modules(
+        "retrodict.rollout", "candidacy", "page", "rescore", "shadow_report", "shadows", "window"
     )
 
 __all__ = ["Challengers", "FollowReport"]
@@ -88,6 +90,138 @@ class Challengers(Namespace):
             page.write_page(Path(html), result.report, result.table)
         return result
 
+    def add(
+        self, policy: str, name: str, *, reason: str, model: str | None = None, other: str | None = None
+    ) -> Candidacy:
+        """Name a challenger of a policy, which is to be compared and perhaps promoted.
+
+        Refused if it reads what requests of the policy do not bring.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str
+            What it is called from now on.
+        reason : str
+            Why, for the ledger.
+        model : str, optional
+            Version that scores, as name@version.  [default: the one in force]
+        other : str, optional
+            Defined policy whose rules and thresholds decide.  [default: the one in force]
+        """
+        challenger = rescore.make_challenger(self._workspace, policy, model=model, other=other, name=name)
+        return candidacy.add_challenger(self._workspace, policy, challenger, reason=reason)
+
+    @names_damage
+    def report(
+        self,
+        policy: str,
+        name: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        by: Sequence[str] = (),
+        jobs: int = 1,
+        html: str | Path | None = None,
+    ) -> ChallengerReport:
+        """Compare a challenger with what decided, and keep that as the evidence that is reviewed.
+
+        What it made of live requests as a shadow; where it was none, or with --from or --to, a replay of the window.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str
+            Of the challenger.
+        start : Time, optional
+            Only decisions from this time on.
+        end : Time, optional
+            Only decisions before this time.
+        by : list of str
+            Entity, context value or feature whose groups are compared; may be repeated.
+        jobs : int
+            Processes of a replay.
+        html : path, optional
+            Also write the report as a page of HTML to this file.
+        """
+        one, now = candidacy.find_candidacy(self._workspace, policy, name), self._workspace.clock.now()
+        first, last, tallies = instant(start, "start"), instant(end, "end"), []
+        with self._project.progress(f"challenger {name}") as progress:
+            if first is None and last is None:
+                tallies = shadow_report.report_shadows(self._workspace, policy, now=now, by=by).shadows
+                tallies = [
+                    tally for tally in tallies if tally.report.challenger == one.challenger and tally.report.decisions
+                ]
+            if tallies:
+                report, pairs = tallies[0].report, tallies[0].pairs
+            else:
+                span = window.DecisionSpan(policy, first, last, tuple(by))
+                result = window.replay_window(self._workspace, span, one.challenger, jobs=jobs, progress=progress)
+                report, pairs = result.report, result.table
+        candidacy.enter_evidence(self._workspace, one, report, source="shadow" if tallies else "replay")
+        if html is not None:
+            page.write_page(Path(html), report, pairs)
+        return report
+
+    def review(
+        self, policy: str, name: str, *, role: Literal["business", "risk"], reason: str, refuse: bool = False
+    ) -> Candidacy:
+        """Say yes to the newest evidence on a challenger, or no.
+
+        First the business, then risk, by two people, neither of whom added the challenger.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str
+            Of the challenger.
+        role : str
+            For whom.
+        reason : str
+            Why, for the ledger.
+        refuse : bool
+            Say no.
+        """
+        return candidacy.review_challenger(self._workspace, policy, name, role=role, granted=not refuse, reason=reason)
+
+    def promote(self, policy: str, name: str, *, reason: str, emergency: bool = False) -> Revision:
+        """Let a challenger decide from now on, once it is reviewed.
+
+        What decided becomes what a rollback goes back to. To bring it in step by step: `rollout start`.
+
+        Parameters
+        ----------
+        policy : str
+            A deployed policy.
+        name : str
+            Of the challenger.
+        reason : str
+            Why, for the ledger.
+        emergency : bool
+            Without reviews; that they are due stays marked until they are there.
+        """
+        return candidacy.promote_challenger(self._workspace, policy, name, reason=reason, emergency=emergency)
+
+    @names_damage
+    def list(self, policy: str | None = None) -> Listing[Candidacy]:
+        """List challengers and how far they are, reviews that are due among them.
+
+        Parameters
+        ----------
+        policy : str, optional
+            Only this policy's.
+        """
+
+        def row(one: Candidacy) -> tuple[object, ...]:
+            return one.policy, one.challenger.name, one.challenger.model, one.added_by, one.stage
+
+        states = candidacy.candidacies(self._workspace, policy)
+        columns = ("policy", "challenger", "model", "added by", "stage")
+        return Listing.table("challengers", states, columns, row, empty="No challenger was added yet.")
+
     def start_shadow(
         self,
         policy: str,
@@ -112,9 +246,13 @@ class Challengers(Namespace):
         other : str, optional
             Defined policy whose rules and thresholds decide.  [default: the one in force]
         name : str, optional
-            What reports call it.  [default: what it is made of]
+            Of a challenger that was added, or what reports call it.  [default: what it is made of]
         """
-        challenger = rescore.make_challenger(self._workspace, policy, model=model, other=other, name=name)
+        states = {} if model or other else {one.challenger.name: one for one in self.list(policy)}
+        if name in states:
+            challenger = states[name].challenger
+        else:
+            challenger = rescore.make_challenger(self._workspace, policy, model=model, other=other, name=name)
         return shadows.start_shadow(self._workspace, policy, challenger, reason=reason)
 
     def stop_shadow(self, policy: str, name: str, *, reason: str) -> Revision:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter_ns
 from typing import Any
 
+from retrodict.core.definition import check_name
 from retrodict.core.display import Record
 from retrodict.core.errors import NotFoundError, RefusedError, RetrodictError, check_known
 from retrodict.data.columns import check_names
@@ -101,6 +102,8 @@ def make_challenger(
         same = definition.model.name == champion.partition("@")[0]
         model = champion if same else version_to_use(workspace, definition.model.name).ref
     scored = get_version(workspace, model)
+    if name is not None:
+        check_name(name, what="challenger")
     label = name or " ".join([scored.ref, *([f"by {other}"] if other else [])])
     challenger = Challenger(label, scored.ref, scored.artifact, scored.code, definition.name, version, code)
     Rescorer(workspace, challenger)  # what does not fit is refused now

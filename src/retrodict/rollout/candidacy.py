@@ -1,0 +1,227 @@
+"""The way of a challenger to become champion: evidence, business review, risk sign-off by different people, promotion.
+
+Every step is an entry of the ledger on ``challenger:POLICY/NAME``, and only signed entries count. A review is of one
+piece of evidence, by hash: newer evidence, or another challenger under the same name, needs reviews of its own. In an
+emergency the way is shorter, and stays marked until the reviews are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from retrodict.core.clock import format_time
+from retrodict.core.definition import check_name
+from retrodict.core.display import Block, Facts, Grid, Shown, number
+from retrodict.core.errors import RefusedError, check_known, check_reason
+from retrodict.core.identity import canonical_json, content_hash, short
+from retrodict.registry import Revision, current
+from retrodict.rollout.changes import promote
+from retrodict.rollout.report import ChallengerReport
+from retrodict.rollout.rescore import Challenger, champion_of, check_features, compared_policy
+from retrodict.rollout.shadows import stop_shadow
+from retrodict.workspace import Workspace
+
+__all__ = ["Candidacy", "add_challenger", "candidacies", "enter_evidence", "find_candidacy", "promote_challenger",
+           "review_challenger"]  # fmt: skip
+
+Role = Literal["business", "risk"]
+
+_PREFIX = "challenger:"
+_ROLES: tuple[Role, ...] = ("business", "risk")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Candidacy(Shown):
+    """How far a challenger is.
+
+    Attributes
+    ----------
+    policy : str
+    challenger : Challenger
+    added_by : str
+    evidence : dict or None
+        Newest evidence on this challenger: ``report`` (SHA-256 of the report, an object), ``verdict``, ``agreement``,
+        ``decisions``, ``labelled``, ``source``.
+    reviews : dict of str to dict
+        By role, those of this evidence: ``by``, ``granted``, ``reason``, ``time``.
+    promotion : dict or None
+        ``by``, ``reason``, ``emergency``, ``evidence``, ``revision``.
+    """
+
+    policy: str
+    challenger: Challenger
+    added_by: str
+    evidence: dict[str, Any] | None = None
+    reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
+    promotion: dict[str, Any] | None = None
+
+    @property
+    def due(self) -> list[str]:
+        """Reviews that are not granted."""
+        return [role for role in _ROLES if not self.reviews.get(role, {}).get("granted")]
+
+    @property
+    def stage(self) -> str:
+        """What comes next, or that it was promoted."""
+        if self.promotion is not None:
+            late = self.promotion["emergency"] and self.due
+            return f"promoted in an emergency: {' and '.join(self.due)} review due" if late else "promoted"
+        refusals = [role for role, review in self.reviews.items() if not review["granted"]]
+        if refusals:
+            return f"refused by {' and '.join(refusals)} review"
+        if self.evidence is None:
+            return "evidence due"
+        return f"{self.due[0]} review due" if self.due else "may be promoted"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {**Shown.to_dict(self), "stage": self.stage, "due": self.due}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Stage, evidence, reviews."""
+        evidence = self.evidence or {}
+        facts = {"challenger": self.challenger.name, "policy": self.policy, "model": self.challenger.model,
+                 "stage": self.stage, "added by": self.added_by, "evidence": short(evidence.get("report", "")) or None,
+                 "verdict": evidence.get("verdict"), "agreement": number(evidence["agreement"]) if evidence else None,
+                 "known outcomes": evidence.get("labelled")}  # fmt: skip
+        reviews = [(role, one["by"], "yes" if one["granted"] else "no", one["reason"])
+                   for role, one in self.reviews.items()]  # fmt: skip
+        return [Facts(facts), Grid(("review", "by", "granted", "reason"), reviews) if reviews else None]
+
+
+def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candidacy]:
+    """Challengers that were added, of one policy or of all, as signed entries say."""
+    states: dict[str, Candidacy] = {}
+    for entry in workspace.ledger.vouched(_PREFIX):
+        facts, key = entry.payload, entry.object_id
+        if entry.action == "challenger.add":
+            states[key] = Candidacy(facts["policy"], Challenger(**facts["challenger"]), entry.actor)
+        elif key in states:
+            one = states[key]
+            note = {"by": entry.actor, "time": format_time(entry.time)}
+            if entry.action == "challenger.evidence" and facts["challenger"] == content_hash(one.challenger.to_dict()):
+                same = one.evidence is not None and one.evidence["report"] == facts["report"]
+                states[key] = replace(one, evidence={**facts, **note}, reviews=one.reviews if same else {})
+            elif entry.action == "challenger.review" and one.evidence and facts["evidence"] == one.evidence["report"]:
+                states[key] = replace(one, reviews={**one.reviews, facts["role"]: {**facts, **note}})
+            elif entry.action == "challenger.promote":
+                states[key] = replace(one, promotion={**facts, **note})
+    return [one for one in states.values() if policy in (None, one.policy)]
+
+
+def find_candidacy(workspace: Workspace, policy: str, name: str) -> Candidacy:
+    """Challenger of a name; NotFoundError if none was added."""
+    states = {one.challenger.name: one for one in candidacies(workspace, policy)}
+    return states[check_known(name, states, "a challenger of this name must have been added", where=f"policy:{policy}",
+                              what="challenger")]  # fmt: skip
+
+
+def add_challenger(workspace: Workspace, policy: str, challenger: Challenger, *, reason: str) -> Candidacy:
+    """Name a challenger of a policy; what it needs must be there.
+
+    Raises
+    ------
+    RefusedError
+        If requests do not bring what it reads.
+    """
+    check_name(challenger.name, what="challenger")
+    reason = check_reason(reason, "a challenger must have a reason", where=f"policy:{policy}")
+    check_features(workspace, policy, challenger)
+    facts = {"policy": policy, "challenger": challenger.to_dict(), "reason": reason,
+             "objects": sorted({challenger.artifact, challenger.code, challenger.model_code})}  # fmt: skip
+    with workspace.ledger.transaction() as tx:
+        tx.append("challenger.add", f"{_PREFIX}{policy}/{challenger.name}", facts,
+                  inputs=[(f"model:{challenger.model}", "challenger")])  # fmt: skip
+    return find_candidacy(workspace, policy, challenger.name)
+
+
+def enter_evidence(workspace: Workspace, one: Candidacy, report: ChallengerReport, *, source: str) -> Candidacy:
+    """Keep a report as the evidence that reviews are of; its hash names it."""
+    body = workspace.objects.put(canonical_json(report.to_dict()))
+    facts = {
+        "challenger": content_hash(one.challenger.to_dict()), "report": body, "objects": [body], "source": source,
+        "verdict": report.verdict, "agreement": report.agreement.value, "decisions": report.compared,
+        "labelled": report.outcomes.get("known", 0),
+    }  # fmt: skip
+    _append(workspace, one, "challenger.evidence", facts)
+    return find_candidacy(workspace, one.policy, one.challenger.name)
+
+
+def review_challenger(
+    workspace: Workspace, policy: str, name: str, *, role: Role, granted: bool, reason: str
+) -> Candidacy:
+    """Say yes or no to the newest evidence, in a role.
+
+    Raises
+    ------
+    RefusedError
+        If there is no evidence, the business review is not granted yet, or somebody would review twice or their own
+        challenger.
+    """
+    one, where = find_candidacy(workspace, policy, name), f"challenger:{policy}/{name}"
+    reason = check_reason(reason, "a review must have a reason", where=where)
+    check_known(role, _ROLES, "a review must be of a role that there is", where=where, what="role")
+    if one.evidence is None:
+        raise RefusedError("a review must be of evidence", where=where, got="none on this challenger",
+                           remedy=f"Run: retrodict challenger report {policy} {name}")  # fmt: skip
+    if role == "risk" and "business" in one.due:
+        raise RefusedError("the business review must be granted before the risk sign-off", where=where,
+                           got=one.stage, remedy=f"First: retrodict challenger review {policy} {name} --role business"
+                           )  # fmt: skip
+    others = {review["by"] for title, review in one.reviews.items() if title != role}
+    if workspace.actor in {one.added_by, *others}:
+        raise RefusedError("who adds a challenger and who reviews it in which role must be different people",
+                           where=where, got=workspace.actor, remedy="Ask somebody else")  # fmt: skip
+    facts = {"role": role, "granted": granted, "reason": reason, "evidence": one.evidence["report"]}
+    _append(workspace, one, "challenger.review", facts)
+    return find_candidacy(workspace, policy, name)
+
+
+def promote_challenger(
+    workspace: Workspace, policy: str, name: str, *, reason: str, emergency: bool = False
+) -> Revision:
+    """Let a challenger decide from now on; what decided becomes what a rollback goes back to.
+
+    Raises
+    ------
+    RefusedError
+        If a review is not granted, the evidence shows more disagreement than the policy allows or none at all, or the
+        challenger decides by another policy than is in force. An emergency passes over reviews and disagreement.
+    """
+    one, where = find_candidacy(workspace, policy, name), f"challenger:{policy}/{name}"
+    reason = check_reason(reason, "a promotion must have a reason", where=where)
+    champion = champion_of(workspace, policy)
+    if one.challenger.policy_version != champion.policy_version or one.challenger.policy != policy:
+        raise RefusedError("a challenger must decide by the policy in force to be promoted", where=where,
+                           got=f"policy:{one.challenger.policy}",
+                           remedy=f"Write its rules into {policy}, and deploy that")  # fmt: skip
+    if not emergency:
+        _check_way(workspace, one, where)
+    revision = promote(workspace, policy, one.challenger.model, reason=reason)
+    facts = {"reason": reason, "emergency": emergency, "revision": revision.revision, "review_due": one.due,
+             "evidence": None if one.evidence is None else one.evidence["report"]}  # fmt: skip
+    _append(workspace, one, "challenger.promote", facts)
+    if any(shadow["name"] == name for shadow in revision.deployment.shadows):
+        stop_shadow(workspace, policy, name, reason=f"promoted: {reason}")
+    return current(workspace)[policy]
+
+
+def _check_way(workspace: Workspace, one: Candidacy, where: str) -> None:
+    if one.evidence is None or one.due:
+        raise RefusedError(
+            "evidence, business review and risk sign-off must be there before a promotion", where=where, got=one.stage,
+            remedy=f"Ask for them: retrodict challenger review {one.policy} {one.challenger.name}; or say --emergency",
+        )  # fmt: skip
+    limit, agreement = compared_policy(workspace, one.policy).max_disagreement, one.evidence["agreement"]
+    if limit is not None and (agreement is None or 1 - agreement > limit):
+        got = "nothing was compared" if agreement is None else f"{1 - agreement:.2%} of {one.evidence['decisions']:,}"
+        raise RefusedError(f"a challenger must change at most {limit:.2%} of the decisions", where=where, got=got,
+                           remedy="Look at what changes, and raise max_disagreement of the policy if it is meant"
+                           )  # fmt: skip
+
+
+def _append(workspace: Workspace, one: Candidacy, action: str, facts: dict[str, Any]) -> None:
+    with workspace.ledger.transaction() as tx:
+        tx.append(action, f"{_PREFIX}{one.policy}/{one.challenger.name}", facts)

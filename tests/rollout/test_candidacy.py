@@ -1,0 +1,144 @@
+"""The way of a challenger: evidence, business review, risk sign-off by different people, promotion."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.rollout.traffic import ask_past, make_world
+
+from retrodict import Project
+from retrodict.core.errors import DefinitionError, InputError, NotFoundError, RefusedError
+from retrodict.registry import current
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("candidacy") / "parcels"
+    make_world(root)
+    ask_past(root, 130)
+    with Project(root, actor="ana") as project:
+        project.features.verify()
+    return root
+
+
+@pytest.fixture
+def root(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "parcels"))
+
+
+@pytest.fixture
+def people(root):
+    """The same project, opened by three people."""
+    opened = [Project(root, actor=name) for name in ("ana", "ben", "cleo")]
+    yield [project.challengers for project in opened]
+    for project in opened:
+        project.close()
+
+
+def stage(challengers) -> str:
+    (one,) = challengers.list("promise")
+    return one.stage
+
+
+def test_each_step_comes_after_the_one_before_and_by_somebody_else(people, root):
+    """Nobody reviews what they added, or in both roles; the promotion is a revision with the old champion behind it."""
+    ana, ben, cleo = people
+    assert ana.add("promise", "newer", model="late_parcel@2", reason="isotonic").stage == "evidence due"
+    with pytest.raises(RefusedError, match=r"must be of evidence.*challenger report promise newer"):
+        ben.review("promise", "newer", role="business", reason="yes")
+    report = ana.report("promise", "newer")
+    assert report.decisions == 130
+    assert stage(ana) == "business review due"
+    with pytest.raises(RefusedError, match="business review must be granted before"):
+        cleo.review("promise", "newer", role="risk", reason="yes")
+    with pytest.raises(RefusedError, match="different people"):
+        ana.review("promise", "newer", role="business", reason="mine")
+    with pytest.raises(InputError, match="must have a reason"):
+        ben.review("promise", "newer", role="business", reason=" ")
+    ben.review("promise", "newer", role="business", reason="fewer calls")
+    with pytest.raises(RefusedError, match="different people"):
+        ben.review("promise", "newer", role="risk", reason="me again")
+    with pytest.raises(RefusedError, match=r"must be there before a promotion.*risk review due"):
+        ana.promote("promise", "newer", reason="now")
+    cleo.review("promise", "newer", role="risk", reason="stable")
+    assert stage(ana) == "may be promoted"
+    revision = ana.promote("promise", "newer", reason="as reviewed")
+    assert revision.deployment.model == "late_parcel@2"
+    assert revision.deployment.previous["model"] == "late_parcel@1"
+    assert stage(cleo) == "promoted"
+    with Project(root) as project:
+        actions = [e.action for e in project.ledger.log() if e.object_id == "challenger:promise/newer"]
+        assert actions == ["challenger.add", "challenger.evidence", "challenger.review", "challenger.review",
+                           "challenger.promote"]  # fmt: skip
+        assert project.audit().ok
+
+
+def test_reviews_are_of_one_piece_of_evidence(people):
+    """Newer evidence that says something else, or another challenger of the name, needs new reviews."""
+    ana, ben, cleo = people
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    ben.review("promise", "newer", role="business", reason="yes")
+    cleo.review("promise", "newer", role="risk", reason="no", refuse=True)
+    assert stage(ana) == "refused by risk review"
+    with pytest.raises(RefusedError, match="refused by risk review"):
+        ana.promote("promise", "newer", reason="anyway")
+    ana.report("promise", "newer", by=["depot"])
+    assert stage(ana) == "business review due"
+    ben.review("promise", "newer", role="business", reason="yes")
+    cleo.review("promise", "newer", role="risk", reason="yes")
+    ana.add("promise", "newer", model="wide@1", reason="another one")
+    assert stage(ana) == "evidence due"
+
+
+def test_disagreement_above_the_limit_refuses_and_an_emergency_is_marked(people, root):
+    """The limit is the policy's; who passes over it owes the reviews, and a list says so until they are there."""
+    ana, ben, cleo = people
+    text = (root / "definitions.py").read_text()
+    (root / "definitions.py").write_text(text.replace('deadline="5s")', 'deadline="5s", max_disagreement=0.001)'))
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    report = ana.report("promise", "newer")
+    assert report.agreement.value < 0.999
+    ben.review("promise", "newer", role="business", reason="yes")
+    cleo.review("promise", "newer", role="risk", reason="yes")
+    with Project(root, actor="ana") as again:
+        with pytest.raises(RefusedError, match=r"must change at most 0.10% of the decisions"):
+            again.challengers.promote("promise", "newer", reason="now")
+        again.challengers.add("promise", "newer", model="late_parcel@2", reason="once more")
+        again.challengers.promote("promise", "newer", reason="the old one is wrong", emergency=True)
+        assert current(again.workspace)["promise"].deployment.model == "late_parcel@2"
+        assert stage(again.challengers) == "promoted in an emergency: business and risk review due"
+        again.challengers.report("promise", "newer")
+        ben.review("promise", "newer", role="business", reason="was right")
+        cleo.review("promise", "newer", role="risk", reason="was right")
+        assert stage(again.challengers) == "promoted"
+
+
+def test_a_shadow_is_its_evidence_and_ends_with_the_promotion(people, root):
+    """What it made of live requests, not a replay; afterwards it does not look on to itself."""
+    ana, ben, cleo = people
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.start_shadow("promise", name="newer", reason="test")
+    ask_past(root, 7)
+    ana.run_shadows(once=True)
+    assert ana.report("promise", "newer").decisions == 7
+    (one,) = ana.list()
+    assert one.evidence["source"] == "shadow"
+    ben.review("promise", "newer", role="business", reason="yes")
+    cleo.review("promise", "newer", role="risk", reason="yes")
+    assert ana.promote("promise", "newer", reason="now").deployment.shadows == []
+
+
+def test_what_is_wrong_is_refused(people):
+    ana = people[0]
+    with pytest.raises(DefinitionError, match="a name must be"):
+        ana.add("promise", "Not A Name", model="late_parcel@2", reason="test")
+    with pytest.raises(RefusedError, match="what requests of the policy bring"):
+        ana.add("promise", "odd", model="strange@1", reason="test")
+    with pytest.raises(NotFoundError, match="must have been added"):
+        ana.report("promise", "nobody")
+    ana.add("promise", "stricter", other="strict", reason="test")
+    with pytest.raises(RefusedError, match=r"must decide by the policy in force.*Write its rules into promise"):
+        ana.promote("promise", "stricter", reason="now", emergency=True)

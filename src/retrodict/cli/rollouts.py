@@ -9,7 +9,9 @@ from retrodict.cli._types import model_refs, name_values
 rollout = group(cli, "rollout", "Bring in a new version step by step, each judged against as many units of the old.")
 expose(rollout, "start", "rollouts.start", to=Parameter("REF", model_refs),
        examples=["retrodict rollout start careful late_arrival@2 --reason 'better on August'"])  # fmt: skip
-expose(rollout, "status", "rollouts.status", examples=["retrodict rollout status warn_early --json"])
+expose(rollout, "status", "rollouts.status", examples=[
+    "retrodict rollout status warn_early --json", "retrodict rollout status warn_early --html careful.html",
+])  # fmt: skip
 expose(rollout, "run", "rollouts.run", examples=["retrodict rollout run --every 1m", "retrodict rollout run --once"])
 expose(rollout, "pause", "rollouts.pause", examples=["retrodict rollout pause warn_early --reason 'storm'"])
 expose(rollout, "resume", "rollouts.resume", examples=["retrodict rollout resume warn_early --reason 'storm is over'"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
@@ -157,7 +158,7 @@ class Rollouts(Namespace):
         return self.status(revision.deployment.policy)
 
     @names_damage
-    def status(self, policy: str, *, now: Time | None = None) -> RolloutStatus:
+    def status(self, policy: str, *, now: Time | None = None, html: str | Path | None = None) -> RolloutStatus:
         """Show where a rollout stands, what each condition came to so far, and what comes next.
 
         Parameters
@@ -166,12 +167,24 @@ class Rollouts(Namespace):
             Name of a deployed policy.
         now : Time, optional
             As of when decisions and outcomes are known.  [default: now]
+        html : path, optional
+            Also write it as a page of HTML to this file.
         """
         moment = instant(now, "now")
         at = self._workspace.clock.now() if moment is None else moment
         revision, rollout, verdicts, move = ladder.judge(self._workspace, policy, now=at)
         split = revision.deployment.split
-        return RolloutStatus(revision, policy, split, tuple(rollout.steps), verdicts, move.what, move.reason)
+        status = RolloutStatus(revision, policy, split, tuple(rollout.steps), verdicts, move.what, move.reason)
+        if html is not None:
+            from retrodict.core.files import write_text
+            from retrodict.evaluation.plots.beside import plot_differences
+            from retrodict.pages import document, plot
+
+            spans = [one.drawn for one in verdicts if one.is_compared]
+            title = f"Rollout {rollout.name} of {policy}, as of {when(at)}"
+            figure = [plot(plot_differences, spans)] if spans else []
+            write_text(Path(html), document(title, [*status.blocks(), *figure, *self.history(policy).blocks()]))
+        return status
 
     @names_damage
     def pause(self, policy: str, *, reason: str) -> Revision:

@@ -70,6 +70,21 @@ class ArmVerdict(Record):
     units_canary: int
     units_control: int
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is an interval of a difference or a ratio to draw."""
+        ends = (self.canary, self.control, self.low, self.high)
+        return self.scale != "absolute" and all(end is not None and np.isfinite(end) for end in ends)
+
+    @property
+    def drawn(self) -> tuple[str, float, float, float]:
+        """Condition, value and ends of its interval, by how far they lie from no effect."""
+        assert None not in (self.canary, self.control, self.low, self.high)
+        canary, control, low, high = (float(end or 0.0) for end in (self.canary, self.control, self.low, self.high))
+        if self.scale == "ratio":
+            return self.condition, (canary / control if control else high) - 1, low - 1, high - 1
+        return self.condition, canary - control, low, high
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

@@ -84,6 +84,9 @@ def test_a_challenger_is_compared_by_the_losses_of_its_task(task, tmp_path):
         assert result.agreement.value == pytest.approx(1 - changed.mean())
         assert result.to_dict()["scores"]["difference"]["value"] == result.scores.difference.value
         assert name in str(result)
+        window = p.challengers.replay("promise", model="parcel@2").report
+        assert (window.quality.difference, window.changes) == (result.scores.difference, result.changes)
+        assert window.reproduced == {"checked": 130, "mismatches": 0}
         same = p.compare("promise", "parcel@1")
         assert (same.verdict, dict(same.changes)) == ("inconclusive", {})
         from retrodict.rollout import reproduce_champion

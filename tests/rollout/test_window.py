@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 from tests.rollout.traffic import ask_past, make_world
@@ -18,8 +19,10 @@ from retrodict import Project
 from retrodict.core.clock import to_micros
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.decisions import read_decisions
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import get_version
+from retrodict.rollout.pairs import Reproducer
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,26 @@ def test_outcomes_that_a_decision_hides_are_said(world):
     assert report.outcomes["known"] == count
     (text,) = report.warnings
     assert "outcomes of 'warn' are known of 0% only" in text
+
+
+def test_what_a_fallback_scored_with_the_values_at_hand_is_reproduced(world):
+    """The version before has scored values of a view that is defined otherwise today: they are what it saw."""
+    project, _ = world
+    text = (project.folder / "definitions.py").read_text()
+    (project.folder / "definitions.py").write_text(text.replace('max_age="48h"', 'max_age="1h"'))
+    with Project(project.folder, actor="ana") as again:
+        again.train("late_parcel")
+        code = get_version(again.workspace, "late_parcel@3").code
+        record = next(read_decisions(again.workspace, policy="promise")).record
+        fallback = structs.replace(record, fallback="previous_version", model_code=code)
+        assert Reproducer(again.workspace).check([record, fallback]) == [True, True]
+        assert Reproducer(again.workspace).check([structs.replace(record, raw=record.raw + 1e-15)]) == [False]
+
+
+def test_a_name_that_no_request_has_is_said(world):
+    project, _ = world
+    (text,) = project.challengers.replay("promise", by=["colour"]).report.warnings
+    assert text == "no request has 'colour': nothing is grouped by it"
 
 
 def test_the_page_has_the_report_and_its_plots(world, tmp_path):

@@ -51,7 +51,7 @@ class Reproducer:
         for key, places in groups.items():
             if key not in self._rescorers:
                 challenger = Challenger.of_record(self._workspace, records[places[0]])
-                self._rescorers[key] = Rescorer(self._workspace, challenger)
+                self._rescorers[key] = Rescorer(self._workspace, challenger, values="logged")
             again = self._rescorers[key].rescore([records[place] for place in places])
             for place, one in zip(places, again, strict=True):
                 verdicts[place] = _is_same(records[place], one)

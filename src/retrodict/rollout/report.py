@@ -36,7 +36,7 @@ __all__ = ["ChallengerReport", "GroupChange", "PairArrays", "report_pairs"]
 _EXAMPLES = 10
 _BINS = 10
 _GROUPS = 30  # of a column, for rates
-_LEAST = 100  # known outcomes, as of every comparison
+_LEAST = 100  # rows of a comparison, as everywhere
 _HIDDEN = 0.5  # of the largest share of outcomes that are known of a decision
 
 Floats = NDArray[np.float64]
@@ -154,7 +154,7 @@ class ChallengerReport(Shown):
     @property
     def reason(self) -> str:
         """In words."""
-        return "both predict different things" if self.quality is None else self.quality.reason
+        return "outputs of these tasks are not compared" if self.quality is None else self.quality.reason
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
@@ -336,8 +336,9 @@ def _scores(sides: PairArrays) -> tuple[Metric, ...]:
     old, new = sides.score
     n = len(old)
     names = ("score_psi", "score_correlation", "score_distance")
-    if n < 2:
-        return tuple(Metric(name, None, "fewer than 2 requests that both scored", n) for name in names)
+    if n < _LEAST:
+        why_not = f"{n} requests that both scored are fewer than the {_LEAST} needed"
+        return tuple(Metric(name, None, why_not, n) for name in names)
     edges = np.unique(np.quantile(old, np.linspace(0, 1, _BINS + 1)[1:-1]))
     before, after = (np.bincount(np.searchsorted(edges, side, side="right"), minlength=len(edges) + 1)
                      for side in (old, new))  # fmt: skip
@@ -387,7 +388,7 @@ def _groups(sides: PairArrays) -> tuple[GroupChange, ...]:
             column, group, int(rows.sum()), int((rows & (sides.status == "known")).sum()),
             float(sides.match[rows].mean()), float((new - old)[scored].mean()) if scored.any() else None,
             "inconclusive" if quality is None else quality.verdict,
-            "both predict different things" if quality is None else quality.reason,
+            "outputs of these tasks are not compared" if quality is None else quality.reason,
         ))  # fmt: skip
     rank = {"worse": 0, "better": 1}
     return tuple(sorted(changes, key=lambda one: (rank.get(one.verdict, 2), one.agreement, -one.decisions)))
@@ -431,5 +432,8 @@ def _warnings(sides: PairArrays) -> list[str]:
     if (np.asarray(sides.pairs.column("share")) < 1).any():
         texts.append("the policy records a sample: shares are of what is recorded")
     if not sides.same_target:
-        texts.append("champion and challenger predict different things: only decisions are compared")
+        texts.append("only decisions are compared: outputs of these tasks are not, row by row")
+    texts += [f"no request has {name.removeprefix('by__')!r}: nothing is grouped by it"
+              for name in sides.pairs.column_names
+              if name.startswith("by__") and 0 < sides.size == sides.pairs.column(name).null_count]  # fmt: skip
     return texts

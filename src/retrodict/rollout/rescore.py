@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Literal
 
 from retrodict.core.definition import check_name
 from retrodict.core.display import Record
-from retrodict.core.errors import NotFoundError, RefusedError, RetrodictError, check_known
+from retrodict.core.errors import NotFoundError, RefusedError, RetrodictError, RetryableError, check_known
 from retrodict.data.columns import check_names
 from retrodict.decisions.compiled import CompiledPolicy, check_clear
 from retrodict.decisions.definitions import Policy, find_policy
@@ -190,12 +190,21 @@ class Rescorer:
     ----------
     workspace : Workspace
     challenger : Challenger
+    values : {"same definition", "logged"}
+        Which logged values count: those of features that are defined alike, or all, as for what decided itself.
     online : bool, default False
         Read what is not logged from the online state, as of the moment of each decision, where that has it exactly;
         everything else is computed from the newest tables and streams by the engine of training frames.
     """
 
-    def __init__(self, workspace: Workspace, challenger: Challenger, *, online: bool = False) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        challenger: Challenger,
+        *,
+        values: Literal["same definition", "logged"] = "same definition",
+        online: bool = False,
+    ) -> None:
         self._workspace, self.challenger = workspace, challenger
         self.artifact = ModelArtifact.load(workspace.objects, challenger.artifact)
         self.kinds = _request_kinds(self.artifact.metadata)
@@ -210,6 +219,7 @@ class Rescorer:
         self._rules = self.policy.reads
         self._online = online_features(workspace, self.features) if online else None
         self._inner = {output.column for view in self.features.views for output in view.outputs}
+        self._all_logged = values == "logged"
         self._same: dict[tuple[str, str], frozenset[str]] = {}
         self._sources: tuple[Any, dict[str, Any]] | None = None
 
@@ -284,6 +294,8 @@ class Rescorer:
     def _logged(self, record: DecisionRecord) -> Iterable[str]:
         """Features that mean to the challenger what they meant to the one that decided, and are not masked."""
         key = record.model_code, record.code
+        if self._all_logged:
+            return record.features
         if key not in self._same:
             code = definitions_of(self._workspace, record.code)
             model = record.model.partition("@")[0] or find_policy(code, record.policy).model.name
@@ -312,6 +324,8 @@ class Rescorer:
             try:
                 part = [records[place] for place in from_tables]
                 rows = recompute_many(part, self.features, self._facts(), self.kinds)
+            except RetryableError:  # of a server that is away: no result of anybody
+                raise
             except Exception as error:  # noqa: BLE001  # the result of these requests
                 for place in from_tables:
                     results[place].error = _words(error)

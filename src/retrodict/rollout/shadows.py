@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from retrodict.core.errors import RefusedError, RetrodictError, check_known
+from retrodict.core.errors import BusyError, RefusedError, RetrodictError, RetryableError, check_known
 from retrodict.core.identity import content_hash
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.records import DecisionRecord, decode_record
@@ -219,6 +219,8 @@ class Follower:
         if name not in self._rescorers:
             try:
                 self._rescorers[name] = Rescorer(self._workspace, Challenger(**shadow), online=True)
+            except RetryableError:
+                raise
             except RetrodictError as error:
                 _log.error("shadow %s cannot be loaded: %s", name, error)
                 self._rescorers[name] = f"{type(error).__name__}: {error.rule}"
@@ -249,9 +251,9 @@ def follow(workspace: Workspace, *, once: bool = False, parent: int | None = Non
     if not once:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-    follower = Follower(workspace)
+    follower = _turn(workspace, stop, parent)
     try:
-        while not stop.is_set() and (parent is None or os.getppid() == parent):
+        while follower is not None and not stop.is_set() and (parent is None or os.getppid() == parent):
             count = 0
             try:
                 count, problem = follower.step(), ""
@@ -267,5 +269,18 @@ def follow(workspace: Workspace, *, once: bool = False, parent: int | None = Non
                     break
                 stop.wait(_IDLE_S)
     finally:
-        follower.close()
+        if follower is not None:
+            follower.close()
     return total
+
+
+def _turn(workspace: Workspace, stop: threading.Event, parent: int | None) -> Follower | None:
+    """Follower once no other process follows; beside a server it waits for that, else it says so."""
+    while not stop.is_set() and (parent is None or os.getppid() == parent):
+        try:
+            return Follower(workspace)
+        except BusyError:
+            if parent is None:
+                raise
+            stop.wait(1.0)
+    return None

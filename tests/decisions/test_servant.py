@@ -41,7 +41,7 @@ def scores(score, **more):
 
 
 def values(count):
-    return Stage(SimpleNamespace(values={NAME: count}, statuses={"origin": "ok"}, places={}))
+    return Stage(SimpleNamespace(values={NAME: count}, statuses={"origin": "ok"}, places={}, newest=None))
 
 
 def reader(read, views=()):
@@ -55,7 +55,7 @@ def decide(model, *, features=None, previous=None, fallback=(), rules=(BUSY,), a
                         rules=rules, fallback=fallback, **{"deadline": "10s", **policy})  # fmt: skip
     servant = Servant(
         REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(features or values(1)),
-        SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}),
+        SimpleNamespace(score_row=model, on_server=False), RequestSchema({"origin": "text"}, {}),
         previous=None if previous is None else SimpleNamespace(score_row=previous),
     )  # fmt: skip
     request = DecisionRequest({"origin": "JFK"}, explain=explain)
@@ -73,7 +73,7 @@ def test_a_servant_is_warmed_by_its_own_stages_and_counts_nothing(read):
     model, marks, features = scores(0.5), Stage({}), reader(read)
     features.watermarks, features.unread().values, read.uses = marks, {NAME: None}, 0
     servant = Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), features,
-                      SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}),
+                      SimpleNamespace(score_row=model, on_server=False), RequestSchema({"origin": "text"}, {}),
                       health=SimpleNamespace(behind={}, count=pytest.fail))  # fmt: skip
     servant.warm(5)
     assert (model.uses, marks.uses, read.uses) == (1, 1, 1)
@@ -97,7 +97,8 @@ def test_a_request_is_validated_before_anything_is_read_or_scored():
     read, model = values(1), scores(0.5)
     definition = Policy("p", MODEL, decide={"warn": "score >= 0.6", "ok": "otherwise"}, deadline="10s")
     servant = Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(read),
-                      SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}))  # fmt: skip
+                      SimpleNamespace(score_row=model, on_server=False),
+                      RequestSchema({"origin": "text"}, {}))  # fmt: skip
     with pytest.raises(InputError, match="'origin'"):
         servant.decide(DecisionRequest({"origin": 7}), decision_id="0" * 26, at=5, arrived_ns=time.perf_counter_ns())
     assert (read.uses, model.uses) == (0, 0)
@@ -190,7 +191,7 @@ def test_the_model_that_scored_gives_the_reasons():
                         reasons={NAME: "{value} departures, which {direction} the score"})  # fmt: skip
     servant = Servant(
         REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(values(1)),
-        SimpleNamespace(score_row=BROKEN), RequestSchema({"origin": "text"}, {}), previous=before,
+        SimpleNamespace(score_row=BROKEN, on_server=False), RequestSchema({"origin": "text"}, {}), previous=before,
     )  # fmt: skip
     request = DecisionRequest({"origin": "JFK"}, explain=True)
     record = servant.decide(request, decision_id="0" * 26, at=5, arrived_ns=time.perf_counter_ns())
@@ -213,7 +214,8 @@ def on_server(read_many, watermarks, **policy):
     view, read = SimpleNamespace(name="origin", view=SimpleNamespace(version="v1")), Stage(AssertionError())
     features = reader(read, [view])
     features.on_server, features.read_many, features.watermarks = True, read_many, watermarks
-    model = SimpleNamespace(score_row=scores(0.9), score_each=Stage([Score(0.5, 0.9, {"score": 0.9})]), row_of=None)
+    model = SimpleNamespace(score_row=scores(0.9), score_each=Stage([Score(0.5, 0.9, {"score": 0.9})]), row_of=None,
+                            on_server=False)  # fmt: skip
     return Servant(REVISION, CompiledPolicy(definition, [NAME], ["origin"]), features, model,
                    RequestSchema({"origin": "text"}, {})), read  # fmt: skip
 
@@ -237,7 +239,7 @@ def test_a_server_that_failed_is_not_asked_again_by_the_decision():
 def test_what_is_doubted_of_a_row_is_read_with_it():
     """One read of the watermarks for all rows, and none by the decision."""
     marks = Stage({"origin": None})
-    row = SimpleNamespace(values={NAME: 1}, statuses={"origin": "unseen"}, places={})
+    row = SimpleNamespace(values={NAME: 1}, statuses={"origin": "unseen"}, places={}, newest=None)
     servant, read = on_server(Stage([row]), marks)
     record = prepared(servant)
     assert (record.decision, record.score, record.error) == ("warn", 0.9, None)

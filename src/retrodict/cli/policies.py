@@ -46,7 +46,7 @@ expose(
     cli, "serve", "serve", hidden=["ready"], supply=_announce, log_level=logging.INFO,
     port=Parameter(type=click.IntRange(0, 65535)), grpc_port=Parameter(type=click.IntRange(0, 65535)),
     examples=["retrodict serve", "retrodict serve --port 0 --json", "retrodict serve --workers 4",
-              "retrodict serve --workers 1-8", "retrodict serve --grpc-port 8401"],
+              "retrodict serve --workers 1-8", "retrodict serve --grpc-port 8401", "retrodict serve --only models"],
 )  # fmt: skip
 _PAIRS = {"multiple": True, "required": False}
 expose(

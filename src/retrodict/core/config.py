@@ -162,6 +162,12 @@ SETTINGS: Mapping[str, Setting] = {
     "serving.grpc_port": Setting(
         -1, "a whole number from 0 (any free port) to 65535, or -1 for none", _whole(-1, 65535), "Port for gRPC, if any"
     ),
+    **{
+        f"serving.{part}_url": Setting(
+            "", "a server like 'http://host:8400'", _is_server, f"Server of {part} that 'serve --only decisions' asks"
+        )
+        for part in ("features", "models")
+    },
     "serving.max_body_bytes": Setting(
         65536, "a whole number of bytes, 1 or more", _whole(1), "Longest request body that is read"
     ),

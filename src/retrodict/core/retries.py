@@ -21,7 +21,17 @@ from typing import Any, Literal, TypeVar, get_args
 from retrodict.core.durations import SECOND, parse_duration
 from retrodict.core.errors import AttemptsError, DefinitionError, RetrodictError, check_known
 
-__all__ = ["STRATEGIES", "Retry", "Strategy", "check_errors", "is_async", "retry", "waited_for", "without_pauses"]
+__all__ = [
+    "STRATEGIES",
+    "Retry",
+    "Strategy",
+    "check_errors",
+    "is_async",
+    "retry",
+    "waited_for",
+    "waiting_until",
+    "without_pauses",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -43,6 +53,11 @@ def waited_for(until_ns: int | None) -> Iterator[None]:
         yield
     finally:
         _until.reset(token)
+
+
+def waiting_until() -> int | None:
+    """``time.perf_counter_ns()`` until which somebody waits for what is done here; None: as long as it takes."""
+    return _until.get()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from string import Formatter
 from typing import Any
 
@@ -12,7 +13,7 @@ from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import Policy
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.models.explain import Explanation, explain_row
+from retrodict.models.explain import ExplainsRows, Explanation, explain_row
 
 __all__ = ["CompiledPolicy", "PolicyDecision", "check_clear"]
 
@@ -102,7 +103,8 @@ class CompiledPolicy:
     def explain(self, model: ModelArtifact, values: Mapping[str, Any]) -> Explanation:
         """Reasons in the policy's words; of several horizons those of the first one that it decides on."""
         first = next((name for condition in self.policy.thresholds.values() for name in condition.columns), None)
-        return explain_row(model, values, top=4, words=self._words, output=first)
+        explain = model.explain_row if isinstance(model, ExplainsRows) else partial(explain_row, model)
+        return explain(values, top=4, words=self._words, output=first)
 
 
 def check_clear(policy: Policy, features: Iterable[str], outputs: Sequence[str]) -> None:

@@ -87,12 +87,23 @@ class Loader:
             for name, servant in self.servants.items():
                 if servant.cache is not None:
                     servant.cache.drop(newest_drop(drops, name, servant.inputs)[0])
-            for name, revision in current(self._workspace).items():
+            for name, revision in self._in_force().items():
                 before = self.servants.get(name)
                 same = before is not None and before.revision.revision == revision.revision
                 servants[name] = before if before is not None and same else self.load(revision)
             self.servants, self._loaded = servants, (records, counter)
         return self.servants
+
+    def _in_force(self) -> Mapping[str, Revision]:
+        return current(self._workspace)
+
+    def _policy(self, deployed: Deployment) -> Policy:
+        return load_policy(self._workspace, deployed)
+
+    def _request(self, model: ModelArtifact) -> Mapping[str, Mapping[str, str]]:
+        """Kinds of what a request has to bring."""
+        kinds: Mapping[str, Mapping[str, str]] = model.metadata.get("request", {"entities": {}, "context": {}})
+        return kinds
 
     def load(self, revision: Revision) -> Servant:
         """Servant of a revision.
@@ -106,11 +117,10 @@ class Loader:
         """
         deployed = revision.deployment
         name = deployed.model.partition("@")[0]
-        model = self._artifact(deployed.artifact)
-        features = self._features(deployed.model_code, name, model)
+        model = self.artifact(deployed.artifact)
+        features = self.features(deployed.model_code, name, model, deployed.artifact)
         _check_fit(features.features, model, deployed)
-        kinds = model.metadata.get("request", {"entities": {}, "context": {}})
-        definition = load_policy(self._workspace, deployed)
+        kinds, definition = self._request(model), self._policy(deployed)
         schema = RequestSchema(kinds["entities"], kinds["context"], explains=definition.explain != "never")
         policy = CompiledPolicy(
             definition,
@@ -120,7 +130,7 @@ class Loader:
         )
         previous = None
         if deployed.previous is not None and deployed.previous["artifact"] != deployed.artifact:
-            earlier = self._artifact(deployed.previous["artifact"])
+            earlier = self.artifact(deployed.previous["artifact"])
             # A fallback scores with the values at hand: it must ask for nothing else.
             fits = set(earlier.inputs.names) <= set(features.features.columns) and earlier.outputs == model.outputs
             previous = earlier if fits else None
@@ -150,9 +160,8 @@ class Loader:
             return None
         config = self._workspace.config
         personal = not set(policy.personal).isdisjoint(model.inputs.names)
-        shared = (
-            "the model reads personal features" if personal else self._workspace.scores or "stores.scores is not set"
-        )
+        reason = "the model reads personal features" if personal else "the model is elsewhere" * model.on_server
+        shared = reason or self._workspace.scores or "stores.scores is not set"
         cache = ScoreCache(model, artifact, features=features, clock=self._workspace.clock, max_age=policy.cache,
                            size=config["serving.cached_scores"], shared=shared)  # fmt: skip
         mark, since = newest_drop(read_drops(self._workspace), policy.name, model.inputs.names)
@@ -161,22 +170,29 @@ class Loader:
             cache.warm(record for record in recent_decisions(self._workspace) if record.time >= since)
         return cache
 
-    def _artifact(self, digest: str) -> ModelArtifact:
-        def load() -> ModelArtifact:
-            artifact = ModelArtifact.load(self._workspace.objects, digest)
-            artifact.check()
-            return artifact
-
-        artifact: ModelArtifact = self._cached(("artifact", digest), load)
+    def artifact(self, digest: str) -> ModelArtifact:
+        """Model of an artifact, checked."""
+        artifact: ModelArtifact = self._cached(("artifact", digest), lambda: self._load_model(digest))
         return artifact
 
-    def _features(self, code: str, model: str, artifact: ModelArtifact) -> OnlineFeatures:
+    def _load_model(self, digest: str) -> ModelArtifact:
+        artifact = ModelArtifact.load(self._workspace.objects, digest)
+        artifact.check()
+        return artifact
+
+    def features(self, code: str, model: str, artifact: ModelArtifact, digest: str) -> OnlineFeatures:
+        """Reader of what a model reads, as a code object defines it."""
         inputs = artifact.inputs.names
-        features: OnlineFeatures = self._cached(
-            ("features", code, model, *inputs),
-            lambda: online_features(self._workspace, feature_set_of(self._workspace, code, model, inputs)),
-        )
+
+        def load() -> OnlineFeatures:
+            return self._read_features(feature_set_of(self._workspace, code, model, inputs), code, model, digest)
+
+        features: OnlineFeatures = self._cached(("features", code, model, *inputs), load)
         return features
+
+    def _read_features(self, features: FeatureSet, code: str, model: str, digest: str) -> OnlineFeatures:  # noqa: ARG002
+        """Reader of a feature set; code, model and artifact are its name elsewhere."""
+        return online_features(self._workspace, features)
 
     def _cached(self, key: tuple[str, ...], make: Any) -> Any:
         if key not in self._parts:

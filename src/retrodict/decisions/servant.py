@@ -72,7 +72,7 @@ class ReadyCase(NamedTuple):
     """What was read and computed for one request of several, and its share of the microseconds.
 
     ``views`` and ``error`` are of stores on a server, which is not asked again: what is doubted of the row, and why
-    there is none.
+    there is none, or no score.
     """
 
     row: FeatureRow | None = None
@@ -166,7 +166,8 @@ class Servant:
         self._features, self._model, self._previous, self._health = features, model, previous, health
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
         self.views = frozenset(self._versions.values())  # versions of what it reads
-        self._max_ages, self.on_server = policy.policy.max_ages, features.on_server
+        self._max_ages, self.asks_model = policy.policy.max_ages, model.on_server
+        self.on_server = features.on_server or model.on_server
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
@@ -182,25 +183,26 @@ class Servant:
         every = enumerate(map(self._columns, requests))
         columns = {place: values for place, values in every if values is not None}
         views: list[dict[str, dict[str, Any]] | None] = [None] * len(columns)
+        rows: Sequence[FeatureRow | None] = [None] * len(columns)
         try:
             _check_time(deadline, "features")
             with waited_for(deadline):
-                rows = self._features.read_many(list(columns.values()), at)
+                rows = complete = self._features.read_many(list(columns.values()), at)
                 if self.on_server:
-                    views = self._all_doubts(rows, at)
-            read = perf_counter_ns()
-            _check_time(deadline, "score")
-            hits = self._find_all([row.values for row in rows], deadline)
-            fresh = [row.values for row, hit in zip(rows, hits, strict=True) if hit is None]
-            computed = iter(self._model.score_each(fresh))
+                    views = self._all_doubts(complete, at)
+                read = perf_counter_ns()
+                _check_time(deadline, "score")
+                hits = self._find_all([row.values for row in complete], deadline)
+                fresh = [row.values for row, hit in zip(complete, hits, strict=True) if hit is None]
+                computed = iter(self._model.score_each(fresh) if fresh else ())
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
         except (Exception, SystemExit) as error:  # noqa: BLE001  # each is then decided by itself, and says its fault
-            for place in columns if self.on_server else ():
-                prepared[place] = ReadyCase(error=error)
+            for place, row, doubts in zip(columns, rows, views, strict=True) if self.on_server else ():
+                prepared[place] = ReadyCase(row if doubts is not None else None, views=doubts, error=error)
             return prepared
         count = 1_000 * max(1, len(rows))
         stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
-        for place, row, (score, cached), doubts in zip(columns, rows, scores, views, strict=True):
+        for place, row, (score, cached), doubts in zip(columns, complete, scores, views, strict=True):
             prepared[place] = ReadyCase(row, score, cached, stages, doubts)
         return prepared
 
@@ -208,7 +210,7 @@ class Servant:
         """What is doubted of several rows, with at most one more read of the store."""
         behind = self._health is not None and self._health.behind
         doubted = behind or self._max_ages or any(status != "ok" for row in rows for status in row.statuses.values())
-        newest = self._features.watermarks(self._versions) if doubted else {}
+        newest = (rows[0].newest or self._features.watermarks(self._versions)) if doubted else {}
         return [self._doubts(row, at, newest) for row in rows]
 
     def _find_all(self, rows: Sequence[Mapping[str, Value]], deadline: int) -> Sequence[tuple[Score, str] | None]:
@@ -310,8 +312,8 @@ class Servant:
         deployed = self.revision.deployment
         try:
             self._check_halted()
-            _check_error(ready)
             if ready.row is None:  # else it was looked at before the row was read
+                _check_error(ready)
                 _check_time(deadline, "features")
             case.begin("features")
             row = ready.row or self._read(case, at, deadline)
@@ -321,6 +323,7 @@ class Servant:
                 self._health.count(row)
             case.views = self._doubts(row, at) if ready.views is None else ready.views
             self._check_required(case)
+            _check_error(ready)
             if ready.scored is None:
                 _check_time(deadline, "score")
             case.begin("score")
@@ -364,7 +367,7 @@ class Servant:
         if not statuses and not limits:
             return {}
         if newest is None:
-            newest = self._features.watermarks({*statuses, *limits})
+            newest = row.newest or self._features.watermarks({*statuses, *limits})
         for view, limit in limits.items():
             moment = newest[view]
             if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):

@@ -72,6 +72,7 @@ class SplitServant(Servant):
         self.candidate, self.split = candidate, split
         self.views |= candidate.views
         self.on_server = self.on_server or candidate.on_server
+        self.asks_model = self.asks_model or candidate.asks_model
 
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """As :meth:`Servant.prepare`, each request by the servant that will decide it."""

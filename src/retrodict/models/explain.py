@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.engines.base import Engine
 
-__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row", "reason_texts"]
+__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "ExplainsRows", "Reason", "explain_row", "reason_texts"]
 
 Direction = Literal["raises", "lowers"]
 
@@ -78,6 +78,17 @@ class Explanation:
     reasons: tuple[Reason, ...]
     rest: float
     note: str | None = None
+
+
+@runtime_checkable
+class ExplainsRows(Protocol):
+    """A model whose engine is elsewhere, and has to be asked there."""
+
+    def explain_row(
+        self, values: Mapping[str, Any], *, top: int = 4, words: Mapping[str, str] | None = None,
+        output: str | None = None,
+    ) -> Explanation:  # fmt: skip
+        """Reasons as :func:`explain_row` gives them."""
 
 
 def explain_row(

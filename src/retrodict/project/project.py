@@ -259,16 +259,11 @@ class Project(Fits):
         return serving.Decider(self.workspace)
 
     def serve(
-        self,
-        *,
-        host: str | None = None,
-        port: int | None = None,
-        grpc_port: int | None = None,
-        workers: int | str | None = None,
-        replay: bool = False,
-        no_consume: bool = False,
+        self, *, host: str | None = None, port: int | None = None, grpc_port: int | None = None,
+        workers: int | str | None = None, replay: bool = False, no_consume: bool = False,
+        only: Literal["features", "models", "decisions"] | None = None,
         ready: Callable[[str, str | None], None] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Answer decisions and features over HTTP until Ctrl-C; follows each change of deployment.
 
         Parameters
@@ -285,11 +280,13 @@ class Project(Fits):
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
             Start neither the feature consumer nor the follower of shadows beside the server.
+        only : {"features", "models", "decisions"}, optional
+            Serve a part alone; decisions ask serving.features_url and models_url.
         ready : callable, optional
             Called once with the URL, and the address for gRPC or None.
         """
         follower = serving.Companion(("shadow", "run", "--project", str(self.folder)), self.challengers.has_shadows)
-        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, (follower,))
+        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, (follower,), only)
         serving.serve(self.workspace, options, ready=ready)
 
     def monitor(

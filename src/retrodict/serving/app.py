@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns, process_time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import structs
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError, check_known
+from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -39,16 +39,17 @@ from retrodict.serving.failures import FailureLog
 from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestUnderWayError, check_request_id, request_hash
-from retrodict.serving.openapi import PAGE_HEADERS, docs_page, landing_page, openapi
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
-from retrodict.serving.routes import find_route, route
+from retrodict.serving.routes import Part, check_serves, find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.shared_requests import open_index
-from retrodict.serving.telemetry import Telemetry, breaker_states, process_series, revision_label
+from retrodict.serving.telemetry import Telemetry, revision_label
 from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
 
 if TYPE_CHECKING:
+    from retrodict.serving.apart import Parts
+    from retrodict.serving.elsewhere import Origin
     from retrodict.serving.worker import Colleagues
 
 __all__ = ["PREPARE", "DecisionApp", "Limits"]
@@ -139,11 +140,16 @@ class DecisionApp:
         The workers of this server, if it has several: what is told of it is told of all of them.
     connected : DrainingState, optional
         The connections of this process.
+    part : str, optional
+        What it serves alone; None: everything.
+    parts : Parts, optional
+        What servers of decisions ask of it.
     """
 
     def __init__(
-        self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False
-    ) -> None:
+        self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False,
+        part: Part | None = None,
+    ) -> None:  # fmt: skip
         self.servants: dict[str, Servant] = {}
         self.earlier: dict[str, Servant] = {}
         self.services: dict[str, ServedFeatures] = {}
@@ -155,11 +161,13 @@ class DecisionApp:
         self.callers: Callers | None = None
         self.traces: Traces | None = None
         self.connected: DrainingState | None = None
+        self.part, self.parts = part, cast("Parts | None", None)
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self.workspace = recorder.workspace
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
-        self.requests = open_index(recorder.workspace, recorder.log)
+        self.records = part in (None, "decisions")
+        self.requests = open_index(recorder.workspace, recorder.log) if self.records else None
         self._counted = dict[tuple[str, str], int]()
         self.failures = FailureLog(recorder.workspace, recorder.log.stream)
         self.turns, self._sampling = Turns(limits.in_flight, limits.wait), Sampling()
@@ -189,6 +197,7 @@ class DecisionApp:
             handler, needed, request.route, request.parameter = find_route(scope["method"], scope["path"])
             if needed is not None and self.callers is not None:
                 request.caller = self.callers.admit(scope["headers"], needed)
+            check_serves(self.part, request.route)
             if PREPARE in scope:
                 scope[PREPARE]()
             answer = await handler(self, request)
@@ -207,6 +216,8 @@ class DecisionApp:
             self._note_failure(request.parameter, answer.status, failure, request.body)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]
+        if request.origin is not None:
+            start.append((b"x-request-id", request.origin[0].encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
         if self.traces is not None:
@@ -231,7 +242,7 @@ class DecisionApp:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)
             (recorded,) = await self._record(request, [record])
-        return HttpAnswer(_json.encode(_body(record, recorded)))
+        return HttpAnswer(_json.encode(self._body(record, recorded)))
 
     async def _judge(self, request: HttpRequest, question: DecisionRequest) -> DecisionRecord:
         queue = self.engines.by_policy.get(request.parameter)
@@ -239,11 +250,23 @@ class DecisionApp:
             return await queue.decide(
                 question, new_id=self._new_id, simulated=self._simulated(request.scope), arrived_ns=request.arrived,
                 limit_ns=request.limit_ns(), has_left=request.has_left, batch=request.is_batch(),
+                origin=self._origin(request, queue.servant),
             )  # fmt: skip
-        at = self._moment(request.scope)
+        at = self.moment(request.scope)
         servant = find_servant(self.servants, request.parameter, where="address")
         limit = request.limit_ns()
         return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived, limit_ns=limit)
+
+    def _origin(self, request: HttpRequest, servant: Servant) -> Origin | None:
+        """What a request is called where its servant asks other servers; None where it asks none."""
+        if self.part != "decisions" or not servant.on_server:
+            return None
+        if request.origin is None:
+            span = request.header(b"traceparent") if self.traces is None else self.traces.begin(request)
+            names = filter(None, map(request.header, (ID_HEADER, b"x-request-id")))
+            name = next((one for one in names if len(one) <= 200 and one.isascii() and one.isprintable()), None)
+            request.origin = name or self._new_id(), span or ""
+        return request.origin
 
     async def _decide_once(self, request: HttpRequest, question: DecisionRequest, request_id: str) -> HttpAnswer:
         """Decide by a request id, or answer again what it was answered before."""
@@ -252,6 +275,7 @@ class DecisionApp:
             servant := self.servants.get(request.parameter)
         ) is not None:  # what was answered is, also of one that is gone
             check_takes_ids(servant.policy.policy, where="header Idempotency-Key")
+        assert self.requests is not None
         content = request_hash(request.parameter, question, self._simulated(request.scope))
         until = request.until_ns()
         try:
@@ -302,7 +326,7 @@ class DecisionApp:
                         check_takes_ids(servant.policy.policy, where="field 'request_id'")
                 except InputError as error:
                     entry.error, entry.request_id = entry.error or error, None
-            if any(entry.request_id is not None for entry in entries):
+            if any(entry.request_id is not None for entry in entries) and self.requests is not None:
                 await self.requests.opened()
                 claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
                 await asyncio.get_running_loop().run_in_executor(None, claiming)
@@ -321,6 +345,7 @@ class DecisionApp:
 
     async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
         left = left_s(None if limit is None else limit + arrived)
+        assert self.requests is not None
         try:
             claim = await self.requests.hold(entry.request_id or "", entry.content, left)
             await asyncio.get_running_loop().run_in_executor(None, entry.take, claim)
@@ -337,8 +362,10 @@ class DecisionApp:
         deadline = servant.deadline(request.arrived, limit)
         for piece in pieces_of(fresh, self.engines.piece(servant)):
             questions = [question for _, question in piece]
-            ready = await self.engines.prepare(servant, questions, at=at, deadline=deadline)
-            judge(servant, piece, ready, new_id=self._new_id, **times)
+            origin = self._origin(request, servant)
+            ready = await self.engines.prepare(servant, questions, at=at, deadline=deadline, origin=origin)
+            judging = partial(judge, servant, piece, ready, new_id=self._new_id, **times)
+            await self.engines.aside(servant, judging, deadline, origin)
             await asyncio.sleep(0)
         written = [(entry.record, entry) for entry in fresh if entry.record is not None]
         if written:
@@ -356,7 +383,11 @@ class DecisionApp:
             return {"status": status_of(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
-        return {"status": 200, **_body(entry.record, entry.recorded), **({"replayed": True} if entry.replayed else {})}
+        return {
+            "status": 200,
+            **self._body(entry.record, entry.recorded),
+            **({"replayed": True} if entry.replayed else {}),
+        }
 
     def _note_failure(self, policy: str, status: int, error: Exception, body: bytes) -> None:
         """Count and note a request that got no decision; nothing has a name that a caller made up."""
@@ -378,14 +409,16 @@ class DecisionApp:
         servant, before = self.servants.get(records[0].policy), perf_counter_ns()
         if request.caller is not None:
             records = [structs.replace(record, caller=request.caller) for record in records]
-        policy = None if servant is None else servant.policy.policy
-        marks = await record_decisions(
-            self._recorder, self._sampling, policy, records, claims=claims, durable=self._keep_score
-        )
+        policy, marks = None if servant is None else servant.policy.policy, list[str | None]()
+        if self.records:
+            marks = await record_decisions(
+                self._recorder, self._sampling, policy, records, claims=claims, durable=self._keep_score
+            )
         if self.traces is not None:
             self.traces.note(request, records, before)
+        marks = marks or ["no"] * len(records)
         for record, recorded in zip(records, marks, strict=True):
-            if recorded is not None:
+            if recorded is not None and self.records:
                 self.telemetry.count("decisions_recorded_total", f'policy="{record.policy}",recorded="{recorded}"')
             self._observe(record, request.arrived, before)
         self.telemetry.count_request(records, (perf_counter_ns() - request.arrived) // 1_000)
@@ -427,22 +460,6 @@ class DecisionApp:
         if policy is not None:
             self._note_failure(policy[1].decode("latin-1"), 429, _FULL, b"")
         return _FULL.answer.body
-
-    @route("POST", "/v1/features/{service}", "score")
-    async def _features(self, request: HttpRequest) -> HttpAnswer:
-        body = await request.read_body(self.limits.body)
-        name, rule = request.parameter, "the feature service must be defined"
-        if name not in self.services and self.services_problem is not None:
-            raise RefusedRequestError(503, self.services_problem)
-        check_known(name, self.services, rule, where="address", what="service")
-        async with self.turn(request):
-            answer = await self.services[name].answer(body, self._moment(request.scope), request.until_ns())
-        self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
-        return HttpAnswer(_json.encode(answer))
-
-    @route("GET", "/v1/features")
-    async def _services(self, _: HttpRequest) -> HttpAnswer:
-        return HttpAnswer(_json.encode({name: service.describe() for name, service in self.services.items()}))
 
     @route("POST", "/v1/events/{table}", "operate")
     async def _push_events(self, request: HttpRequest) -> HttpAnswer:
@@ -516,33 +533,6 @@ class DecisionApp:
             for (name, label), count in counts.items():
                 self.telemetry.count(name, f'policy="{policy}"' + (f",{label}" if label else ""), count)
 
-    @route("GET", "/metrics")
-    async def _metrics(self, _: HttpRequest) -> HttpAnswer:
-        now = self._clock.now()
-        if self.colleagues is not None:
-            text = self.colleagues.exposition(now)
-        else:
-            facts = [self.facts()]  # first: it counts
-            text = self.telemetry.exposition() + process_series(facts) + breaker_states(facts)
-            text += self.health.exposition(now)
-        return HttpAnswer(text.encode(), kind=b"text/plain; version=0.0.4")
-
-    @route("GET", "/openapi.json")
-    async def _openapi(self, _: HttpRequest) -> HttpAnswer:
-        return HttpAnswer(_json.encode(openapi(self)))
-
-    @route("GET", "/docs")
-    async def _docs(self, _: HttpRequest) -> HttpAnswer:
-        return await self._page(docs_page)
-
-    @route("GET", "/")
-    async def _landing(self, _: HttpRequest) -> HttpAnswer:
-        return await self._page(landing_page)
-
-    async def _page(self, make: Callable[[DecisionApp, str], str]) -> HttpAnswer:
-        page = await asyncio.to_thread(make, self, self._recorder.workspace.name)
-        return HttpAnswer(page.encode(), 200, PAGE_HEADERS, b"text/html; charset=utf-8")
-
     @route("GET", "/healthz", None)
     async def _alive(self, _: HttpRequest) -> HttpAnswer:
         return HttpAnswer(b'{"status":"alive"}')
@@ -554,7 +544,7 @@ class DecisionApp:
         unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
         if self.problem is not None:
             raise RefusedRequestError(503, self.problem)
-        if not self.servants and not self.services:
+        if not self.servants and not self.services and not (self.parts and self.parts.loaded):
             nothing = (
                 "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
             )
@@ -572,7 +562,14 @@ class DecisionApp:
         notes = {"behind": behind, "workers": missing, "stores": away, "not_followed": self.not_followed}
         return HttpAnswer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
-    def _moment(self, scope: Scope) -> int:
+    def _body(self, record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
+        """What the caller gets, and whether its record is durable where it is not."""
+        if not self.records:
+            return {name: value for name, value in record.answer().items() if name not in ("decision_id", "policy")}
+        return record.answer() if recorded is None else {**record.answer(), "recorded": recorded}
+
+    def moment(self, scope: Scope) -> int:
+        """Time of a request: now, or what its caller says to a server that replays."""
         simulated = self._simulated(scope)
         return self._clock.now() if simulated is None else simulated
 
@@ -591,10 +588,5 @@ class DecisionApp:
         return moment
 
 
-def _body(record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
-    """What the caller gets, and whether its record is durable where it is not."""
-    return record.answer() if recorded is None else {**record.answer(), "recorded": recorded}
-
-
 # Its addresses stand behind ours in every list of them.
-from retrodict.serving import jobs, open_inference, oversight  # noqa: E402, F401
+from retrodict.serving import about, apart, jobs, open_inference, oversight  # noqa: E402, F401

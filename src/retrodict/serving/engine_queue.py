@@ -20,16 +20,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, TypeVar
 
 from retrodict.core.clock import Clock
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import RetryableError
+from retrodict.core.retries import waited_for
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.models.artifact import THREAD_US
 from retrodict.serving.deadlines import gone, late, left_s
+from retrodict.serving.elsewhere import Origin, asked_for
 from retrodict.serving.telemetry import Telemetry
 from retrodict.serving.turns import full
 
@@ -39,6 +41,7 @@ _THREADS = 4  # at least; each may wait for a server that says nothing
 _ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
 _SHARE, _BATCH_SHARE = 2, 8  # of the deadline that may pass in the queue, a half; of priority ``batch``, an eighth
 _MEMORY = 1 / 8  # of the newest batch, in a mean
+T = TypeVar("T")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -51,6 +54,7 @@ class _Waiting:
     has_left: Callable[[], bool]
     queued_ns: int
     ready: asyncio.Future[tuple[int, ReadyCase]]
+    origin: Origin | None = None
     begun: bool = False
     answered: bool = False
 
@@ -93,6 +97,7 @@ class EngineQueue:
         limit_ns: int | None,
         has_left: Callable[[], bool] = lambda: False,
         batch: bool = False,
+        origin: Origin | None = None,
     ) -> DecisionRecord:
         """Decide when the engine was free for this request; as :meth:`Servant.decide`, at the moment of its batch.
 
@@ -104,6 +109,8 @@ class EngineQueue:
             Whether the caller has left; looked at before the work begins.
         batch : bool
             Whether others go first.
+        origin : Origin, optional
+            What the request is called where other servers are asked for it.
 
         Raises
         ------
@@ -117,16 +124,16 @@ class EngineQueue:
         if self._wait_ns * (_BATCH_SHARE if batch else _SHARE) > self.servant.deadline(0, limit_ns):
             raise full()
         ready = asyncio.get_running_loop().create_future()
-        one = _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready)
+        one = _Waiting(question, simulated, arrived_ns, limit_ns, has_left, perf_counter_ns(), ready, origin)
         self._waiting.append(one)
         if len(self._waiting) >= self.rows:
             self._full.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
         at, case = await self._within(one) if self.servant.on_server else await ready
-        return self.servant.decide(
-            question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
-        )
+        deciding = partial(self.servant.decide, question, decision_id=new_id(), at=at, arrived_ns=arrived_ns,
+                           limit_ns=limit_ns, ready=case)  # fmt: skip
+        return await aside(self._pool, self.servant, deciding, self.servant.deadline(arrived_ns, limit_ns), origin)
 
     async def _within(self, one: _Waiting) -> tuple[int, ReadyCase]:
         """What is ready for a request by its deadline; after it, why nothing is."""
@@ -227,7 +234,8 @@ class EngineQueue:
 
     def _prepare_at(self, at: int, items: Sequence[_Waiting]) -> Iterator[tuple[_Waiting, ReadyCase]]:
         deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
-        return zip(items, _prepared(self.servant, [one.question for one in items], at, deadlines), strict=True)
+        with asked_for([one.origin for one in items if one.origin is not None]):
+            return zip(items, _prepared(self.servant, [one.question for one in items], at, deadlines), strict=True)
 
     def describe(self) -> dict[str, Any]:
         """How rows are scored, in words and numbers."""
@@ -266,15 +274,24 @@ class EngineQueues:
         return max((queue.load for queue in self.by_policy.values()), default=0.0)
 
     async def prepare(
-        self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int
-    ) -> list[ReadyCase]:
+        self, servant: Servant, questions: Sequence[DecisionRequest], *, at: int, deadline: int,
+        origin: Origin | None = None,
+    ) -> list[ReadyCase]:  # fmt: skip
         """Features and scores of a piece of a batch: on the loop, or in a thread where it takes long; in time."""
         if not (servant.on_server or servant.asks_redis or self._is_slow(servant)):
             return servant.prepare(questions, at=at, deadline=deadline) if len(questions) > 1 else [ReadyCase()]
-        preparing = partial(_prepared, servant, questions, at, [deadline] * len(questions))
+
+        def preparing() -> list[ReadyCase]:
+            with asked_for([origin] if origin else ()):
+                return _prepared(servant, questions, at, [deadline] * len(questions))
+
         work = asyncio.get_running_loop().run_in_executor(self._pool, preparing)
         done, _ = await asyncio.wait([work], timeout=left_s(deadline))
         return work.result() if done else [ReadyCase(error=_too_late()) for _ in questions]
+
+    async def aside(self, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None) -> T:
+        """Result of deciding, as :func:`aside` does it."""
+        return await aside(self._pool, servant, work, deadline, origin)
 
     def piece(self, servant: Servant) -> int:
         """Rows of a batch after which the deadline is looked at, and others have their turn."""
@@ -295,13 +312,27 @@ class EngineQueues:
             self._pool.shutdown()
 
 
+async def aside(
+    pool: ThreadPoolExecutor | None, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None
+) -> T:
+    """Result of deciding: in a thread where another server may be asked for reasons, or for the previous version."""
+    if not servant.asks_model:
+        return work()
+
+    def working() -> T:
+        with waited_for(deadline), asked_for([origin] if origin else ()):
+            return work()
+
+    return await asyncio.get_running_loop().run_in_executor(pool, working)
+
+
 def _prepared(
     servant: Servant, questions: Sequence[DecisionRequest], at: int, deadlines: Sequence[int]
 ) -> list[ReadyCase]:
     """Features and scores of some requests, one by one where one of them has failed all."""
     cases = servant.prepare(questions, at=at, deadline=max(deadlines))
     away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
-    if len(questions) > 1 and not away and all(case.row is None for case in cases):
+    if len(questions) > 1 and not away and all(case.scored is None for case in cases):
         single = zip(questions, deadlines, strict=True)
         return [servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
     return cases
@@ -309,7 +340,8 @@ def _prepared(
 
 def _rows_together(servant: Servant) -> int:
     """Rows of one call: one where more would cost no less, or give other bits, and no server is read."""
-    return _room(servant) if servant.speed is not None and (_gains(servant) or servant.on_server) else 1
+    measurable = servant.speed is not None or servant.asks_model  # of one that is away now it may be known never
+    return _room(servant) if measurable and (_gains(servant) or servant.on_server) else 1
 
 
 def _room(servant: Servant) -> int:

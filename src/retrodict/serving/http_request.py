@@ -43,7 +43,9 @@ BODY_S = 10.0
 class HttpRequest:
     """One request, the part of its path that a route's pattern has in braces, and who sends it, where that is asked.
 
-    ``decided`` is for its traces: records that were made for it, and when they began and ended to become durable.
+    ``decided`` is for its traces: records that were made for it, and when they began and ended to become durable. So
+    are ``span``, where it had to begin before the answer, ``origin``, what the request is called where other servers
+    are asked for it, and ``origins``, those of a server of decisions that this one is made for.
     """
 
     scope: Scope
@@ -54,6 +56,13 @@ class HttpRequest:
     caller: str | None = None
     route: str = ""
     decided: Sequence[tuple[Sequence[DecisionRecord], int, int]] | None = None
+    span: Any = None
+    origin: tuple[str, str] | None = None
+    origins: Sequence[tuple[str, str]] = ()
+
+    def header(self, name: bytes) -> str | None:
+        """Value of a header that is of no weight: the last one, if it stands more than once."""
+        return dict(self.scope["headers"]).get(name, b"").decode("latin-1") or None
 
     def has_left(self) -> bool:
         """Whether the caller has left, as far as the connection knows."""

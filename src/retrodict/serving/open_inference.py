@@ -129,7 +129,7 @@ async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     schema = servant.schema.to_dict()
     kinds = {one: _DATATYPES.get(kind, "BYTES") for one, kind in {**schema["entities"], **schema["context"]}.items()}
     inputs, outputs = ([{"name": one, **_typed(kind, config=part == "config")} for one, kind in side.items()]
-                       for side in (kinds, _outputs(servant)))  # fmt: skip
+                       for side in (kinds, _outputs(app, servant)))  # fmt: skip
     if part == "config":
         policy = {"specific": {"versions": [int(version) for version in versions]}}
         config = {"max_batch_size": app.limits.batch, "version_policy": policy, "input": inputs, "output": outputs}
@@ -174,7 +174,7 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
         raise InputError("a request id must be for one decision", where="header Idempotency-Key", got="one for all",
                          remedy="Leave it out, or use POST /v1/decisions/{policy}:batch")  # fmt: skip
     form, rows = _read(body, _header_size(request, body), app.limits.batch)
-    kinds = _outputs(servant)
+    kinds = _outputs(app, servant)
     every = [one.parameters for one in form.inputs] + [one.parameters for one in form.outputs]
     if any(_NOT_OFFERED & parameters.keys() for parameters in every):
         raise InputError("tensors must come and go as they are", where="body, field 'parameters'",
@@ -241,10 +241,10 @@ def _unknown() -> NotFoundError:
                          remedy="See GET /v2/models/{model}, and the same of …/versions/{version}")  # fmt: skip
 
 
-def _outputs(servant: Servant) -> dict[str, str]:
+def _outputs(app: DecisionApp, servant: Servant) -> dict[str, str]:
     """Names and datatypes of what comes back."""
     decided = {"decision": "BYTES"} if servant.policy.policy.decide else {}
-    return {**decided, "decision_id": "BYTES", **dict.fromkeys(servant.outputs, "FP64")}
+    return {**decided, **({"decision_id": "BYTES"} if app.records else {}), **dict.fromkeys(servant.outputs, "FP64")}
 
 
 def _question(servant: Servant, row: Mapping[str, Any], *, explain: bool) -> DecisionRequest:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from retrodict.serving.routes import ROUTES, find_route
+from retrodict.serving.routes import ROUTES, find_route, serves
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -102,7 +102,7 @@ def openapi(app: DecisionApp) -> Schema:
     """OpenAPI 3.1 of an app, with an operation for each policy and feature service in force."""
     paths: dict[str, Schema] = {}
     for method, pattern in ROUTES:
-        for path, operation in _operations(app, pattern):
+        for path, operation in _operations(app, pattern) if serves(app.part, pattern) else ():
             titles: Schema = {"summary": _SUMMARIES[pattern], "operationId": _operation_id(method, path)}
             scope = find_route(method, pattern)[1]
             if app.callers is not None and scope is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from retrodict.core.errors import NotFoundError, near
 from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
@@ -12,7 +12,10 @@ from retrodict.serving.http_request import HttpRequest
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["ROUTES", "find_route", "route"]
+__all__ = ["ROUTES", "Part", "check_serves", "find_route", "route", "serves"]
+
+Part = Literal["features", "models", "decisions"]
+"""What a server may serve alone."""
 
 Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 
@@ -24,6 +27,11 @@ _Found = tuple[Handler, str | None, str]
 _FIXED: dict[str, dict[str, _Found]] = {}
 _DEEP: dict[tuple[str, str], dict[str, _Found]] = {}  # of parameters of several parts, ``{model...}``
 _PARAMETRIC: dict[tuple[str, str], dict[str, _Found]] = {}  # by what stands before the parameter, and its action
+
+
+_FEATURES, _MODELS = ("/v1/features",), ("/v1/models/{model}:score", "/v1/models/{model}:rows", "/v2")
+_INSIDE = ("/v1/features/{model}:read", "/v1/models/{model}:rows")
+_EVERYWHERE = ("/healthz", "/readyz", "/metrics", "/v1/status", "/v2/health")
 
 
 def route(method: str, pattern: str, scope: str | None = "read") -> Callable[[Handler], Handler]:
@@ -76,3 +84,19 @@ def find_route(method: str, path: str) -> tuple[Handler, str | None, str, str]:
         allowed = ", ".join(sorted(methods))
         raise RefusedRequestError(405, f"this address takes {allowed}", ((b"allow", allowed.encode()),))
     return *methods[method], parameter
+
+
+def serves(part: Part | None, pattern: str) -> bool:
+    """Whether an address is one of a part, or of all; those that parts ask each other are of no other server."""
+    if part is None:
+        return pattern not in _INSIDE
+    owner = "features" if pattern.startswith(_FEATURES) else "models" if pattern.startswith(_MODELS) else "decisions"
+    return owner == part or pattern.startswith(_EVERYWHERE)
+
+
+def check_serves(part: Part | None, pattern: str) -> None:
+    """Refuse an address that a server does not serve."""
+    if not serves(part, pattern):
+        raise NotFoundError("the address must be one of what is served here", where="address",
+                            got=f"one that a server of {part or 'everything'} has not",
+                            remedy="See 'Apart' on the page on serving for who has it")  # fmt: skip

@@ -30,6 +30,7 @@ from retrodict.decisions.recorder import Recorder
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.acceptor import Acceptor
+from retrodict.serving.apart import NoRecorder, Parts, loader_of
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.board import Board
 from retrodict.serving.callers import Callers, open_callers
@@ -38,6 +39,7 @@ from retrodict.serving.connection import BoundedConnection, DrainingState, raise
 from retrodict.serving.consumer import code_of, ending_signals, start_companion, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.jobs import run_jobs
+from retrodict.serving.routes import Part
 from retrodict.serving.services import load_services
 from retrodict.serving.traces import open_traces
 from retrodict.serving.worker_scale import WorkerScale, parse_workers
@@ -105,6 +107,8 @@ class ServeOptions:
         As ``port``, for gRPC.
     companions : tuple of Companion
         Further processes beside the server, where it starts the feature consumer.
+    only : {"features", "models", "decisions"}, optional
+        What to serve alone; None: everything.
     """
 
     host: str | None = None
@@ -114,6 +118,7 @@ class ServeOptions:
     workers: int | str | None = None
     grpc_port: int | None = None
     companions: tuple[Companion, ...] = ()
+    only: Part | None = None
 
 
 def serve(
@@ -154,12 +159,15 @@ def serve(
     if open_callers(workspace, listener, upper) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
     say = None if ready is None else (lambda url: ready(url, grpc))
-    upkeep = Upkeep(workspace, served_feature_sets)
-    if options.consume:
+    elsewhere = bool(workspace.config["serving.features_url"])
+    reads = options.only in (None, "features") or (options.only == "decisions" and not elsewhere)
+    upkeep = Upkeep(workspace, served_feature_sets) if reads else None
+    if upkeep is not None and options.consume:
         _bring_up_to_date(upkeep)
     children: list[_Child] = []
     if options.consume:
-        children += [_Consumer(workspace), *map(_Beside, options.companions)]
+        children += [_Consumer(workspace)] if upkeep is not None else []
+        children += map(_Beside, options.companions if options.only in (None, "decisions") else ())
     try:
         with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
             if upper == 1:
@@ -168,10 +176,10 @@ def serve(
                 from retrodict.serving.supervisor import Supervisor  # which needs this module
 
                 health = FeatureHealth()
-                with suppress(RetrodictError):
-                    health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
+                _refresh(workspace, health, upkeep)
                 scale = WorkerScale(lower, upper)
-                supervisor = Supervisor(workspace, listener, health, scale, replay=options.replay, grpc=grpc)
+                supervisor = Supervisor(workspace, listener, health, scale, replay=options.replay, grpc=grpc,
+                                        only=options.only)  # fmt: skip
                 beside = keep_health(workspace, health, upkeep, children, supervisor.publish)
                 runner.run(supervisor.run(beside, say))
     finally:
@@ -206,6 +214,13 @@ class _Beside:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=10)
+
+
+def _refresh(workspace: Workspace, health: FeatureHealth, upkeep: Upkeep | None) -> None:
+    """Ask for the gauges of features once; the first answer says what is behind, too, and the keeper what is wrong."""
+    if upkeep is not None:
+        with suppress(RetrodictError):
+            health.flows, health.refreshed = upkeep.flows(), workspace.clock.now()
 
 
 class _Consumer:
@@ -297,7 +312,7 @@ async def _run(
     workspace: Workspace,
     options: ServeOptions,
     listener: socket.socket,
-    upkeep: Upkeep,
+    upkeep: Upkeep | None,
     children: Sequence[_Child],
     ready: Callable[[str], None] | None,
     grpc: str | None,
@@ -305,14 +320,13 @@ async def _run(
     """Answer in this process alone."""
 
     async def begin(app: DecisionApp) -> None:
-        with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
-            app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
+        _refresh(workspace, app.health, upkeep)
         open_port(listener)
         if ready is not None:
             ready(url_of(listener, workspace))
 
     await answer(workspace, listener, begin, lambda app: keep_health(workspace, app.health, upkeep, children),
-                 replay=options.replay, grpc=grpc)  # fmt: skip
+                 options=options, grpc=grpc)  # fmt: skip
 
 
 async def answer(
@@ -321,7 +335,7 @@ async def answer(
     begin: Callable[[DecisionApp], Awaitable[None]],
     beside: Callable[[DecisionApp], Coroutine[Any, Any, None]],
     *,
-    replay: bool = False,
+    options: ServeOptions,
     board: Board | None = None,
     slot: int = 0,
     grpc: str | None = None,
@@ -337,14 +351,15 @@ async def answer(
         Awaited once the application can answer, before the first connection is taken.
     beside : callable
         Runs as long as requests are answered.
-    replay : bool
-        Accept simulated time from the callers.
+    options : ServeOptions
+        Whether simulated time is accepted, and what is served.
     board, slot : Board, int, optional
         Of the workers that share the socket.
     grpc : str, optional
         Address to listen on for gRPC, as the other workers do.
     """
-    recorder = Recorder(workspace)
+    only = options.only
+    recorder = NoRecorder(workspace, only) if only in ("features", "models") else Recorder(workspace)
     for torn in recorder.log.recovered:
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
@@ -354,14 +369,18 @@ async def answer(
     limits = Limits(config["serving.max_body_bytes"], config["serving.max_in_flight"], wait,
                     batch=config["serving.max_batch"])  # fmt: skip
     inlet = EventInlet(workspace, shared=board is not None)
-    app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=replay)
-    app.services, app.services_problem = load_services(workspace, app.health)
+    app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=options.replay, part=only)
+    if only in (None, "features"):
+        app.services, app.services_problem = load_services(workspace, app.health)
     app.traces = open_traces(config)
-    loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
-    watcher = _Watcher(workspace, app, loading)
+    loading, loader = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load"), loader_of(only, workspace, app.health)
+    app.parts = Parts(workspace, loader, loading) if only in ("features", "models") else None
+    watcher = _Watcher(workspace, app, loader, loading)
     tasks: list[asyncio.Task[None]] = []
     try:
         await watcher.look()
+        if only == "features" and app.parts is not None:
+            await app.parts.load_current()
         app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
         certificate = open_certificate(config)
         server = _Server(app, listener, board, slot, certificate)
@@ -377,7 +396,7 @@ async def answer(
         await begin(app)
         if server.grpc is not None:
             await server.grpc.start()
-        aside = [watcher.run(), beside(app), _keep_callers(app.callers), run_jobs(app)]
+        aside = [watcher.run(), beside(app), _keep_callers(app.callers), *([run_jobs(app)] if app.records else [])]
         tasks = [asyncio.create_task(one) for one in [*aside, *([certificate.keep()] if certificate else [])]]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])
@@ -388,7 +407,8 @@ async def answer(
         await recorder.close()
         if app.traces is not None:
             app.traces.close()
-        app.requests.close()
+        if app.requests is not None:
+            app.requests.close()
         app.engines.close()
         app.failures.close()
         inlet.close()
@@ -413,7 +433,7 @@ async def _keep_callers(callers: Callers | None) -> None:
 async def keep_health(
     workspace: Workspace,
     health: FeatureHealth,
-    upkeep: Upkeep,
+    upkeep: Upkeep | None,
     children: Sequence[_Child],
     publish: Callable[[], None] = lambda: None,
 ) -> None:
@@ -424,6 +444,10 @@ async def keep_health(
             try:
                 for child in children:
                     await loop.run_in_executor(thread, child.watch)
+                if upkeep is None:  # what the workers have is all there is to say
+                    publish()
+                    await asyncio.sleep(_HEALTH_S)
+                    continue
                 request = loop.run_in_executor(thread, upkeep.flows)
                 if not (await asyncio.wait([request], timeout=_DOUBT_S))[0]:
                     health.doubt()
@@ -514,9 +538,8 @@ class _Signals:
 class _Watcher:
     """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
 
-    def __init__(self, workspace: Workspace, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
-        self._app, self._pool, self._clock = app, pool, workspace.clock
-        self._loader = Loader(workspace, health=app.health)
+    def __init__(self, workspace: Workspace, app: DecisionApp, loader: Loader, pool: ThreadPoolExecutor) -> None:
+        self._app, self._pool, self._clock, self._loader = app, pool, workspace.clock, loader
 
     async def run(self) -> None:
         while True:

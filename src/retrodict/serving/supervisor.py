@@ -26,6 +26,7 @@ from retrodict.core.errors import RetrodictError, RetryableError
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.board import Board
 from retrodict.serving.consumer import code_of, ending_signals
+from retrodict.serving.routes import Part
 from retrodict.serving.server import open_port, url_of
 from retrodict.serving.worker import Spec
 from retrodict.serving.worker_scale import WorkerScale
@@ -73,6 +74,8 @@ class Supervisor:
         Accept simulated time from the callers.
     grpc : str, optional
         Address on which each worker listens for gRPC.
+    only : {"features", "models", "decisions"}, optional
+        What they serve alone.
     """
 
     def __init__(
@@ -84,9 +87,10 @@ class Supervisor:
         *,
         replay: bool,
         grpc: str | None = None,
+        only: Part | None = None,
     ) -> None:
         self._workspace, self._listener, self._health, self._replay = workspace, listener, health, replay
-        self._grpc = grpc
+        self._grpc, self._only = grpc, only
         self._code = code_of(workspace)  # a worker that is started later must not serve another edition
         self._scale, self._board = scale, Board(scale.upper)
         self._places = [_Place(slot) for slot in range(scale.upper)]
@@ -174,7 +178,8 @@ class Supervisor:
         try:
             spec = Spec(str(self._workspace.root), self._workspace.actor, place.slot, len(self._places),
                         self._listener.fileno(), self._board.descriptor, theirs.fileno(), self._code, self._replay,
-                        logging.getLogger("retrodict").getEffectiveLevel(), self._grpc)  # fmt: skip
+                        logging.getLogger("retrodict").getEffectiveLevel(), self._grpc,
+                        self._only)  # fmt: skip
             place.process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "retrodict.serving", msgspec.json.encode(spec).decode(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,

@@ -51,6 +51,22 @@ class Traces:
         """Note what was decided for a request and recorded from a moment of ``time.perf_counter_ns()`` until now."""
         request.decided = [*(request.decided or ()), (records, began, time.perf_counter_ns())]
 
+    def begin(self, request: HttpRequest) -> str:
+        """Begin the span of a request that other servers are asked for; its ``traceparent``."""
+        if request.span is None:
+            request.span = self._start(
+                request, self._extract(_headers(request)), time.time_ns() - time.perf_counter_ns()
+            )
+        context = request.span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def _start(self, request: HttpRequest, parent: Any, epoch: int) -> Any:
+        method = request.scope["method"]
+        name, start = f"{method} {request.route}".rstrip(), epoch + request.arrived
+        return self._tracer.start_span(
+            name, parent, self._api.SpanKind.SERVER, {"http.request.method": method}, start_time=start
+        )
+
     def end(self, request: HttpRequest, status: int, failure: Exception | None) -> None:
         """Make the spans of a request that was answered just now; nothing in them is of what a caller sent."""
         ended = time.perf_counter_ns()
@@ -64,11 +80,18 @@ class Traces:
             )
         if records := [record for group, *_ in decided for record in group]:
             attributes |= _describe(records)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        span = self._tracer.start_span(
-            f"{scope['method']} {request.route}".rstrip(), self._extract(headers), self._api.SpanKind.SERVER,
-            attributes, start_time=epoch + request.arrived,
-        )  # fmt: skip
+        if request.origin is not None:
+            attributes["retrodict.request_id"] = request.origin[0]
+        for name, parent in request.origins:  # of each request that a server of decisions asks for, in its own trace
+            span = self._start(request, self._extract({"traceparent": parent}), epoch)
+            span.set_attributes({**attributes, "retrodict.request_id": name})
+            self._end(span, decided, status, epoch, ended)
+        if not request.origins:
+            span = request.span or self._start(request, self._extract(_headers(request)), epoch)
+            span.set_attributes(attributes)
+            self._end(span, decided, status, epoch, ended)
+
+    def _end(self, span: Any, decided: Sequence[Any], status: int, epoch: int, ended: int) -> None:
         if not span.is_recording():
             return
         if status >= 500:
@@ -90,6 +113,10 @@ class Traces:
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(_END_S)
+
+
+def _headers(request: HttpRequest) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
 
 
 def _describe(records: Sequence[DecisionRecord]) -> dict[str, Any]:

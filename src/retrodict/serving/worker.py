@@ -24,7 +24,8 @@ from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.connection import raise_open_files
-from retrodict.serving.server import answer, loop_factory
+from retrodict.serving.routes import Part
+from retrodict.serving.server import ServeOptions, answer, loop_factory
 from retrodict.serving.telemetry import Telemetry, breaker_states, process_series
 from retrodict.workspace import Workspace, definitions_of
 
@@ -50,6 +51,7 @@ class Spec(msgspec.Struct):
     replay: bool
     log_level: int
     grpc: str | None = None
+    only: Part | None = None
 
 
 class Colleagues:
@@ -183,7 +185,8 @@ async def _work(workspace: Workspace, spec: Spec) -> None:
         assert app.colleagues is not None
         await app.colleagues.keep()
 
-    await answer(workspace, listener, begin, beside, replay=spec.replay, board=board, slot=spec.slot, grpc=spec.grpc)
+    options = ServeOptions(replay=spec.replay, only=spec.only)
+    await answer(workspace, listener, begin, beside, options=options, board=board, slot=spec.slot, grpc=spec.grpc)
     obeying.cancel()
     writer.close()
 

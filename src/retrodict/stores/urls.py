@@ -76,7 +76,7 @@ _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 def is_guarded(url: str) -> bool:
     """Whether a URL names a server, which a breaker stands before."""
-    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES, "kafka", "s3")
+    return url.partition(":")[0].lower() in (*_REDIS, *_NATS, *_POSTGRES, "kafka", "s3", "http", "https")
 
 
 def open_tables(

@@ -118,14 +118,14 @@ class Workspace:
         """Ledger, runs, registry, deployments."""
         from retrodict.stores.urls import open_records
 
-        return self._open("stores.records", partial(open_records, guard=self._guard("records")))
+        return self._open("stores.records", partial(open_records, guard=self.guard("records")))
 
     @cached_property
     def keys(self) -> KeyStore:
         """Online feature state."""
         from retrodict.stores.urls import open_keys
 
-        return self._open("stores.keys", partial(open_keys, guard=self._guard("keys")))
+        return self._open("stores.keys", partial(open_keys, guard=self.guard("keys")))
 
     @cached_property
     def scores(self) -> ExpiringKeys | None:
@@ -134,7 +134,7 @@ class Workspace:
 
         if not self.config["stores.scores"]:
             return None
-        return self._open("stores.scores", partial(open_cache, guard=self._guard("scores", RetrodictError)))
+        return self._open("stores.scores", partial(open_cache, guard=self.guard("scores", RetrodictError)))
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -156,7 +156,7 @@ class Workspace:
         def owner() -> str:
             return f"{self.name} {origin_of(self.ledger)}"
 
-        opener = partial(open_log, admitted=admitted, owner=owner, guard=self._guard("streams"))
+        opener = partial(open_log, admitted=admitted, owner=owner, guard=self.guard("streams"))
         return self._open("stores.streams", opener)
 
     @cached_property
@@ -164,7 +164,7 @@ class Workspace:
         """Events in."""
         from retrodict.stores.urls import open_streams
 
-        return self._open("stores.events", partial(open_streams, guard=self._guard("events")))
+        return self._open("stores.events", partial(open_streams, guard=self.guard("events")))
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -202,12 +202,15 @@ class Workspace:
 
         return FileLock(self.root / "state" / "locks" / what, where=what, timeout_s=timeout_s)
 
-    def _guard(self, store: str, *on: type[Exception]) -> ServerGuard:
-        """What stands before a store that is on a server, by the settings; ``on``: which errors say that it is away."""
+    def guard(self, store: str, *on: type[Exception], url: str | None = None) -> ServerGuard:
+        """What stands before a store that is on a server, by the settings; ``on``: which errors say that it is away.
+
+        ``url`` is that of a server that is no store.
+        """
         from retrodict.stores._guard import ServerGuard
 
         setting = {name: self.config[f"servers.{name}"] for name in _SERVERS}
-        breaker = self._breaker(store, self.config[f"stores.{store}"], *on)
+        breaker = self._breaker(store, url or self.config[f"stores.{store}"], *on)
         pauses = {"strategy": setting["retry_strategy"], "base": setting["retry_base"], "cap": setting["retry_cap"]}
         retry = Retry((ServerAwayError,), setting["retries"], **pauses) if setting["retries"] else None
         return ServerGuard(breaker, retry, parse_duration(setting["read_timeout"]) / SECOND)

@@ -31,6 +31,8 @@ class FeatureRow:
     places : dict of str to (int or None, int, int or None)
         Per view that has a state, what that contained: a version of its table (None: nothing of it), how many of that
         version's rows, and how many records of its stream (None: it follows none).
+    newest : dict of str to (int or None), optional
+        What ``watermarks`` gives for each view, where the read has brought it along.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class FeatureRow:
     events: dict[str, int] = field(default_factory=dict)
     expired: set[str] = field(default_factory=set)
     places: dict[str, Place] = field(default_factory=dict, compare=False)
+    newest: dict[str, int | None] | None = field(default=None, compare=False)
 
     def status(self, name: str) -> Status:
         """Why a feature has the value it has.

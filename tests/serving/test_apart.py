@@ -1,0 +1,361 @@
+"""Features, models and decisions as servers of their own: the same decisions as one process, each killed in turn."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import pytest
+import yaml
+from tests.serving.process import Server
+from tests.serving.project import AT, DEFINITIONS, REQUEST, make_project
+from tests.serving.test_gateway import DEPLOY, free_port
+from tests.serving.test_traces import PARENT, TRACE, Collector
+
+from retrodict.client import Client
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import ConfigurationError, InputError, RefusedError
+from retrodict.decisions.log import find_decision
+from retrodict.decisions.replay import replay_decision
+from retrodict.registry.api_keys import issue_key
+from retrodict.serving import ServeOptions, serve
+from retrodict.serving.elsewhere import FeatureQuestion, ScoreAnswer, ScoreQuestion
+from retrodict.workspace import Workspace
+
+DAY = 86_400_000_000
+MOMENT = parse_time(AT["Retrodict-Time"])
+SENT = REQUEST["context"]["sent"]
+CASES = [
+    REQUEST,
+    {**REQUEST, "explain": True},
+    {**REQUEST, "entities": {"depot": "nowhere"}},
+    {**REQUEST, "entities": {"depot": None}, "context": {"weight": None, "express": None, "sent": SENT}},
+    {**REQUEST, "context": {"weight": 95, "express": True, "sent": SENT, "note": "fragile"}},
+]
+
+
+def record_of(root, answer):
+    with Workspace(root, actor="ana") as workspace:
+        return find_decision(workspace, f"decision:{answer['decision_id']}").record
+
+
+def known(record):
+    """All of a record that does not tell when and by whom it was made."""
+    facts = msgspec.structs.asdict(record)
+    return {name: value for name, value in facts.items() if name not in ("id", "stages", "caller")}
+
+
+class Apart:
+    """Three servers, each of which asks callers for a key, and what is needed to ask them."""
+
+    def __init__(self, root, token):
+        self.root, self.headers = root, {**AT, "Authorization": f"Bearer {token}"}
+        self.features, self.models = (Server(root, "--only", part) for part in ("features", "models"))
+        self._settings = (root / "retrodict.toml").read_text()
+        self.begin()
+
+    def begin(self, **urls):
+        urls = {"features": f"http://127.0.0.1:{self.features.port}",
+                "models": f"http://127.0.0.1:{self.models.port}"} | urls  # fmt: skip
+        lines = [f'{part}_url = "{url}"' for part, url in urls.items()]
+        (self.root / "retrodict.toml").write_text("\n".join([self._settings, "[serving]", *lines]))
+        self.decisions = Server(self.root, "--only", "decisions", "--replay")
+
+    def decide(self, body=REQUEST, **headers):
+        return self.decisions.decide(body, self.headers | headers)
+
+    def again(self, part):
+        """Start a server again that was killed, at its address."""
+        setattr(self, part, Server(self.root, "--only", part, "--port", str(getattr(self, part).port)))
+
+    def stop(self):
+        return [server.stop() for server in (self.decisions, self.features, self.models)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("apart")
+    settings = '[auth]\nrequired = "always"\n[servers]\nbreaker_recovery = "200ms"\nretry_base = "1ms"\n'
+    workspace = make_project(folder, settings)
+    (folder / "definitions.py").write_text(DEFINITIONS + 'inputs = FeatureService("inputs", [depot_delays, size])\n')
+    _, token = issue_key(workspace, "all", scopes=["score", "read"], lifetime=DAY, rate=None, reason="test")
+    workspace.close()
+    return folder, token
+
+
+@pytest.fixture(scope="module")
+def whole(root):
+    """Answers of one process to the cases."""
+    folder, token = root
+    server = Server(folder, "--replay")
+    try:
+        return [server.decide(case, {**AT, "Authorization": f"Bearer {token}"})[1] for case in CASES]
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def collector():
+    server = Collector()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def apart(root, whole, collector):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETRODICT_API_KEY", root[1])
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        servers = Apart(*root)
+        yield servers
+        servers.stop()
+
+
+def wait_until(true, seconds=30):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(180)
+def test_decisions_are_those_of_one_process(apart, whole):
+    """Alone and in a batch: values, reads, views, the bits of scores, rules and reasons; and each is made again."""
+    several = apart.decisions.send("POST", "/v1/decisions/promise:batch", {"requests": CASES}, apart.headers)[1]
+    for case, expected, other in zip(CASES, whole, several["answers"], strict=True):
+        status, answer = apart.decide(case)
+        assert status == 200
+        record = known(record_of(apart.root, expected))
+        assert known(record_of(apart.root, answer)) == record == known(record_of(apart.root, other))
+        assert record["fallback"] is None
+        with Workspace(apart.root, actor="ana") as workspace:
+            replay = replay_decision(workspace, f"decision:{answer['decision_id']}")
+        assert replay.exact, replay.reason
+
+
+def test_what_is_wrong_is_said_in_the_same_words(apart):
+    """A wrong value is a 400 here, before anything is asked elsewhere."""
+    status, answer = apart.decide({**REQUEST, "context": {"weight": "heavy"}})
+    assert status == 400
+    assert "'sent'" in answer["error"]
+
+
+@pytest.mark.timeout(180)
+def test_each_is_killed_in_turn(apart, whole):
+    """The fallback answers while one is away, and the record says so; back again, it is asked again."""
+    apart.models.kill()
+    record = record_of(apart.root, apart.decide()[1])
+    assert (record.fallback, record.error, record.score) == ("ok", "AttemptsError", None)
+    assert (record.features, record.reads) == tuple(getattr(record_of(apart.root, whole[0]), name)
+                                                    for name in ("features", "reads"))  # fmt: skip
+    heavy = record_of(apart.root, apart.decide(CASES[4])[1])
+    assert (heavy.fallback, heavy.rule) == ("rules", "heavy")
+    for _ in range(8):
+        apart.decide()
+    assert record_of(apart.root, apart.decide()[1]).error == "OpenBreakerError"
+    assert apart.decisions.send("GET", "/readyz")[1]["stores"]["models"] in ("open", "half_open")
+    apart.again("models")
+    wait_until(lambda: apart.decide()[1].get("fallback") is None)
+
+    apart.features.kill()
+    record = record_of(apart.root, apart.decide()[1])
+    assert (record.fallback, record.views) == ("ok", {"depot_delays": {"status": "not_read", "age_s": None}})
+    assert record.features == {}
+    apart.again("features")
+    wait_until(lambda: apart.decide()[1].get("fallback") is None)
+
+    apart.decisions.kill()
+    entity = {"depot": "north", "weight": 12.5, "express": False}
+    assert apart.features.send("POST", "/v1/features/inputs", {"entities": [entity]}, apart.headers)[0] == 400  # time
+    del apart.headers["Retrodict-Time"]
+    assert apart.features.send("POST", "/v1/features/inputs", {"entities": [entity]}, apart.headers)[0] == 200
+    apart.headers |= AT
+    values = record_of(apart.root, whole[0]).features
+    status, answer = apart.models.send(
+        "POST", "/v1/models/late_parcel:score", {"entities": {}, "context": values},
+        {"Authorization": apart.headers["Authorization"]},
+    )  # fmt: skip
+    assert (status, answer) == (200, {"score": whole[0]["score"], "model": "late_parcel@1"})
+    apart.begin()
+    assert apart.decide()[1]["score"] == whole[0]["score"]
+
+
+def test_addresses_are_those_of_the_part(apart):
+    """And no server has those of another one; all say whether they are well."""
+    parts = {"/v1/features": "features", "/v2/models/late_parcel": "models", "/v1/policies": "decisions"}
+    for part in parts.values():
+        server = getattr(apart, part)
+        for path, owner in parts.items():
+            assert (server.send("GET", path, None, apart.headers)[0] == 200) == (owner == part), (part, path)
+        assert server.send("GET", "/readyz")[0] == 200
+        assert server.send("GET", "/v1/status", None, apart.headers)[0] == 200
+    assert "server of models" in apart.models.send("GET", "/v1/policies", None, apart.headers)[1]["error"]
+
+
+def test_a_model_alone_speaks_the_protocol(apart, whole):
+    """On feature values, a null for what is missing; nothing is decided, so there is no id of a decision."""
+    values = record_of(apart.root, whole[0]).features
+    headers = {"Authorization": apart.headers["Authorization"]}
+    about = apart.models.send("GET", "/v2/models/late_parcel", None, headers)[1]
+    assert (about["versions"], [one["name"] for one in about["outputs"]]) == (["1"], ["score"])
+    assert {one["name"] for one in about["inputs"]} == values.keys()
+    inputs = [{"name": name, "shape": [2], "datatype": "FP64", "data": [value if value is None else float(value), None]}
+              for name, value in values.items()]  # fmt: skip
+    status, answer = apart.models.send("POST", "/v2/models/late_parcel/versions/1/infer", {"inputs": inputs}, headers)
+    assert status == 200
+    assert answer["outputs"][0]["data"][0] == whole[0]["score"]
+    status, answer = apart.models.send("POST", "/v1/models/late_parcel:score", {"entities": {}, "context": values},
+                                       {**headers, "Idempotency-Key": "a"})  # fmt: skip
+    assert (status, "request id" in answer["error"]) == (400, True)
+
+
+def test_one_trace_and_one_request_id_go_through_all(apart, collector):
+    """Of each request of a batch that is read and scored together, too; without a caller's, they are made here."""
+    collector.batches.clear()
+    status, _ = apart.decide(REQUEST, **{"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "order-7"})
+    assert status == 200
+    apart.decide()
+    ours = {"/v1/decisions/{policy}", "/v1/features/{model}:read", "/v1/models/{model}:rows"}
+
+    def spans():
+        return [span for _, span in list(collector.spans()) if span.name.removeprefix("POST ") in ours]
+
+    wait_until(lambda: len(spans()) == 6)
+    traces = {}
+    for span in spans():
+        traces.setdefault(span.trace_id.hex(), []).append(span)
+    assert TRACE in traces
+    assert [len(group) for group in traces.values()] == [3, 3]
+    for trace, group in traces.items():
+        top = next(span for span in group if "decisions" in span.name)
+        assert {span.parent_span_id for span in group if span is not top} == {top.span_id}
+        assert top.parent_span_id.hex() == (PARENT if trace == TRACE else "")
+        (name,) = {one.value.string_value for span in group for one in span.attributes
+                   if one.key == "retrodict.request_id"}  # fmt: skip
+        assert (name == "order-7") == (trace == TRACE)
+        assert name
+
+
+def test_who_asks_needs_a_key(apart, root):
+    """Those who pass the parts of a decision on as well; and any object of the store is not a model to load."""
+    record = record_of(apart.root, apart.decide()[1])
+    question = msgspec.msgpack.encode(ScoreQuestion(record.artifact, [record.features]))
+    path, key = "/v1/models/late_parcel:rows", {"Authorization": apart.headers["Authorization"]}
+    assert apart.models.send("POST", path, question)[0] == 401
+    answer = ask(apart.models, path, question, key)
+    scored = msgspec.msgpack.decode(answer, type=ScoreAnswer).scores[0]
+    assert (scored.raw, scored.score) == (record.raw, record.score)
+    other = msgspec.msgpack.encode(ScoreQuestion(record.code, [record.features]))
+    assert apart.models.send("POST", path, other, key)[0] == 404
+    for body in (b"", b"\xc1", b'{"rows": []}', msgspec.msgpack.encode({"artifact": 5})):
+        assert apart.models.send("POST", path, body, key)[0] == 400
+    read = msgspec.msgpack.encode(FeatureQuestion(record.artifact, record.policy, 5, [{"depot": "north"}]))
+    assert apart.features.send("POST", "/v1/features/late_parcel:read", read, key)[0] == 404  # of no such code
+    with Client(f"http://127.0.0.1:{apart.decisions.port}", key="rtd_no_no") as client, pytest.raises(RefusedError):
+        client.decide("promise", REQUEST["entities"], REQUEST["context"])
+
+
+def ask(server, path, body, headers):
+    import urllib.request
+
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", body, headers, method="POST")
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.read()
+
+
+DEADLINES = []
+
+
+class _Silent(BaseHTTPRequestHandler):
+    def do_POST(self):
+        DEADLINES.append(float(self.headers["retrodict-deadline"]))
+        time.sleep(1.5)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.timeout(120)
+def test_what_is_left_of_the_deadline_is_passed_on(apart):
+    """A server of models that says nothing costs the caller its own deadline, and is told no more than is left."""
+    silent = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
+    silent.daemon_threads = True
+    thread = threading.Thread(target=silent.serve_forever)
+    thread.start()
+    apart.decisions.stop()
+    try:
+        apart.begin(models=f"http://127.0.0.1:{silent.server_port}")
+        errors = set()
+
+        def waits():  # its breaker, opened at the start, lets one call look again
+            DEADLINES.clear()
+            record = record_of(apart.root, apart.decide(**{"Retrodict-Deadline": "400"})[1])
+            assert record.fallback == "ok"
+            errors.add(record.error)
+            return record.error == "TimeoutError"
+
+        wait_until(waits)
+        assert errors <= {"TimeoutError", "OpenBreakerError"}
+        assert 0 < DEADLINES[0] < 400
+    finally:
+        silent.shutdown()
+        silent.server_close()
+        thread.join()
+        apart.decisions.stop()
+        apart.begin()
+
+
+def test_decisions_alone_must_know_whom_to_ask(tmp_path):
+    """Without an address there is nothing to be apart from."""
+    workspace = make_project(tmp_path)
+    with workspace, pytest.raises(ConfigurationError, match=r"features_url.*Set both"):
+        serve(workspace, ServeOptions(port=0, only="decisions"))
+
+
+def test_an_address_of_a_part_is_a_server(tmp_path):
+    """As a setting it must be one."""
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "x"\n[serving]\nmodels_url = "models:8400"\n')
+    with pytest.raises((ConfigurationError, InputError), match="http://host:8400"):
+        Workspace(tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_the_shipped_gateway_leads_to_who_has_it(apart, whole):
+    """With the shipped settings, and what servers ask each other is for nobody outside."""
+    program = shutil.which("haproxy") or shutil.which("/usr/sbin/haproxy")
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    port = free_port()
+    settings = {"RETRODICT_BIND": f"127.0.0.1:{port}"} | {
+        f"RETRODICT_{part.upper()}": f"127.0.0.1:{getattr(apart, part).port}"
+        for part in ("features", "models", "decisions")
+    }
+    process = subprocess.Popen([program, "-db", "-f", str(DEPLOY / "apart.cfg")], env=os.environ | settings,
+                               stderr=subprocess.PIPE)  # fmt: skip
+    try:
+        with Client(f"http://127.0.0.1:{port}", key=apart.headers["Authorization"][7:], retries=10) as client:
+            answer = client.decide("promise", REQUEST["entities"], REQUEST["context"], at=MOMENT)
+            assert answer.score == whole[0]["score"]
+            assert list(client.get("/v1/features")) == ["inputs"]
+            assert client.get("/v2/models/late_parcel")["versions"] == ["1"]
+            with pytest.raises(InputError, match="404"):
+                client.get("/v1/models/late_parcel:rows")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_compose_file_starts_each_part_once():
+    """By options that there are, behind the gateway's names for them."""
+    services = yaml.safe_load((DEPLOY / "apart.yaml").read_text())["services"]
+    parts = ("features", "models", "decisions")
+    assert [services[part]["command"][-2:] for part in parts] == [["--only", part] for part in parts]
+    assert services["gateway"]["depends_on"] == [*parts]

@@ -16,7 +16,7 @@ from tests.serving.process import Server
 
 from retrodict.decisions.log import read_decisions
 from retrodict.ledger import verify as audit
-from retrodict.registry import current, history
+from retrodict.registry import approve, current, history
 from retrodict.rollout import ladder
 from retrodict.workspace import Workspace
 
@@ -97,3 +97,23 @@ def test_each_step_is_done_once_whoever_is_killed_and_when(root):
         assert {record.model for record in records if record.arm == "canary"} == {"late_parcel@2"}
         assert {record.model for record in records if record.arm == "control"} == {"late_parcel@1"}
         assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified
+
+
+def test_a_server_looks_on_by_itself(root):
+    """Nobody else runs: the version is rolled back because its approval was taken back."""
+    server = Server(root)
+    try:
+        with Workspace(root, actor="ana") as project:
+            ladder.start(project, "quick", "late_parcel@2", reason="better")
+        with Workspace(root, actor="ben") as ben:
+            approve(ben, "late_parcel@2", reason="a leak", granted=False)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with Workspace(root, actor="ana") as project:
+                if history(project, "promise")[-1].action == "rollback":
+                    break
+            time.sleep(0.2)
+        else:
+            raise AssertionError("nobody looked on")
+    finally:
+        server.stop()

@@ -279,14 +279,16 @@ class Project(Fits):
         replay : bool
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
-            Start neither the feature consumer nor the follower of shadows beside the server.
+            Start neither the feature consumer nor what follows shadows and rollouts beside the server.
         only : {"features", "models", "decisions"}, optional
             Serve a part alone; decisions ask serving.features_url and models_url.
         ready : callable, optional
             Called once with the URL, and the address for gRPC or None.
         """
-        follower = serving.Companion(("shadow", "run", "--project", str(self.folder)), self.challengers.has_shadows)
-        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, (follower,), only)
+        here, companion = ("--project", str(self.folder)), serving.Companion
+        beside = (companion(("shadow", "run", *here), self.challengers.has_shadows),
+                  companion(("rollout", "run", *here), self.rollouts.any_under_way))  # fmt: skip
+        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, beside, only)
         serving.serve(self.workspace, options, ready=ready)
 
     def monitor(

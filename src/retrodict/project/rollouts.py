@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -139,7 +140,7 @@ class Rollouts(Namespace):
         """Let a new version decide the first share of the units.
 
         Refused where a deployment would be, where the version was rolled back from, and where callers would have to
-        ask otherwise. Something must look on from then on: `retrodict rollout run`.
+        ask otherwise. Something must look on from then on: `retrodict serve` does, or `retrodict rollout run`.
 
         Parameters
         ----------
@@ -296,10 +297,13 @@ class Rollouts(Namespace):
                               else deployment.model)  # fmt: skip
 
     @names_damage
-    def run(self, policy: str | None = None, *, once: bool = False, every: str = "30s") -> Listing[RolloutStatus]:
+    def run(
+        self, policy: str | None = None, *, once: bool = False, every: str = "30s", parent: int | None = None
+    ) -> Listing[RolloutStatus]:
         """Look at every rollout under way, and do what comes next; again and again, unless once.
 
-        Killed anywhere, it has done a step whole or not at all. Several may run: one of them does each step.
+        `serve` starts one while a rollout is under way. Killed anywhere, it has done a step whole or not at all; if
+        several run, one of them does each step.
 
         Parameters
         ----------
@@ -309,11 +313,13 @@ class Rollouts(Namespace):
             Look once.
         every : duration
             How often else.
+        parent : int, optional
+            Process that has started this one: end when it has ended, or no rollout is under way any more.
         """
         pause_s = parse_duration(every, where="every") / 1e6
         while True:
             statuses = [self._look(one) for one in ladder.running(self._workspace) if policy in (None, one)]
-            if once:
+            if once or (parent is not None and (not statuses or os.getppid() != parent)):
                 return Listing.table("rollouts", statuses, ("policy", "move", "why"),
                                      lambda one: (one.policy, one.move, one.reason),
                                      empty="No rollout is under way.")  # fmt: skip
@@ -321,6 +327,10 @@ class Rollouts(Namespace):
                 if status.done:
                     _log.warning("rollout of %s: %s. %s", status.policy, status.move, status.reason)
             time.sleep(pause_s)
+
+    def any_under_way(self) -> bool:
+        """Whether a rollout is under way, so that something has to look on."""
+        return bool(ladder.running(self._workspace))
 
     def _look(self, policy: str) -> RolloutStatus:
         with suppress(BusyError, NotFoundError):

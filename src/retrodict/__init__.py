@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
     from retrodict.rollout.definitions import Rollout
+    from retrodict.rollout.experiments.definitions import Experiment, Metric
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "Check",
     "Encode",
     "Entity",
+    "Experiment",
     "FeatureService",
     "FeatureView",
     "Greedy",
@@ -47,6 +49,7 @@ __all__ = [
     "Impute",
     "Interact",
     "Label",
+    "Metric",
     "Model",
     "Monitor",
     "Outcome",
@@ -103,5 +106,6 @@ __getattr__, __dir__ = lazy_names(
         "project": ("Project",),
         "rollout.definitions": ("Rollout",),
         "decisions.definitions": ("Policy", "Rule"),
+        "rollout.experiments.definitions": ("Experiment", "Metric"),
     },
 )

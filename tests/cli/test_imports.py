@@ -77,5 +77,5 @@ def test_every_noun_is_exported() -> None:
 
     assert all(getattr(retrodict, name) is not None for name in retrodict.__all__)
     assert sorted(retrodict.__all__) == dir(retrodict)
-    with pytest.raises(AttributeError, match="'Experiment'"):
-        _ = retrodict.Experiment
+    with pytest.raises(AttributeError, match="'Experimint'"):
+        _ = retrodict.Experimint

@@ -13,15 +13,24 @@ from statsmodels.stats.contingency_tables import mcnemar as other_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from retrodict.core.errors import InputError
-from retrodict.rollout.statistics import Allowed, Contrast, check_balance, holm, mcnemar, paired_bootstrap
+from retrodict.rollout.statistics import (
+    Allowed,
+    Contrast,
+    check_balance,
+    false_discovery,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
 
 HALVES = {"control": 1.0, "soft": 1.0}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_holm_adjusts_as_statsmodels(p_values: list[float]) -> None:
+def test_p_values_are_adjusted_as_by_statsmodels(p_values: list[float]) -> None:
     """In the order given."""
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert false_discovery(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1])
 
 
 def test_holm_refuses_what_is_no_p_value() -> None:

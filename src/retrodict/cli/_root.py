@@ -24,7 +24,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
                  "policies": "policies", "serve": "policies", "api-keys": "policies", "decide": "policies",
                  "decisions": "policies", "rollout": "rollouts", "halt": "rollouts", "release": "rollouts",
-                 "shadow": "challengers", "challenger": "challengers"},
+                 "shadow": "challengers", "challenger": "challengers", "experiment": "experiments"},
     "Watching": {"outcomes": "monitoring", "monitor": "monitoring", "compare": "monitoring"},
     "Looking back": {"lineage": "ledger", "replay": "ledger", "audit": "ledger"},
     "More": {"demo": "demo", "completion": "completion"},

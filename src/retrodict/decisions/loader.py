@@ -149,7 +149,8 @@ class Loader:
 
         It has no score cache: what its share of the units takes shall be seen as it is.
         """
-        deployed = Deployment(revision.deployment.policy, **split["candidate"], previous=revision.deployment.target)
+        deployed = Deployment(revision.deployment.policy, **split["candidate"], previous=revision.deployment.target,
+                              experiments=revision.deployment.experiments)  # fmt: skip
         candidate = self.load(replace(revision, deployment=deployed))
         candidate.cache = None
         return candidate

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 STREAM_PREFIX = SEALED_STREAMS
+_VARIANTS = pa.list_(pa.struct({"experiment": pa.string(), "variant": pa.string()}))
 _VIEWS = pa.list_(pa.struct({"view": pa.string(), "status": pa.string()}))
 
 
@@ -200,10 +201,10 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     pyarrow.Table
         ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__share`` (of the decisions that are
         recorded), ``record__error`` (why the fallback answered), ``record__arm`` (in a rollout), ``record__micros``
-        (of all stages before it) and ``record__views`` (view and status of each view that was not simply read), then
-        one column per output of another task than yes or no (``output__name``), per entity (``entity__name``), per
-        context value
-        (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns). A
+        (of all stages before it), ``record__variants`` (of experiments) and ``record__views`` (view and status of each
+        view that was not simply read), then one column per output of another task than yes or no (``output__name``),
+        per entity (``entity__name``), per context value (``context__name``) and per feature (its full name, or
+        ``feature__name`` where that is one of these columns). A
         feature that is text in any decision is text in all; one that is masked in any is left out.
     """
     records = sorted(
@@ -224,6 +225,10 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         "record__error": pa.array([r.error for r in records], pa.string()),
         "record__arm": pa.array([r.arm for r in records], pa.string()),
         "record__micros": pa.array([sum(r.stages.values()) for r in records], pa.int64()),
+        "record__variants": pa.array(
+            [[{"experiment": name, "variant": variant} for name, variant in r.variants.items()] for r in records],
+            _VARIANTS,
+        ),
         "record__views": pa.array(
             [[{"view": view, "status": doubt["status"]} for view, doubt in r.views.items()] for r in records], _VIEWS
         ),

@@ -20,6 +20,7 @@ from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
+from retrodict.decisions.variants import VariantAssigner
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score, Speed
 from retrodict.models.explain import reason_texts
@@ -170,6 +171,7 @@ class Servant:
         self.on_server = features.on_server or model.on_server
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
+        self._variants = VariantAssigner(revision.deployment.experiments)
 
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """Read the features of several requests with one read of the store, and score them together.
@@ -305,6 +307,7 @@ class Servant:
             cached=case.cached,
             masked=self.policy.policy.personal,  # type: ignore[arg-type]  # a tuple by now
             arm=arm,
+            variants=self._variants.assign({**context, **entities}),
             stages=case.stages,
         )
 

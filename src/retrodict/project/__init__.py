@@ -43,6 +43,7 @@ NAMESPACES = {
     "data": "Data",
     "data.quarantine": "Quarantine",
     "decisions": "Decisions",
+    "experiments": "Experiments",
     "features": "Features",
     "ledger": "Ledger",
     "models": "Models",

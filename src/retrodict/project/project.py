@@ -21,6 +21,7 @@ from retrodict.project.challengers import Challengers
 from retrodict.project.damage import names_damage
 from retrodict.project.data import Data
 from retrodict.project.decisions import Decision, Decisions
+from retrodict.project.experiments import Experiments
 from retrodict.project.features import Features
 from retrodict.project.fits import Fits
 from retrodict.project.ledger import Ledger
@@ -90,6 +91,8 @@ class Project(Fits):
         What decides, since when; halt and release it; what would decide otherwise: replay.
     rollouts : Rollouts
         Bring in a new version step by step: start, status, pause, abort.
+    experiments : Experiments
+        Compare variants: plan, start, report, stop, decide.
     decisions, outcomes : Decisions, Outcomes
         Decisions that were made: get, table, ask a server; what actually happened: ingest, show.
     ledger : Ledger
@@ -128,6 +131,7 @@ class Project(Fits):
         self.rollouts, self.decisions, self.outcomes = Rollouts(self), Decisions(self), Outcomes(self)
         self.challengers = Challengers(self)
         self.ledger, self.pipelines, self.api_keys = Ledger(self), Pipelines(self), ApiKeys(self)
+        self.experiments = Experiments(self)
 
     @classmethod
     def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:

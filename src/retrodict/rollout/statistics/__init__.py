@@ -7,13 +7,14 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 - looked at once: :func:`welch`, :func:`compare_shares`, :func:`stratified`; :func:`linearise` for metrics per request,
   :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect`, :func:`power_at` to plan it;
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
-- over many at once: :func:`holm`; whether arms have their share of units: :func:`check_balance`.
+- over many at once: :func:`holm`, :func:`false_discovery`;
+- whether arms have their share of units: :func:`check_balance`.
 """
 
 from retrodict.rollout.statistics.balance import SampleRatio, check_balance
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
 from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise, stratified, welch
-from retrodict.rollout.statistics.multiplicity import holm
+from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
 from retrodict.rollout.statistics.power import detectable_effect, power_at, sample_size
 from retrodict.rollout.statistics.sequential import compare_means, compare_rates
@@ -29,6 +30,7 @@ __all__ = [
     "compare_rates",
     "compare_shares",
     "detectable_effect",
+    "false_discovery",
     "holm",
     "linearise",
     "mcnemar",

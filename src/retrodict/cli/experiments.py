@@ -1,0 +1,23 @@
+"""``experiment``: compare variants on the units that a policy decides on."""
+
+from __future__ import annotations
+
+from retrodict.cli._command import expose, group
+from retrodict.cli._root import cli
+
+experiment = group(cli, "experiment", "Compare variants on the units that a policy decides on.")
+expose(experiment, "plan", "experiments.plan", examples=[
+    "retrodict experiment plan letter_tone", "retrodict experiment plan letter_tone --baseline 0.1 --units-per-day 500",
+])  # fmt: skip
+expose(experiment, "start", "experiments.start", examples=[
+    "retrodict experiment start letter_tone --reason 'ticket 71'",
+    "retrodict experiment start letter_tone --share 0.05 --reason 'a twentieth first'",
+])  # fmt: skip
+expose(experiment, "report", "experiments.report", examples=[
+    "retrodict experiment report letter_tone", "retrodict experiment report letter_tone --html letters.html",
+])  # fmt: skip
+expose(experiment, "stop", "experiments.stop",
+       examples=["retrodict experiment stop letter_tone --reason 'planned units are in'"])  # fmt: skip
+expose(experiment, "decide", "experiments.decide",
+       examples=["retrodict experiment decide letter_tone soft --reason 'better, no complaint'"])  # fmt: skip
+expose(experiment, "list", "experiments.list", examples=["retrodict experiment list --json"])

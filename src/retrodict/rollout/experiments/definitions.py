@@ -1,0 +1,262 @@
+"""What a definitions module says about experiments: the variants, who gets one, and the metrics that will judge them.
+
+A metric is an expression over one decision as it is known later: what the request and the record say, and ``label``,
+what became of it by the label or outcome of the policy's model, with that label's maturation. So an experiment counts
+what monitoring counts, and brings no second notion of an outcome.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.expressions import parse
+from retrodict.decisions.definitions import Policy
+
+if TYPE_CHECKING:
+    from retrodict.rollout.statistics import Allowed
+
+__all__ = ["OF_RECORDS", "Experiment", "Metric", "UnitMetric"]
+
+OF_RECORDS = ("decision", "score", "label", "fallback", "micros")
+"""Names that a metric reads beside those of requests and features; ``micros`` is what the decision took."""
+
+
+@dataclass(frozen=True)
+class UnitMetric:
+    """A number per unit of an experiment, written ``Metric.rate``, ``Metric.mean`` or ``Metric.ratio``.
+
+    Parameters
+    ----------
+    kind : {"rate", "mean", "ratio"}
+    name : str
+    of : str
+        Expression over a decision: ``"label = 1"`` (what became of it), ``"fallback is not null"``, ``"micros / 1000"``
+        and names of the request and of features. Where it is null the decision does not count.
+    per : str, optional
+        Of a ratio: what the sum is divided by.
+    within : duration, optional
+        Only decisions so soon after the unit's first one count. None: all of them.
+    better : {"higher", "lower"}, default "higher"
+    max_rise, max_fall : float, optional
+        Of a guardrail: the difference to control that is still no failure.
+
+    Notes
+    -----
+    The value of a variant is the sum over its decisions by their count, or by the sum of ``per``. Its variance is by
+    unit, so several decisions of one unit are not taken as independent.
+
+    Examples
+    --------
+    >>> UnitMetric.rate("paid", "label = 1").kind
+    'rate'
+    """
+
+    kind: Literal["rate", "mean", "ratio"]
+    name: str
+    of: str
+    per: str | None = None
+    within: str | None = None
+    better: Literal["higher", "lower"] = "higher"
+    max_rise: float | None = None
+    max_fall: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"metric {self.name}"
+        check_known(self.better, ("higher", "lower"), "better must be higher or lower", where=where, what="direction",
+                    error=DefinitionError)  # fmt: skip
+        for text in filter(None, (self.of, self.per)):
+            kind, needs = parse(text, where=where).kind, "bool" if self.kind == "rate" else "number"
+            if kind not in (None, needs):
+                raise DefinitionError(f"the expression of a {self.kind} must be of kind {needs}", where=where, got=text,
+                                      remedy="Write a condition for a rate, a number for a mean")  # fmt: skip
+        if (self.kind == "ratio") != (self.per is not None):
+            raise DefinitionError("a ratio, and nothing else, must have 'per'", where=where, got=self.per,
+                                  remedy="Write Metric.ratio('clicks', 'clicks', per='views')")  # fmt: skip
+        if self.within is not None:
+            parse_duration(self.within, where=f"{where}, within")
+        for limit in (self.max_rise, self.max_fall):
+            if limit is not None and not (math.isfinite(limit) and limit >= 0):
+                raise DefinitionError("a margin must be a number of 0 or more", where=where, got=limit,
+                                      remedy="Write max_rise=0.01")  # fmt: skip
+
+    @classmethod
+    def rate(cls, name: str, of: str, **more: Any) -> UnitMetric:
+        """Share of decisions of which a condition is true."""
+        return cls("rate", name, of, **more)
+
+    @classmethod
+    def mean(cls, name: str, of: str, **more: Any) -> UnitMetric:
+        """Mean of a number over decisions."""
+        return cls("mean", name, of, **more)
+
+    @classmethod
+    def ratio(cls, name: str, of: str, *, per: str, **more: Any) -> UnitMetric:
+        """Sum of one number by the sum of another."""
+        return cls("ratio", name, of, per, **more)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names that it reads."""
+        texts = (self.of, self.per) if self.per is not None else (self.of,)
+        return tuple(dict.fromkeys(name for text in texts for name in parse(text).columns))
+
+    @property
+    def allowed(self) -> Allowed:
+        """Differences to control that are no failure: by its margins, or by its direction alone."""
+        from retrodict.rollout.statistics import Allowed  # which loads NumPy
+
+        if self.max_rise is None and self.max_fall is None:
+            return Allowed(at_least=0.0) if self.better == "higher" else Allowed(at_most=0.0)
+        return Allowed(-math.inf if self.max_fall is None else -self.max_fall,
+                       math.inf if self.max_rise is None else self.max_rise)  # fmt: skip
+
+
+Metric = UnitMetric
+"""The name that definitions use."""
+
+
+@dataclass(frozen=True)
+class Experiment(Definition):
+    """A comparison of variants on the units that a policy decides on.
+
+    The variant of a unit is in every answer and record (``variants``); what it changes is the caller's business, or the
+    policy's where both variants decide alike.
+
+    Parameters
+    ----------
+    name : str
+    policy : Policy
+    variants : mapping of str to number
+        Variant to weight; the weights must add up to 1 or to 100.
+    unit : str or list of str
+        Entity columns or context values that name who is assigned; a request without one has no variant.
+    primary : UnitMetric
+        What decides.
+    guardrails : list of UnitMetric, optional
+        With ``max_rise`` or ``max_fall``: one that is shown to be exceeded asks for a stop.
+    secondary : list of UnitMetric, optional
+        Looked at too, corrected for their number.
+    segments : list of str, optional
+        Values of requests by which the primary metric is broken down, as the unit's first decision has them.
+    control : str, optional
+        Default: the variant of that name, or else the first one.
+    mde : float
+        Difference of the primary metric that must be seen.
+    power, alpha : float, default 0.8, 0.05
+        Chance to see it; two-sided chance to see one where there is none, over all variants.
+    analysis : {"sequential", "fixed"}, default "sequential"
+        Sequential may be looked at, and ends, at any time. Fixed gives a verdict only once it has the planned units.
+    layer : str, optional
+        Experiments of one layer never share a unit; each has a slot of it.
+    slot : (float, float), default (0, 1)
+        Part of the layer's units.
+    where : str, optional
+        Condition over the request for a unit to take part.
+    pre_period : duration, optional
+        Time before the start whose decisions foretell a unit's metric (CUPED).
+    same : bool, default False
+        An A/A test: the variants are alike, and a difference is a fault of the machinery.
+
+    Examples
+    --------
+    >>> tone = Experiment("tone", remind, {"control": 50, "soft": 50}, unit="customer", mde=0.02,
+    ...                   primary=Metric.rate("paid", "label = 1"))  # doctest: +SKIP
+    """
+
+    kind: ClassVar[str] = "experiment"
+
+    policy: Policy = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    variants: Mapping[str, float] = field(default_factory=dict)
+    unit: str | tuple[str, ...] | list[str] = ()
+    primary: UnitMetric = None  # type: ignore[assignment]
+    guardrails: tuple[UnitMetric, ...] | list[UnitMetric] = ()
+    secondary: tuple[UnitMetric, ...] | list[UnitMetric] = ()
+    segments: tuple[str, ...] | list[str] = ()
+    control: str | None = None
+    mde: float = 0.0
+    power: float = 0.8
+    alpha: float = 0.05
+    analysis: Literal["sequential", "fixed"] = "sequential"
+    layer: str | None = None
+    slot: tuple[float, float] = (0.0, 1.0)
+    where: str | None = None
+    pre_period: str | None = None
+    same: bool = False
+    description: str = field(default="", metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        super().__post_init__()
+        where = f"experiment {self.name}"
+        object.__setattr__(self, "unit", (self.unit,) if isinstance(self.unit, str) else tuple(self.unit))
+        for name in ("guardrails", "secondary", "segments", "slot"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.policy, Policy):
+            raise DefinitionError("an experiment must be of a policy", where=where, got=type(self.policy).__name__,
+                                  remedy="Pass the Policy object")  # fmt: skip
+        if not isinstance(self.primary, UnitMetric):
+            raise DefinitionError("an experiment must have a primary metric", where=where, got=self.primary,
+                                  remedy="Write primary=Metric.rate('paid', 'label = 1')")  # fmt: skip
+        self._check_variants(where)
+        self._check_numbers(where)
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise DefinitionError("the metrics of an experiment must have different names", where=where, got=names,
+                                  remedy="Rename one")  # fmt: skip
+        for metric in self.guardrails:
+            if metric.max_rise is None and metric.max_fall is None:
+                raise DefinitionError("a guardrail must have max_rise or max_fall", where=f"{where}, {metric.name}",
+                                      got=None, remedy="Write max_rise=0.01")  # fmt: skip
+        if self.where is not None:
+            parse(self.where, where=f"{where}, where")
+        if self.pre_period is not None:
+            parse_duration(self.pre_period, where=f"{where}, pre_period")
+
+    def _check_variants(self, where: str) -> None:
+        total, weights = sum(self.variants.values()), list(self.variants.values())
+        sums = any(math.isclose(total, sum_of_all, rel_tol=1e-9) for sum_of_all in (1, 100))
+        if len(weights) < 2 or min(weights) <= 0 or not sums:
+            raise DefinitionError("two variants or more must have weights above 0 that add up to 1 or 100", where=where,
+                                  got=dict(self.variants), remedy="Correct the weights")  # fmt: skip
+        object.__setattr__(self, "variants", {str(name): weight / total for name, weight in self.variants.items()})
+        control = self.control or ("control" if "control" in self.variants else next(iter(self.variants)))
+        check_known(control, self.variants, "control must be a variant", where=where, what="variant",
+                    error=DefinitionError)  # fmt: skip
+        object.__setattr__(self, "control", control)
+
+    def _check_numbers(self, where: str) -> None:
+        if not self.unit:
+            raise DefinitionError("an experiment must say what its unit is", where=where, got=self.unit,
+                                  remedy="Write unit='customer'")  # fmt: skip
+        check_known(self.analysis, ("sequential", "fixed"), "an analysis must be sequential or fixed", where=where,
+                    what="analysis", error=DefinitionError)  # fmt: skip
+        if not self.mde > 0 or not 0 < self.power < 1 or not 0 < self.alpha < 0.5:
+            raise DefinitionError("mde must be above 0, power between 0 and 1, alpha between 0 and 0.5", where=where,
+                                  got=(self.mde, self.power, self.alpha), remedy="Write mde=0.02")  # fmt: skip
+        if not 0 <= self.slot[0] < self.slot[1] <= 1:
+            raise DefinitionError("a slot must be two numbers from 0 to 1, the lower one first", where=where,
+                                  got=self.slot, remedy="Write slot=(0, 0.5)")  # fmt: skip
+        if self.layer is None and self.slot != (0.0, 1.0):
+            raise DefinitionError("a slot must be of a layer", where=where, got=self.slot,
+                                  remedy="Write layer='letters'")  # fmt: skip
+
+    def __identity__(self) -> dict[str, Any]:
+        """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)}
+        return {"kind": "Experiment", **values, "policy": self.policy.name}
+
+    @property
+    def metrics(self) -> Sequence[UnitMetric]:
+        """All of them, the primary one first."""
+        return [self.primary, *self.guardrails, *self.secondary]
+
+    @property
+    def treatments(self) -> list[str]:
+        """Variants but control."""
+        return [name for name in self.variants if name != self.control]

@@ -1,0 +1,380 @@
+"""What an experiment shows so far: is it sound, does it harm, what is the effect, and what to do.
+
+In this order: the sample ratio, which blocks everything; guardrails, which ask for a stop; the primary metric, which
+decides; then secondary metrics and segments, corrected for their number. Every look is on record, and p values of a
+sequential analysis never rise from look to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, number, to_json, when
+from retrodict.core.durations import DAY
+from retrodict.core.errors import RefusedError, check_known, check_reason
+from retrodict.core.identity import content_hash, digest
+from retrodict.rollout.experiments.definitions import Experiment, UnitMetric
+from retrodict.rollout.experiments.runs import ExperimentRun, check_unchanged, find_run
+from retrodict.rollout.experiments.units import UnitRows, read_units
+from retrodict.rollout.statistics import (
+    Contrast,
+    SampleRatio,
+    Sums,
+    adjust,
+    check_balance,
+    compare_means,
+    false_discovery,
+    holm,
+    linearise,
+    welch,
+)
+from retrodict.rollout.statistics.contrast import unknown
+from retrodict.workspace import Workspace
+
+__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "ExperimentReport", "report_on"]
+
+Floats = NDArray[np.float64]
+Role = Literal["primary", "guardrail", "secondary", "segment"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEffect:
+    """One metric of one variant against control.
+
+    Attributes
+    ----------
+    metric, variant : str
+    role : {"primary", "guardrail", "secondary", "segment"}
+    segment : str
+        ``name=value``; empty of all units.
+    control, treatment : float or None
+        Values of both.
+    contrast : Contrast
+        Treatment minus control.
+    p_adjusted : float or None
+        Of secondary metrics by Holm, of segments by Benjamini and Hochberg; else as it is.
+    variance_left : float
+        After the covariate: 0.6 says that it saved 40 % of the units.
+    """
+
+    metric: str
+    variant: str
+    role: Role
+    segment: str
+    control: float | None
+    treatment: float | None
+    contrast: Contrast
+    p_adjusted: float | None = None
+    variance_left: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExperimentReport(Shown):
+    """An experiment as of a time.
+
+    Attributes
+    ----------
+    verdict : {"success", "failure", "inconclusive"}
+        Of the primary metric, unless the sample ratio or a guardrail forbids.
+    reason, advice : str
+        What decided, and what to do.
+    stop : bool
+        Whether a guardrail is shown to be exceeded.
+    units, crossed, void, pending : dict, int, int, int
+        Units by variant; see :class:`UnitRows` for the rest.
+    balance : SampleRatio
+    effects : tuple of MetricEffect
+    looks : int
+        Reports before this one.
+    days, weekdays : tuple of dict
+        Effect of the best variant on the primary metric by day of a unit's first decision and by weekday, with 95 %
+        intervals.
+    """
+
+    experiment: str
+    version: str
+    policy: str
+    now: int
+    since: int
+    until: int | None
+    share: float
+    analysis: str
+    verdict: Literal["success", "failure", "inconclusive"]
+    reason: str
+    advice: str
+    stop: bool
+    units: Mapping[str, int]
+    planned: int
+    crossed: int
+    void: int
+    pending: int
+    balance: SampleRatio
+    effects: Sequence[MetricEffect]
+    looks: int
+    days: Sequence[Mapping[str, Any]]
+    weekdays: Sequence[Mapping[str, Any]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing asks for a stop."""
+        return not self.stop and self.balance.verdict != "failure"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the report: what a decision names as its evidence."""
+        return digest(to_json({**self.to_dict(), "looks": None}).encode())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form, unrounded."""
+        return {**Shown.to_dict(self), "now": format_time(self.now), "since": format_time(self.since),
+                "until": None if self.until is None else format_time(self.until)}  # fmt: skip
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Verdict, soundness, effects."""
+        about = {
+            "experiment": self.experiment, "as of": when(self.now), "since": when(self.since),
+            "until": None if self.until is None else when(self.until), "verdict": self.verdict, "because": self.reason,
+            "what to do": self.advice, "units": ", ".join(f"{name} {n:,}" for name, n in self.units.items()),
+            "planned units": self.planned, "sample ratio": self.balance.reason, "looks before": self.looks,
+            "in several variants": self.crossed or None, "decisions pending": self.pending or None,
+            "decisions without outcome": self.void or None,
+        }  # fmt: skip
+        rows = [effect_row(effect) for effect in self.effects]
+        return [Facts(about), Grid(EFFECT_COLUMNS, rows) if rows else None]
+
+
+EFFECT_COLUMNS = ("metric", "role", "variant", "control>", "value>", "difference>", "interval", "p>", "verdict")
+
+
+def effect_row(effect: MetricEffect) -> tuple[object, ...]:
+    """Cells of an effect."""
+    contrast = effect.contrast
+    span = "-" if contrast.low is None or contrast.high is None else f"{contrast.low:+.4f} to {contrast.high:+.4f}"
+    name = f"{effect.metric} ({effect.segment})" if effect.segment else effect.metric
+    value, p = contrast.value, effect.p_adjusted
+    return (name, effect.role, effect.variant, effect.control, effect.treatment,
+            None if value is None else f"{value:+.4f}", span, None if p is None else number(p),
+            contrast.verdict if value is not None else contrast.reason)  # fmt: skip
+
+
+def report_on(workspace: Workspace, name: str, *, now: int) -> ExperimentReport:
+    """Report on the newest run of an experiment as of a time, and put the look on record.
+
+    Raises
+    ------
+    RefusedError
+        If the definition is not the one that was started.
+    NotFoundError
+        If it was never started.
+    """
+    experiment, run = workspace.definitions.get(Experiment, name), find_run(workspace, name)
+    check_unchanged(experiment, run)
+    rows = read_units(workspace, experiment, since=run.since, until=run.until, now=now)
+    entries = workspace.ledger.entries(object_id=f"experiment:{name}", action="experiment.look")
+    looks = [entry.payload for entry in entries
+             if entry.payload["since"] == run.since and entry.payload["now"] <= now]  # fmt: skip
+    report = _judge(experiment, run, rows, now, looks)
+    facts = {"since": run.since, "now": now, "verdict": report.verdict, "stop": report.stop, "report": report.digest,
+             "balance_p": report.balance.p_value, "units": dict(report.units),
+             "p_values": {_key(effect): effect.contrast.p_value for effect in report.effects
+                          if effect.contrast.p_value is not None}}  # fmt: skip
+    if not looks or looks[-1]["report"] != facts["report"]:
+        with workspace.ledger.transaction() as tx:
+            tx.append("experiment.look", f"experiment:{name}", facts, inputs=[(f"policy:{run.policy}", "decisions of")])
+    return report
+
+
+def _key(effect: MetricEffect) -> str:
+    return f"{effect.role} {effect.metric} {effect.variant} {effect.segment}".strip()
+
+
+def _judge(
+    experiment: Experiment, run: ExperimentRun, rows: UnitRows, now: int, looks: Sequence[Mapping[str, Any]]
+) -> ExperimentReport:
+    units = {name: int((rows.variant == name).sum()) for name in experiment.variants}
+    before = [look["balance_p"] for look in looks if look["balance_p"] is not None]
+    balance = check_balance(units, experiment.variants, p_before=min(before, default=1.0))
+    planned = run.state["units"]
+    judge = _Judge(experiment, rows, planned, looks)
+    effects = list(judge.all())
+    verdict, reason, advice, stop = _verdict(experiment, balance, effects)
+    days, weekdays = judge.over_time(_leader(experiment, effects))
+    return ExperimentReport(
+        experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
+        until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
+        advice=advice, stop=stop, units=units, planned=planned, crossed=rows.crossed, void=rows.void,
+        pending=rows.pending, balance=balance, effects=effects, looks=len(looks), days=days, weekdays=weekdays,
+    )  # fmt: skip
+
+
+def _leader(experiment: Experiment, effects: Sequence[MetricEffect]) -> str:
+    """Treatment with the best primary effect so far."""
+    sign = 1.0 if experiment.primary.better == "higher" else -1.0
+    values = {effect.variant: sign * effect.contrast.value for effect in effects
+              if effect.role == "primary" and effect.contrast.value is not None}  # fmt: skip
+    return max(values, key=lambda name: values[name], default=experiment.treatments[0])
+
+
+def _verdict(
+    experiment: Experiment, balance: SampleRatio, effects: Sequence[MetricEffect]
+) -> tuple[Literal["success", "failure", "inconclusive"], str, str, bool]:
+    """Verdict, why, what to do, and whether to stop."""
+    harmful = [effect for effect in effects if effect.role == "guardrail" and effect.contrast.verdict == "failure"]
+    stop = bool(harmful)
+    primary = {effect.variant: effect for effect in effects if effect.role == "primary"}
+    if balance.verdict == "failure":
+        return "inconclusive", f"sample ratio: {balance.reason}", (
+            "Find out why units are missing from an arm; no effect means anything before"), stop  # fmt: skip
+    if harmful:
+        first = harmful[0]
+        return "failure", f"guardrail {first.metric} of {first.variant}: {first.contrast.reason}", (
+            f"Stop: retrodict experiment stop {experiment.name} --reason 'guardrail'"), stop  # fmt: skip
+    better = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "success"}
+    worse = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "failure"}
+    if experiment.same and (better or worse):
+        name, effect = next(iter((better | worse).items()))
+        return "failure", f"variants are alike, and {name} differs: {effect.contrast.reason}", (
+            "Find the fault in assignment or measurement before any other experiment"), stop  # fmt: skip
+    if better:
+        name = _leader(experiment, list(better.values()))
+        return "success", f"{name}: {better[name].contrast.reason}", f"Stop, and decide for {name}", stop
+    if worse and len(worse) == len(primary):
+        name, effect = next(iter(worse.items()))
+        return "failure", f"{name}: {effect.contrast.reason}", f"Stop, and keep {experiment.control}", stop
+    name, effect = next(iter(primary.items()))
+    advice = "Nothing differs so far, as it should be" if experiment.same else "Go on until the planned units are in"
+    return "inconclusive", f"{name}: {effect.contrast.reason}", advice, stop
+
+
+class _Judge:
+    """Contrasts of one report."""
+
+    def __init__(
+        self, experiment: Experiment, rows: UnitRows, planned: int, looks: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._experiment, self._rows, self._planned = experiment, rows, planned
+        self._p_values: dict[str, float] = {}
+        for look in looks:
+            for key, p in look["p_values"].items():
+                self._p_values[key] = min(p, self._p_values.get(key, 1.0))
+
+    def all(self) -> Sequence[MetricEffect]:
+        """Effects of all metrics and segments, with their corrections."""
+        experiment = self._experiment
+        everybody = np.ones(self._rows.variant.size, dtype=np.bool_)
+        effects = [self._effect(experiment.primary, name, "primary", everybody) for name in experiment.treatments]
+        effects += [self._effect(metric, name, "guardrail", everybody) for metric in experiment.guardrails
+                    for name in experiment.treatments]  # fmt: skip
+        secondary = [self._effect(metric, name, "secondary", everybody) for metric in experiment.secondary
+                     for name in experiment.treatments]  # fmt: skip
+        segments = [
+            self._effect(experiment.primary, name, "segment", values == value, f"{column}={value}")
+            for column, values in self._rows.segments.items() for value in np.unique(values).tolist()
+            for name in experiment.treatments
+        ]  # fmt: skip
+        return [*effects, *_corrected(secondary, holm), *_corrected(segments, false_discovery)]
+
+    def _effect(
+        self, metric: UnitMetric, variant: str, role: Role, part: NDArray[np.bool_], segment: str = ""
+    ) -> MetricEffect:
+        experiment, rows = self._experiment, self._rows
+        covariate = rows.before if role in ("primary", "segment") else None
+        pair, left = self._values(metric, variant, part, covariate)
+        alpha = experiment.alpha / 2 / len(experiment.treatments)  # of one side, shared by the treatments
+        if metric.allowed.sides == 2:
+            alpha *= 2
+        method = "Welch" if experiment.analysis == "fixed" else "asymptotic confidence sequence"
+        if pair is None:
+            contrast = unknown("an arm has nothing to count yet", method, "difference", (0, 0), 1 - 2 * alpha)
+            return MetricEffect(metric.name, variant, role, segment, None, None, contrast)
+        sums = Sums.of(pair[0]), Sums.of(pair[1])
+        contrast = self._contrast(metric, sums, alpha, role, variant, segment)
+        return MetricEffect(metric.name, variant, role, segment, sums[0].mean, sums[1].mean, contrast,
+                            contrast.p_value, left)  # fmt: skip
+
+    def _contrast(
+        self, metric: UnitMetric, sums: tuple[Sums, Sums], alpha: float, role: Role, variant: str, segment: str
+    ) -> Contrast:
+        experiment = self._experiment
+        if experiment.analysis == "fixed" and role != "guardrail":
+            contrast = welch(*sums, metric.allowed, alpha=alpha)
+            if self._rows.variant.size < self._planned and contrast.value is not None:
+                reason = f"{self._rows.variant.size} of {self._planned} planned units: a fixed analysis is read once"
+                contrast = replace(contrast, verdict="inconclusive", reason=reason)
+            return contrast
+        key = f"{role} {metric.name} {variant} {segment}".strip()
+        best_at = max(self._planned // len(experiment.variants), 100)
+        return compare_means(*sums, metric.allowed, alpha=alpha, best_at=best_at,
+                             p_before=self._p_values.get(key, 1.0))  # fmt: skip
+
+    def _values(
+        self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
+    ) -> tuple[list[Floats] | None, float]:
+        """Values of control's and a treatment's units, less what the covariate foretells, and the variance left."""
+        above, below = self._rows.sums[metric.name]
+        arms = [part & (self._rows.variant == name) & (below != 0) for name in (self._experiment.control, variant)]
+        if any(not arm.any() or below[arm].sum() == 0 for arm in arms):
+            return None, 1.0
+        values = [linearise(above[arm], below[arm]) for arm in arms]
+        return (values, 1.0) if covariate is None else adjust(values, [covariate[arm] for arm in arms])
+
+    def over_time(self, variant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Effect on the primary metric by day since the start and by weekday of the first decision."""
+        days = self._rows.first // DAY
+        weekday = (days + 3) % 7  # the first of January 1970 was a Thursday
+        names = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+        by_day = [self._point(variant, days == day, format_time(int(day) * DAY)[:10]) for day in np.unique(days)]
+        return by_day, [self._point(variant, weekday == place, name) for place, name in enumerate(names)]
+
+    def _point(self, variant: str, part: NDArray[np.bool_], name: str) -> dict[str, Any]:
+        pair, _ = self._values(self._experiment.primary, variant, part, None)
+        point: dict[str, Any] = {"name": name, "value": None, "low": None, "high": None}
+        if pair is None:
+            return point
+        contrast = welch(Sums.of(pair[0]), Sums.of(pair[1]), self._experiment.primary.allowed, alpha=0.025)
+        return point | {"value": contrast.value, "low": contrast.low, "high": contrast.high}
+
+
+def _corrected(
+    effects: Sequence[MetricEffect], correct: Callable[[Sequence[float]], list[float]]
+) -> Sequence[MetricEffect]:
+    """Effects with p values corrected for how many there are; a verdict that the correction takes away is none."""
+    tested = [effect for effect in effects if effect.contrast.p_value is not None]
+    adjusted = dict(zip(map(id, tested), correct([e.contrast.p_value or 0.0 for e in tested]), strict=True))
+    corrected = []
+    for effect in effects:
+        p = adjusted.get(id(effect))
+        contrast = effect.contrast
+        if p is not None and contrast.verdict != "inconclusive" and p > 0.05:
+            reason = f"p = {p:.3g} once corrected for {len(tested)} comparisons; {contrast.reason}"
+            contrast = replace(contrast, verdict="inconclusive", reason=reason)
+        corrected.append(replace(effect, contrast=contrast, p_adjusted=p))
+    return corrected
+
+
+def decide(workspace: Workspace, name: str, variant: str, *, reason: str) -> dict[str, Any]:
+    """Put on record what was decided after an experiment, with a report of now as the evidence.
+
+    Raises
+    ------
+    RefusedError
+        If the experiment still runs.
+    """
+    run, where = find_run(workspace, name), f"experiment:{name}"
+    check_reason(reason, "a decision on an experiment must have a reason", where=where)
+    check_known(variant, run.state["variants"], "the choice must be a variant", where=where, what="variant")
+    if run.until is None:
+        raise RefusedError("an experiment must be stopped before it is decided on", where=where, got="running",
+                           remedy=f"Run: retrodict experiment stop {name} --reason WHY")  # fmt: skip
+    report = report_on(workspace, name, now=workspace.clock.now())
+    facts = {"variant": variant, "version": run.version, "since": run.since, "reason": reason,
+             "verdict": report.verdict, "report": report.digest}  # fmt: skip
+    with workspace.ledger.transaction() as tx:
+        tx.append("experiment.decide", where, facts, inputs=[(f"policy:{run.policy}", "experiment of")])
+    return facts

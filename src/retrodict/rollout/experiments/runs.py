@@ -1,0 +1,187 @@
+"""Start, widen and stop experiments; each change is a revision of the policy's deployment, so servers follow at once.
+
+What is kept is what servers need to assign. A definition that was edited while its experiment runs is refused from then
+on: the numbers would be of two experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
+from retrodict.core.identity import content_hash, short
+from retrodict.models.artifact import ModelArtifact
+from retrodict.registry import Revision, change, current, history
+from retrodict.rollout.experiments.definitions import Experiment
+from retrodict.workspace import Workspace
+
+__all__ = ["ExperimentRun", "check_unchanged", "find_run", "find_runs", "record_plan", "request_names",
+           "start", "stop"]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRun:
+    """One time that an experiment ran.
+
+    Attributes
+    ----------
+    name, policy, version : str
+        ``version``: of the definition that was started.
+    since, until : int, int or None
+        Microseconds since 1970-01-01 UTC; None while it runs.
+    state : dict
+        As servers have it: weights, seed, share, unit and the plan.
+    """
+
+    name: str
+    policy: str
+    version: str
+    since: int
+    until: int | None
+    state: Mapping[str, Any]
+
+
+def find_runs(workspace: Workspace, name: str | None = None) -> list[ExperimentRun]:
+    """Runs of an experiment, or of all, oldest first."""
+    runs: dict[tuple[str, int], ExperimentRun] = {}
+    for revision in history(workspace):
+        policy = revision.deployment.policy
+        states = {state["name"]: state for state in revision.deployment.experiments}
+        for key, run in list(runs.items()):
+            state = states.get(run.name)
+            if run.policy == policy and run.until is None and (state is None or state["since"] != run.since):
+                runs[key] = replace(run, until=revision.time)
+        for state in states.values():
+            key = state["name"], state["since"]
+            runs[key] = ExperimentRun(state["name"], policy, state["version"], state["since"], None, state)
+    return [run for run in runs.values() if name in (None, run.name)]
+
+
+def find_run(workspace: Workspace, name: str) -> ExperimentRun:
+    """Newest run of an experiment; NotFoundError if it never ran."""
+    runs = find_runs(workspace, name)
+    if not runs:
+        raise NotFoundError("the experiment must have been started", where=f"experiment:{name}", got="no run",
+                            remedy=f"Start it with: retrodict experiment start {name} --reason WHY")  # fmt: skip
+    return runs[-1]
+
+
+def check_unchanged(experiment: Experiment, run: ExperimentRun) -> None:
+    """Refuse a definition that is not the one that was started."""
+    if content_hash(experiment) != run.version:
+        raise RefusedError("an experiment must be as it was started", where=f"experiment:{experiment.name}",
+                           got=f"{short(content_hash(experiment))}, started as {short(run.version)}",
+                           remedy="Undo the edit, or stop it and start the new one")  # fmt: skip
+
+
+def record_plan(workspace: Workspace, experiment: Experiment, facts: Mapping[str, Any]) -> None:
+    """Put a plan on record: without one of this very definition there is no start."""
+    with workspace.ledger.transaction() as tx:
+        tx.append("experiment.plan", f"experiment:{experiment.name}",
+                  {"version": content_hash(experiment), "plan": dict(facts)})  # fmt: skip
+
+
+def request_names(workspace: Workspace, revision: Revision) -> list[str]:
+    """Names of the entity columns and context values of a deployed policy's requests."""
+    artifact = ModelArtifact.load(workspace.objects, revision.deployment.artifact)
+    kinds = artifact.metadata.get("request", {"entities": {}, "context": {}})
+    return [*kinds["entities"], *kinds["context"]]
+
+
+def deployed(workspace: Workspace, experiment: Experiment) -> Revision:
+    """What is in force for the policy of an experiment."""
+    revision = current(workspace).get(experiment.policy.name)
+    if revision is None:
+        raise NotFoundError("the policy of an experiment must be deployed", where=f"experiment:{experiment.name}",
+                            got=experiment.policy.name,
+                            remedy=f"Run: retrodict deploy {experiment.policy.name}")  # fmt: skip
+    return revision
+
+
+def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -> Revision:
+    """Begin to assign variants, or raise the share of a running experiment.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    name : str
+    share : float, default 1
+        Part of the units that take part; the others have no variant.
+    reason : str
+
+    Raises
+    ------
+    RefusedError
+        Without a plan of this definition, beside another experiment on the same units of a layer, if the definition
+        has changed since the start, or if the share would not rise.
+    """
+    experiment = workspace.definitions.get(Experiment, name)
+    where = f"experiment:{name}"
+    check_reason(reason, "an experiment must have a reason", where=where)
+    if not 0 < share <= 1:
+        raise InputError("a share must be above 0 and at most 1", where=where, got=share, remedy="Pass 0.05")
+    with workspace.lock(f"rollout/{experiment.policy.name}"):
+        revision = deployed(workspace, experiment)
+        deployment = revision.deployment
+        running = {state["name"]: state for state in deployment.experiments}
+        if name in running:
+            check_unchanged(experiment, find_run(workspace, name))
+            if share <= running[name]["share"]:
+                raise RefusedError("the share of a running experiment must rise: units that had a variant keep it",
+                                   where=where, got=f"{share:g} after {running[name]['share']:g}",
+                                   remedy=f"Stop it with: retrodict experiment stop {name} --reason WHY")  # fmt: skip
+            state = {**running[name], "share": share}
+        else:
+            state = _new_state(workspace, experiment, revision, share)
+        others = [other for other in deployment.experiments if other["name"] != name]
+        after = replace(deployment, experiments=[*others, state])
+        return change(workspace, after, action="experiment", reason=reason, after=revision.revision)
+
+
+def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision, share: float) -> dict[str, Any]:
+    version, where = content_hash(experiment), f"experiment:{experiment.name}"
+    plans = [entry.payload for entry in workspace.ledger.entries(object_id=where, action="experiment.plan")]
+    plan = next((payload["plan"] for payload in reversed(plans) if payload["version"] == version), None)
+    if plan is None:
+        raise RefusedError("an experiment must be planned, as it is now, before it starts", where=where,
+                           got=f"{len(plans)} plans of other definitions",
+                           remedy=f"Run: retrodict experiment plan {experiment.name}")  # fmt: skip
+    names = request_names(workspace, revision)
+    for name in experiment.unit:
+        check_known(name, names, "a unit must be named by a request", where=where, what="name")
+    _check_layer(workspace, experiment)
+    return {
+        "name": experiment.name, "version": version, "since": workspace.clock.now(), "unit": list(experiment.unit),
+        "seed": f"{experiment.name}@{short(version)}", "variants": dict(experiment.variants), "share": share,
+        "layer": experiment.layer, "slot": list(experiment.slot), "where": experiment.where,
+        "units": plan["units"], "control": experiment.control,
+    }  # fmt: skip
+
+
+def _check_layer(workspace: Workspace, experiment: Experiment) -> None:
+    """Refuse units of a layer that another running experiment has, of whatever policy."""
+    if experiment.layer is None:
+        return
+    for revision in current(workspace).values():
+        for other in revision.deployment.experiments:
+            low, high = other["slot"]
+            if other["layer"] == experiment.layer and low < experiment.slot[1] and experiment.slot[0] < high:
+                raise RefusedError("experiments of one layer must have slots of their own",
+                                   where=f"experiment:{experiment.name}",
+                                   got=f"{list(experiment.slot)} beside {other['slot']} of {other['name']}",
+                                   remedy="Move the slot, or stop the other one")  # fmt: skip
+
+
+def stop(workspace: Workspace, name: str, *, reason: str) -> Revision:
+    """Assign no more variants; what was decided stays to be reported on, as outcomes mature."""
+    run = find_run(workspace, name)
+    with workspace.lock(f"rollout/{run.policy}"):
+        revision = current(workspace)[run.policy]
+        left = [state for state in revision.deployment.experiments if state["name"] != name]
+        if len(left) == len(revision.deployment.experiments):
+            raise RefusedError("an experiment must run to be stopped", where=f"experiment:{name}", got="stopped",
+                               remedy=f"See: retrodict experiment report {name}")  # fmt: skip
+        after = replace(revision.deployment, experiments=left)
+        return change(workspace, after, action="experiment", reason=reason, after=revision.revision)

@@ -1,0 +1,200 @@
+"""From the decision log to one row a unit: variant, first decision, and sums of every metric. All in one query.
+
+Exposure is a decision with a variant. A metric of an outcome counts decisions whose outcome has had its time
+(``label.maturity``), late or early ones alike: to count those that happen to be known already would count bad news
+first. A unit that was seen in two variants counts in neither, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.expressions import parse
+from retrodict.evaluation.reference import feature_column
+from retrodict.features.labels import Outcome
+from retrodict.outcomes import outcomes
+from retrodict.outcomes.status import Outcomes
+from retrodict.rollout.experiments.definitions import Experiment, UnitMetric
+from retrodict.stores.sql import query, quote, quote_text
+from retrodict.workspace import Workspace
+
+__all__ = ["UnitRows", "history_rows", "read_units"]
+
+Floats = NDArray[np.float64]
+_RECORD = {"decision": "decision", "score": "score", "label": "label", "fallback": "fallback",
+           "micros": "record__micros"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnitRows:
+    """Units of an experiment; all arrays are aligned.
+
+    Attributes
+    ----------
+    variant : ndarray of str, shape (units,)
+    first : ndarray of int64, shape (units,)
+        Moment of the first decision.
+    sums : dict
+        Metric name to numerators and denominators; a unit with a denominator of 0 does not count.
+    segments : dict
+        Name to the value at the first decision, as text.
+    before : ndarray of float64, shape (units,), optional
+        The primary metric in the pre-period; the mean of all where a unit had no decision.
+    crossed, void, pending : int
+        Units seen in several variants; decisions without an outcome though it had its time; those whose time is not
+        over.
+    """
+
+    variant: NDArray[np.str_]
+    first: NDArray[np.int64]
+    sums: dict[str, tuple[Floats, Floats]]
+    segments: dict[str, NDArray[np.str_]]
+    before: Floats | None
+    crossed: int
+    void: int
+    pending: int
+
+
+def read_units(workspace: Workspace, experiment: Experiment, *, since: int, until: int | None, now: int) -> UnitRows:
+    """Units of a run with what is known of them at a time.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    experiment : Experiment
+    since, until, now : int
+        Start, end (None: it runs) and as of when, microseconds since 1970-01-01 UTC.
+    """
+    joined = outcomes(workspace, experiment.policy.name, now=now, start=since, end=until)
+    table = _table(joined)
+    of = f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
+    return _aggregate(workspace, experiment, table, joined, of, since, now)
+
+
+def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, now: int) -> UnitRows:
+    """The same of all decisions of the policy from a time on, as one variant: what a plan is made from."""
+    joined = outcomes(workspace, experiment.policy.name, now=now, start=start)
+    return _aggregate(workspace, experiment, _table(joined), joined, quote_text("all"), start, now)
+
+
+def _table(joined: Outcomes) -> pa.Table:
+    table = joined.decisions.append_column("label", pa.array(joined.label, from_pandas=True))
+    return table.append_column("status", pa.array(joined.status.tolist(), pa.string()))
+
+
+def _aggregate(
+    workspace: Workspace, experiment: Experiment, table: pa.Table, joined: Outcomes, variant: str, since: int, now: int
+) -> UnitRows:
+    label = experiment.policy.model.label
+    matured = now - label.maturity - isinstance(label, Outcome)
+    texts = [text for text in (experiment.where,) if text is not None]
+    names = {*experiment.unit, *experiment.segments, *(name for m in experiment.metrics for name in m.columns),
+             *(name for text in texts for name in parse(text).columns)}  # fmt: skip
+    seen = _seen(experiment, table, sorted(names), variant)
+    units = ", ".join(map(quote, experiment.unit))
+    sums = []
+    for place, metric in enumerate(experiment.metrics):
+        value, per, counts = _value(metric)
+        cutoff = matured if "label" in metric.columns else now
+        counts += f" AND time < {cutoff}" + (" AND status = 'known'" if "label" in metric.columns else "")
+        if metric.within is not None:
+            width = parse_duration(metric.within)
+            counts += f" AND time < first + {width} AND first + {width} <= {cutoff}"
+        sums += [f"coalesce(sum({value}) FILTER ({counts}), 0) AS n{place}",
+                 f"coalesce(sum({per}) FILTER ({counts}), 0) AS d{place}"]  # fmt: skip
+    segments = "".join(f", CAST(arg_min(s.{quote(name)}, s.time) AS VARCHAR) AS s{i}"
+                       for i, name in enumerate(experiment.segments))  # fmt: skip
+    rows = query(
+        f"WITH seen AS ({seen}), units AS (SELECT {units}, min(variant) AS arm, count(DISTINCT variant) AS arms, "
+        f"min(time) AS first FROM seen GROUP BY ALL) "
+        f"SELECT {units}, arm, arms, first{segments}, {', '.join(sums)} FROM seen s JOIN units USING ({units}) "
+        f"GROUP BY {units}, arm, arms, first ORDER BY {units}",
+        rows=table,
+    )
+    before = _before(workspace, experiment, rows, since, now)
+    one = np.asarray(rows.column("arms").to_numpy()) == 1
+    has_variant = np.asarray(query(f"SELECT ({variant}) IS NOT NULL AS has FROM rows", rows=table).column(0).to_numpy())
+    times = np.asarray(table.column("time").to_numpy())
+
+    def column(name: str) -> Floats:
+        values: Floats = np.asarray(rows.column(name).to_numpy(), dtype=np.float64)[one]
+        return values
+
+    return UnitRows(
+        variant=np.array(rows.column("arm").to_pylist(), dtype=np.str_)[one],
+        first=np.asarray(rows.column("first").to_numpy(), dtype=np.int64)[one],
+        sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
+        segments={name: np.array(rows.column(f"s{i}").fill_null("unknown").to_pylist(), dtype=np.str_)[one]
+                  for i, name in enumerate(experiment.segments)},
+        before=None if before is None else before[one],
+        crossed=int((~one).sum()),
+        void=int((has_variant & (joined.status == "void")).sum()),
+        pending=int((has_variant & (times >= matured)).sum()),
+    )  # fmt: skip
+
+
+def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str], variant: str) -> str:
+    """Query of the decisions that have a variant, with every name that is read."""
+    places = dict(_RECORD)
+    for column in table.column_names:
+        for prefix in ("entity__", "context__"):
+            if column.startswith(prefix):
+                places[column.removeprefix(prefix)] = column
+    for name in names:
+        if name not in places and feature_column(name) in table.column_names:
+            places[name] = feature_column(name)
+    if not table.num_rows:  # no decision says which names there are
+        places |= {name: "NULL" for name in names if name not in places}
+    for name in names:
+        check_known(name, places, "a metric, segment or unit must name what decisions have",
+                    where=f"experiment {experiment.name}", what="name", error=DefinitionError)  # fmt: skip
+    columns = "".join(f", {place if place == 'NULL' else quote(place)} AS {quote(name)}"
+                      for name in names for place in [places[name]])  # fmt: skip
+    fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
+    if experiment.where is not None:
+        fits.append(f"({parse(experiment.where).to_sql()})")
+    rows = f"SELECT time, status, {variant} AS variant{columns} FROM rows"
+    return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}"
+
+
+def _value(metric: UnitMetric) -> tuple[str, str, str]:
+    """SQL of what is summed, of what that is divided by, and of when a decision counts."""
+    value = f"CAST(({parse(metric.of).to_sql()}) AS DOUBLE)"
+    if metric.per is None:
+        return value, "1.0", f"WHERE ({value}) IS NOT NULL"
+    per = f"CAST(({parse(metric.per).to_sql()}) AS DOUBLE)"
+    return value, per, f"WHERE ({value}) IS NOT NULL AND ({per}) IS NOT NULL"
+
+
+def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since: int, now: int) -> Floats | None:
+    """The primary metric of every unit in the pre-period; None where there is none to look at."""
+    if experiment.pre_period is None or not rows.num_rows:
+        return None
+    earlier = outcomes(workspace, experiment.policy.name, now=now, start=since - parse_duration(experiment.pre_period),
+                       end=since)  # fmt: skip
+    if not len(earlier):
+        return None
+    metric = experiment.primary
+    value, per, counts = _value(metric)
+    counts += " AND status = 'known'" if "label" in metric.columns else ""
+    seen = _seen(experiment, _table(earlier), sorted({*experiment.unit, *metric.columns}), quote_text("all"))
+    units = ", ".join(map(quote, experiment.unit))
+    ratios = query(
+        f"WITH seen AS ({seen}), past AS (SELECT {units}, sum({value}) FILTER ({counts}) / "
+        f"nullif(sum({per}) FILTER ({counts}), 0) AS ratio FROM seen GROUP BY ALL) "
+        f"SELECT ratio FROM units LEFT JOIN past USING ({units}) ORDER BY {units}",
+        rows=_table(earlier), units=rows.select(list(experiment.unit)),
+    ).column(0).to_numpy()  # fmt: skip
+    values = np.asarray(ratios, dtype=np.float64)
+    seen_before = ~np.isnan(values)
+    if not seen_before.any():
+        return None
+    filled: Floats = np.where(seen_before, values, values[seen_before].mean())
+    return filled

@@ -1,0 +1,455 @@
+"""Experiments: who gets which variant, what is counted, what a report says, and what is refused."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.rollout.test_ladder import World, add
+
+from retrodict import Experiment, Label, Metric, Model, Policy, RandomSplit, Recipe, Table, columns
+from retrodict.cli.main import run
+from retrodict.core.clock import from_micros
+from retrodict.core.durations import DAY, HOUR
+from retrodict.core.errors import DefinitionError, InputError, NotFoundError, RefusedError
+from retrodict.decisions.variants import choose_variant
+from retrodict.ledger import verify as audit
+from retrodict.outcomes import ingest_outcomes
+from retrodict.registry import change, current
+from retrodict.rollout import deploy, rollback
+from retrodict.rollout.experiments import (
+    ExperimentRun,
+    decide,
+    find_run,
+    find_runs,
+    plan_experiment,
+    report_on,
+    report_page,
+    start,
+    stop,
+)
+from retrodict.rollout.experiments.report import _Judge, _judge
+from retrodict.rollout.experiments.units import UnitRows
+from retrodict.rollout.statistics import holm
+from retrodict.workspace import Workspace
+
+TONE = """
+tone = Experiment("tone", promise, {"control": 50, "soft": 25, "firm": 25}, unit="weight", mde=0.2,
+    primary=Metric.rate("late", "label = 1", better="lower"), segments=["depot"],
+    guardrails=[Metric.rate("fallbacks", "fallback is not null", max_rise=0.05)],
+    secondary=[Metric.mean("score", "score"), Metric.ratio("per kg", "score", per="weight")])
+"""
+
+
+@pytest.fixture
+def world(original_pair, tmp_path):
+    root = shutil.copytree(original_pair, tmp_path / "parcels")
+    add(root, TONE)
+    opened = World(root)
+    yield opened
+    opened.project.close()
+
+
+def begin(world, **more):
+    plan_experiment(world.project, "tone", baseline=0.4, units_per_day=100)
+    return start(world.project, "tone", reason="test", **more)
+
+
+def outcomes_of(world, records, late, seed=1):
+    """Outcomes of decisions, 35 hours later, with a rate by variant."""
+    rng = random.Random(seed)
+    rows = [
+        {"decision_id": record.id, "label": int(rng.random() < late[record.variants.get("tone", "control")]),
+         "known_at": from_micros(record.time + 35 * HOUR)} for record in records
+    ]  # fmt: skip
+    ingest_outcomes(world.project, "promise", pa.Table.from_pylist(rows))
+
+
+def test_ranges_are_those_of_the_published_vectors():
+    """getBucketRange of GrowthBook's kits: weights, and coverage from the beginning of each range."""
+    for weights, share, ranges in [
+        ([0.5, 0.5], 1.0, [(0, 0.5), (0.5, 1)]),
+        ([0.5, 0.5], 0.5, [(0, 0.25), (0.5, 0.75)]),
+        ([0.25] * 4, 1.0, [(0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)]),
+        ([0.4, 0.6], 1.0, [(0, 0.4), (0.4, 1)]),
+        ([0.2, 0.3, 0.5], 1.0, [(0, 0.2), (0.2, 0.5), (0.5, 1)]),
+        ([0.2, 0.3, 0.5], 0.2, [(0, 0.04), (0.2, 0.26), (0.5, 0.6)]),
+    ]:
+        named = {str(place): weight for place, weight in enumerate(weights)}
+        for step in range(10_000):
+            place = step / 10_000 + 1e-9  # the published ends are rounded
+            inside = [str(n) for n, (low, high) in enumerate(ranges) if low <= place < high]
+            assert choose_variant(place, named, share) == next(iter(inside), None), step
+
+
+def test_answers_and_records_name_the_variant(world):
+    """The same for a unit every time, in the shares of the weights; none before the start and after the stop."""
+    assert not any(record.variants for record in world.ask(20))
+    begin(world)
+    records = world.ask(900)
+    counts = {name: sum(r.variants["tone"] == name for r in records) for name in ("control", "soft", "firm")}
+    assert counts == pytest.approx({"control": 450, "soft": 225, "firm": 225}, abs=60)
+    assert records[0].answer()["variants"] == records[0].variants
+    state = current(world.project)["promise"].deployment.experiments[0]
+    assert state["seed"].startswith("tone@")
+    stop(world.project, "tone", reason="test")
+    assert not any(record.variants for record in world.ask(20))
+    last = find_run(world.project, "tone")
+    assert (last.since, last.until is not None) == (state["since"], True)
+
+
+def test_a_share_grows_and_moves_nobody(world):
+    """A fifth, then all: who had a variant keeps it; a share that does not rise is refused."""
+    begin(world, share=0.2)
+    weights = [float(n) / 7 for n in range(1, 400)]
+
+    def variants():
+        world.rng = random.Random(5)
+        return {r.context["weight"]: r.variants.get("tone") for r in world.ask(len(weights))}
+
+    few = variants()
+    assert 40 < sum(v is not None for v in few.values()) < 130
+    with pytest.raises(RefusedError, match="must rise"):
+        start(world.project, "tone", share=0.1, reason="test")
+    start(world.project, "tone", reason="all")
+    every = variants()
+    assert None not in every.values()
+    assert {unit: variant for unit, variant in few.items() if variant} == {u: every[u] for u, v in few.items() if v}
+    assert len(find_runs(world.project, "tone")) == 1
+
+
+def test_an_experiment_outlives_a_promotion_and_a_rollback(world):
+    """What decides changes, who gets what does not."""
+    begin(world)
+    deploy(world.project, "promise", model="late_parcel@2", reason="test")
+    assert all(record.variants for record in world.ask(20))
+    rollback(world.project, "promise", reason="test")
+    assert current(world.project)["promise"].deployment.model == "late_parcel@1"
+    assert all(record.variants for record in world.ask(20))
+    assert find_run(world.project, "tone").until is None
+
+
+def test_a_planted_effect_is_found_in_matured_outcomes_only(world):
+    """Soft halves the rate; before the outcomes have had their ten days nothing is known."""
+    begin(world)
+    records = world.ask(1600)
+    outcomes_of(world, records, {"control": 0.6, "soft": 0.2, "firm": 0.6})
+    early = report_on(world.project, "tone", now=world.clock.now() + 3 * DAY)
+    assert (early.verdict, early.pending) == ("inconclusive", 1600)
+    assert "nothing to count yet" in early.reason
+    world.wait(11 * DAY)
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert report.verdict == "success", report
+    assert report.advice == "Stop, and decide for soft"
+    assert sum(report.units.values()) == 1600
+    assert report.balance.verdict == "success"
+    effects = {(effect.role, effect.metric, effect.variant, effect.segment): effect for effect in report.effects}
+    soft = effects["primary", "late", "soft", ""]
+    assert soft.contrast.value == pytest.approx(-0.4, abs=0.1)
+    assert effects["primary", "late", "firm", ""].contrast.verdict == "inconclusive"
+    assert effects["guardrail", "fallbacks", "soft", ""].contrast.value == 0.0
+    assert {effect.segment for effect in report.effects if effect.role == "segment"} == {
+        "depot=north", "depot=south", "depot=east"}  # fmt: skip
+    assert (early.looks, report.looks) == (0, 1)
+    assert "Experiment tone" in report_page(report)
+    stop(world.project, "tone", reason="done")
+    choice = decide(world.project, "tone", "soft", reason="better")
+    assert choice["verdict"] == "success"
+    assert audit(world.project.ledger, objects=world.project.objects, streams=world.project.streams,
+                 data=world.project.tables).verified  # fmt: skip
+
+
+def edit(world, old, new):
+    path = world.root / "definitions.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+
+
+def test_what_has_no_plan_does_not_start(world):
+    """Nor with a plan of another definition; a plan needs history or numbers."""
+    with pytest.raises(RefusedError, match="must be planned"):
+        start(world.project, "tone", reason="test")
+    with pytest.raises(InputError, match="0 units in 28d"):
+        plan_experiment(world.project, "tone")
+    plan_experiment(world.project, "tone", baseline=0.4)
+    edit(world, "mde=0.2", "mde=0.1")
+    with pytest.raises(RefusedError, match="must be planned"):
+        start(world.project, "tone", reason="test")
+
+
+def test_a_definition_that_changes_while_it_runs_is_refused(world):
+    """Until the edit is undone, or it is stopped and the new one planned; the new one has a seed of its own."""
+    begin(world)
+    edit(world, "mde=0.2", "mde=0.1")
+    for call in (lambda: report_on(world.project, "tone", now=world.clock.now()),
+                 lambda: start(world.project, "tone", reason="again")):  # fmt: skip
+        with pytest.raises(RefusedError, match="as it was started"):
+            call()
+    stop(world.project, "tone", reason="test")
+    world.wait(HOUR)
+    begin(world)
+    first, second = find_runs(world.project, "tone")
+    assert first.until is not None
+    assert first.state["seed"] != second.state["seed"]
+
+
+def test_one_layer_shares_no_unit(world):
+    """Overlapping slots are refused; in slots of their own no unit is in both."""
+    edit(world, 'unit="weight", mde=0.2,', 'unit="weight", mde=0.2, layer="letters", slot=(0, 0.5),')
+    add(world.root, TONE.replace("tone", "other").replace("mde=0.2,", 'mde=0.2, layer="letters", slot=(0.4, 1),'))
+    edit(world, "late", "late")
+    begin(world)
+    plan_experiment(world.project, "other", baseline=0.4)
+    with pytest.raises(RefusedError, match=r"slots of their own.*tone"):
+        start(world.project, "other", reason="test")
+    edit(world, "slot=(0.4, 1)", "slot=(0.5, 1)")
+    plan_experiment(world.project, "other", baseline=0.4)
+    start(world.project, "other", reason="test")
+    records = world.ask(400)
+    assert {len(record.variants) for record in records} == {1}
+    assert {name for record in records for name in record.variants} == {"tone", "other"}
+
+
+def test_units_in_two_variants_count_in_neither(world):
+    """As after a change of the seed by other hands; they are counted."""
+    begin(world)
+    weights = [float(n) / 7 for n in range(1, 300)]
+
+    def ask():
+        world.rng = random.Random(5)
+        return {r.context["weight"]: r.variants["tone"] for r in world.ask(len(weights))}
+
+    before = ask()
+    revision = current(world.project)["promise"]
+    state = revision.deployment.experiments[0] | {"seed": "another"}
+    change(world.project, replace(revision.deployment, experiments=[state]), action="experiment", reason="test")
+    after = ask()
+    crossed = sum(before[unit] != after[unit] for unit in before)
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert (report.crossed, sum(report.units.values())) == (crossed, len(before) - crossed)
+    assert crossed > 100
+
+
+def test_a_plan_reads_history_and_its_covariate(world):
+    """Units, rate and new units a day as the log has them; outcomes that foretell leave less variance."""
+    people, chance = 600, random.Random(1)
+    for _ in range(2):
+        world.rng = random.Random(5)
+        records = world.ask(people)
+        rows = [{"decision_id": r.id, "label": int((r.context["weight"] > 40) != (chance.random() < 0.2)),
+                 "known_at": from_micros(r.time + HOUR)} for r in records]  # fmt: skip
+        ingest_outcomes(world.project, "promise", pa.Table.from_pylist(rows))
+        world.wait(20 * DAY)
+    plan = plan_experiment(world.project, "tone", history="60d")
+    assert plan.baseline == pytest.approx(0.5, abs=0.05)
+    assert plan.history == people
+    assert plan.units_per_day == pytest.approx(people / 40, rel=0.05)
+    assert plan.variance_left == 1.0
+    alone = plan_experiment(world.project, "tone", history="25d")
+    edit(world, 'unit="weight",', 'unit="weight", pre_period="30d",')
+    less = plan_experiment(world.project, "tone", history="25d")
+    assert less.variance_left == pytest.approx(1 - 0.6**4, abs=0.08)  # correlation 0.6², twice a fifth is wrong
+    assert less.units == pytest.approx(alone.units * less.variance_left, rel=0.05)
+
+
+def test_a_metric_of_a_name_that_no_decision_has_is_refused(world):
+    """By the near names, when there are decisions to tell."""
+    world.ask(5)
+    edit(world, '"label = 1"', '"labell = 1"')
+    with pytest.raises(DefinitionError, match=r"what decisions have.*labell.*label"):
+        plan_experiment(world.project, "tone")
+
+
+def test_what_is_out_of_order_is_refused(world):
+    """Each with what to do."""
+    with pytest.raises(NotFoundError, match="must have been started"):
+        report_on(world.project, "tone", now=world.clock.now())
+    with pytest.raises(InputError, match="above 0 and at most 1"):
+        start(world.project, "tone", share=0.0, reason="test")
+    begin(world)
+    with pytest.raises(RefusedError, match="stopped before it is decided"):
+        decide(world.project, "tone", "soft", reason="test")
+    stop(world.project, "tone", reason="test")
+    with pytest.raises(RefusedError, match="must run to be stopped"):
+        stop(world.project, "tone", reason="test")
+    with pytest.raises(NotFoundError, match="must be a variant"):
+        decide(world.project, "tone", "softer", reason="test")
+    edit(world, 'unit="weight"', 'unit="customer"')
+    with pytest.raises(NotFoundError, match="named by a request"):
+        plan_experiment(world.project, "tone", baseline=0.4)
+
+
+LATE = Label("late", Table("t", key="id"), "x > 1", known_at="k")
+MODEL = Model("m", label=LATE, decide_at="d", features=[columns("x")], recipe=Recipe("logistic", split=RandomSplit()))
+POLICY = Policy("p", MODEL, decide={"a": "otherwise"})
+RATE = Metric.rate("late", "label = 1", better="lower")
+
+
+def experiment(**more):
+    return Experiment("e", POLICY, {"a": 0.5, "b": 0.5}, **{"unit": "u", "primary": RATE, "mde": 0.1, **more})
+
+
+@pytest.mark.parametrize(
+    ("change_to", "message"),
+    [
+        ({"variants": {"a": 50, "b": 40}}, "add up to 1 or 100"),
+        ({"variants": {"a": 1}}, "two variants"),
+        ({"primary": None}, "must have a primary metric"),
+        ({"unit": ()}, "what its unit is"),
+        ({"mde": 0.0}, "mde must be above 0"),
+        ({"control": "c"}, "control must be a variant"),
+        ({"slot": (0.5, 0.2), "layer": "x"}, "lower one first"),
+        ({"slot": (0.0, 0.2)}, "a slot must be of a layer"),
+        ({"guardrails": [Metric.rate("g", "score > 1")]}, "max_rise or max_fall"),
+        ({"secondary": [RATE]}, "different names"),
+        ({"analysis": "bayes"}, "sequential or fixed"),
+        ({"policy": "p"}, "must be of a policy"),
+        ({"where": "x >"}, "where"),
+    ],
+)
+def test_a_definition_that_makes_no_sense_is_refused(change_to, message):
+    """When it is made, with what must hold."""
+    facts = {"policy": POLICY, "variants": {"a": 0.5, "b": 0.5}, "unit": "u", "primary": RATE, "mde": 0.1}
+    with pytest.raises(DefinitionError, match=message):
+        Experiment("e", **(facts | change_to))
+
+
+def test_metrics_that_make_no_sense_are_refused():
+    """A rate is of a condition, a mean of a number."""
+    with pytest.raises(DefinitionError, match="of kind bool"):
+        Metric.rate("m", "score + 1")
+    with pytest.raises(DefinitionError, match="of kind number"):
+        Metric.mean("m", "score > 1")
+    for more in ({"max_rise": -1.0}, {"within": "x"}, {"better": "more"}, {"per": "score"}):
+        with pytest.raises((DefinitionError, InputError)):
+            Metric.mean("m", "score", **more)
+
+
+def judged(definition, arms, looks=(), *, planned=100, before=None):
+    """Report of units by variant: metric name to rates, one decision a unit."""
+    rng = np.random.default_rng(3)
+    variant = np.repeat(list(arms), [size for size, _ in arms.values()])
+    sums = {}
+    for metric in definition.metrics:
+        hits = np.concatenate([(rng.random(size) < rates[metric.name]).astype(float) for size, rates in arms.values()])
+        sums[metric.name] = hits, np.ones(variant.size)
+    rows = UnitRows(variant=variant, first=np.arange(variant.size, dtype=np.int64), sums=sums,
+                    segments={name: np.where(rng.random(variant.size) < 0.5, "x", "y") for name in definition.segments},
+                    before=before(sums) if before else None, crossed=0, void=0, pending=0)  # fmt: skip
+    started = ExperimentRun("e", "p", "v", 0, None, {"units": planned, "share": 1.0, "variants": definition.variants})
+    return _judge(definition, started, rows, DAY, list(looks))
+
+
+def test_a_wrong_sample_ratio_blocks_the_verdict():
+    """However large the effect."""
+    report = judged(experiment(), {"a": (3000, {"late": 0.5}), "b": (2500, {"late": 0.1})})
+    assert (report.verdict, report.ok) == ("inconclusive", False)
+    assert report.reason.startswith("sample ratio")
+
+
+def test_a_guardrail_that_is_exceeded_asks_for_a_stop():
+    """Though the primary metric gained; one that is not shown to be exceeded does not."""
+    rails = experiment(guardrails=[Metric.rate("complaints", "score > 1", max_rise=0.01)])
+    arms = {"a": (2000, {"late": 0.5, "complaints": 0.01}), "b": (2000, {"late": 0.3, "complaints": 0.1})}
+    report = judged(rails, arms)
+    assert (report.verdict, report.stop, report.ok) == ("failure", True, False)
+    assert "complaints of b" in report.reason
+    fine = judged(rails, {name: (size, {**rates, "complaints": 0.01}) for name, (size, rates) in arms.items()})
+    assert (fine.verdict, fine.stop) == ("success", False)
+
+
+def test_a_fixed_analysis_is_read_once_the_units_are_in():
+    """Before, it shows numbers and gives no verdict."""
+    arms = {"a": (500, {"late": 0.5}), "b": (500, {"late": 0.3})}
+    assert judged(experiment(analysis="fixed"), arms, planned=1000).verdict == "success"
+    early = judged(experiment(analysis="fixed"), arms, planned=1001)
+    assert early.verdict == "inconclusive"
+    assert "1000 of 1001 planned units" in early.reason
+    assert early.effects[0].contrast.value == pytest.approx(-0.2, abs=0.07)
+
+
+def test_a_variant_that_is_worse_is_a_failure_and_better_follows_the_direction():
+    """The same numbers where higher is better."""
+    arms = {"a": (2000, {"late": 0.5}), "b": (2000, {"late": 0.3})}
+    higher = experiment(primary=Metric.rate("late", "label = 1"))
+    assert judged(experiment(), arms).verdict == "success"
+    worse = judged(higher, arms)
+    assert (worse.verdict, worse.advice) == ("failure", "Stop, and keep a")
+
+
+def test_an_a_a_test_is_silent_or_a_fault():
+    """Alike: nothing to do. Not alike: look for the fault."""
+    same = experiment(same=True)
+    quiet = judged(same, {"a": (2000, {"late": 0.3}), "b": (2000, {"late": 0.3})})
+    assert (quiet.verdict, quiet.advice) == ("inconclusive", "Nothing differs so far, as it should be")
+    loud = judged(same, {"a": (2000, {"late": 0.3}), "b": (2000, {"late": 0.5})})
+    assert (loud.verdict, loud.advice[:14]) == ("failure", "Find the fault")
+
+
+def test_a_covariate_narrows_the_interval():
+    """What foretells the metric leaves a part of its variance."""
+    arms = {"a": (500, {"late": 0.5}), "b": (500, {"late": 0.4})}
+    rng = np.random.default_rng(4)
+
+    def before(sums):
+        return sums["late"][0] + rng.normal(0, 0.3, 1000)
+
+    plain, less = judged(experiment(), arms).effects[0], judged(experiment(), arms, before=before).effects[0]
+    assert less.variance_left < 0.5
+    assert less.contrast.high - less.contrast.low < 0.75 * (plain.contrast.high - plain.contrast.low)
+
+
+def test_secondary_metrics_and_segments_are_corrected_and_p_values_never_rise():
+    """Holm over the one, Benjamini and Hochberg over the other; what earlier looks saw counts."""
+    more = [Metric.rate(f"m{n}", "score > 1") for n in range(3)]
+    definition = experiment(secondary=more, segments=["s"])
+    rates = {metric.name: 0.3 for metric in definition.metrics}
+    arms = {"a": (800, rates), "b": (800, {**rates, "m0": 0.4})}
+    report = judged(definition, arms)
+    p_values = [effect.contrast.p_value for effect in report.effects if effect.role == "secondary"]
+    adjusted = [effect.p_adjusted for effect in report.effects if effect.role == "secondary"]
+    assert adjusted == pytest.approx(holm(p_values))
+    assert len([effect for effect in report.effects if effect.role == "segment"]) == 2
+    looks = [{"p_values": {"primary late b": 1e-4}, "balance_p": 1e-9}]
+    again = judged(definition, arms, looks)
+    assert again.effects[0].contrast.p_value == 1e-4
+    assert again.balance.verdict == "failure"
+
+
+def test_a_a_tests_looked_at_daily_stay_silent():
+    """200 experiments, thirty looks each: wrong verdicts stay below the level, over all variants."""
+    rng, wrong = np.random.default_rng(12), 0
+    definition = Experiment("e", POLICY, {"a": 0.5, "b": 0.25, "c": 0.25}, unit="u", primary=RATE, mde=0.1)
+    for _ in range(200):
+        variant = rng.choice(["a", "b", "c"], 3000, p=[0.5, 0.25, 0.25])
+        hits, ones = (rng.random(3000) < 0.2).astype(float), np.ones(3000)
+        verdicts = set()
+        for size in range(100, 3001, 100):
+            rows = UnitRows(variant[:size], np.zeros(size, dtype=np.int64), {"late": (hits[:size], ones[:size])}, {},
+                            None, 0, 0, 0)  # fmt: skip
+            verdicts |= {effect.contrast.verdict for effect in _Judge(definition, rows, 3000, []).all()}
+        wrong += verdicts != {"inconclusive"}
+    assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_the_commands_of_the_page_run(world, capsys, monkeypatch):
+    """Those of docs/experiments.md, in order, on a project that has the experiment."""
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    lines = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("$ retrodict ")]
+    assert len(lines) >= 6
+    root = str(world.root)
+    world.project.close()
+    monkeypatch.chdir(world.root.parent)
+    for line in lines:
+        words = shlex.split(line)[2:]
+        assert run([*words, "--project", root, "--json"]) == 0, capsys.readouterr()
+    assert (world.root.parent / "tone.html").exists()

@@ -105,6 +105,8 @@ def test_strata_undo_a_change_of_weights() -> None:
     contrast = stratified(days, BOTH)
     assert contrast.value == pytest.approx(0.0)
     assert contrast.low < 0 < contrast.high
+    variance = sum(0.5**2 * (one.variance / one.n + other.variance / other.n) for one, other in days)
+    assert (contrast.high - contrast.low) / 2 == pytest.approx(stats.norm.ppf(0.975) * math.sqrt(variance))
     assert stratified([(Sums.rate(1, 0), Sums.rate(9, 1))], BOTH).verdict == "inconclusive"
 
 

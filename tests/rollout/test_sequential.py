@@ -133,6 +133,7 @@ def test_p_value_is_the_level_at_which_the_interval_touches_no_effect() -> None:
     assert float(mixture_margin(r, contrast.p_value / 2)) * sd == pytest.approx(0.25)
     assert compare_means(one, other, Allowed(at_least=0.0), p_before=1e-9).p_value == 1e-9
     rates = compare_rates(Sums.rate(500, 4), Sums.rate(500, 18), NO_MORE)
+    assert compare_rates(Sums.rate(500, 4), Sums.rate(500, 18), NO_MORE, p_before=1e-9).p_value == 1e-9
     assert float(ratio_margins(4, 18, 0.5, rates.p_value / 2)[0]) == pytest.approx(1.0)
 
 

@@ -104,6 +104,9 @@ class Policy(Definition):
     explain : str or list of str, default "asked"
         Which answers have reasons: of requests that ask; ``"always"``; ``"never"``, who asks is refused; or, beside
         requests that ask, those of some decisions, as ``["decline"]``.
+    pins : bool, default False
+        Callers may choose, by the header ``Retrodict-Version``, the revision in force or the one before while it is
+        warm.
     costs : mapping of str to mapping of str to float, optional
         What each decision costs by what happens then, ``{"warn": {"yes": 1, "no": 5}, "ok": {"yes": 40, "no": 0}}``; of
         several classes by their names. A gain is below zero. Challengers are compared by it.
@@ -132,6 +135,7 @@ class Policy(Definition):
     record: str | None = field(default=None, metadata={"identity": "if set"})
     personal: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": "if set"})
     explain: str | tuple[str, ...] | list[str] | None = field(default=None, metadata={"identity": "if set"})
+    pins: bool = field(default=False, metadata={"identity": "if set"})
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict, metadata={"identity": False})
     max_disagreement: float | None = field(default=None, metadata={"identity": False})
     description: str = field(default="", metadata={"identity": False})

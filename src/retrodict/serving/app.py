@@ -36,7 +36,7 @@ from retrodict.serving.deadlines import late, left_s, within
 from retrodict.serving.engine_queue import EngineQueues
 from retrodict.serving.events import EventInlet
 from retrodict.serving.failures import FailureLog
-from retrodict.serving.http_answer import RETRY, HttpAnswer, RefusedRequestError, status_of
+from retrodict.serving.http_answer import REPLAYED, RETRY, HttpAnswer, RefusedRequestError, status_of
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
@@ -46,6 +46,7 @@ from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
 from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
+from retrodict.serving.versions import asked_servant, decide_by
 
 if TYPE_CHECKING:
     from retrodict.serving.apart import Parts
@@ -59,7 +60,6 @@ PREPARE = "retrodict.prepare"
 
 _DECIDING = ("/v1/decisions/", "/v1/models/", "/v2/models/")
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-_REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 _DECISIONS = re.compile(rb"/v1/(?:decisions|models)/([^/:?]+)").match
 _FULL = full()
@@ -237,7 +237,10 @@ class DecisionApp:
             except InputError:
                 find_servant(self.servants, request.parameter, where="address")  # a wrong name is said first
                 raise
+            servant = asked_servant(self, request)
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
+            if servant is not self.servants[request.parameter]:
+                return await decide_by(self, request, servant, BatchItem(question, request_id, body=body))
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)
@@ -291,7 +294,7 @@ class DecisionApp:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
                 request.decided = [([record], 0, 0)]
-                return HttpAnswer(_json.encode(record.answer()), headers=_REPLAYED)
+                return HttpAnswer(_json.encode(record.answer()), headers=REPLAYED)
             record = await self._judge(request, question)
         except BaseException:
             claim.release()
@@ -307,7 +310,7 @@ class DecisionApp:
             if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
                 raise InputError("each request of a batch must have its own id", where="header Idempotency-Key",
                                  got="one for all", remedy="Send 'request_id' within the requests")  # fmt: skip
-            servant = find_servant(self.servants, request.parameter, where="address")
+            servant = asked_servant(self, request)
             entries = decode_batch(body, self.limits.batch, self.limits.body, servant.schema)
             answers = await self.decide_items(request, servant, entries)
         return HttpAnswer(_json.encode({"answers": answers}))

@@ -10,8 +10,9 @@ from retrodict.core.errors import InputError, NotFoundError, RefusedError, Retro
 from retrodict.serving.deadlines import GoneError, LateError
 from retrodict.serving.idempotency import RequestUnderWayError
 
-__all__ = ["RETRY", "HttpAnswer", "RefusedRequestError", "status_of"]
+__all__ = ["REPLAYED", "RETRY", "HttpAnswer", "RefusedRequestError", "status_of"]
 
+REPLAYED = ((b"idempotency-replayed", b"true"),)
 RETRY = ((b"retry-after", b"1"),)
 
 _json = msgspec.json.Encoder()

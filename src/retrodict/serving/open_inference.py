@@ -29,6 +29,7 @@ from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import ID_HEADER, HttpRequest, read_header
 from retrodict.serving.routes import route
 from retrodict.serving.telemetry import revision_label
+from retrodict.serving.versions import of_version, warm
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -104,7 +105,7 @@ async def _ready(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 @route("POST", "/v2/repository/index", "read")
 async def _index(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     return HttpAnswer(_json.encode([{"name": name, "version": _version(servant), "state": "READY", "reason": ""}
-                                    for name in app.servants for servant in _warm(app, name)]))  # fmt: skip
+                                    for name in app.servants for servant in warm(app, name)]))  # fmt: skip
 
 
 @route("POST", "/v2/repository/models/{model...}/unload")
@@ -118,7 +119,7 @@ async def _load(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
 async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     """A model, whether it is ready, its configuration, or what was counted; that of all at ``stats``."""
     if request.parameter == "stats" and "stats" not in app.servants:
-        every = [(name, servant) for name in app.servants for servant in _warm(app, name)]
+        every = [(name, servant) for name in app.servants for servant in warm(app, name)]
         return HttpAnswer(_json.encode({"model_stats": _statistics(app, every)}))
     name, servants, part = _find(app, request.parameter)
     versions, servant = [_version(one) for one in servants], servants[0]
@@ -216,23 +217,14 @@ def _version(servant: Servant) -> str:
     return str(servant.revision.revision)
 
 
-def _warm(app: DecisionApp, name: str) -> list[Servant]:
-    """Servant in force of a policy, and the one before it where it can still be asked."""
-    return [servants[name] for servants in (app.servants, app.earlier) if name in servants]
-
-
 def _find(app: DecisionApp, path: str) -> tuple[str, list[Servant], str | None]:
     """Name of a model, its servants of the version that is asked for, or all, and what of it is asked."""
     match = _PATH(path)
     if match is None:
         raise _unknown()
     find_servant(app.servants, match["name"], where="address")
-    servants = _warm(app, match["name"])
-    chosen_version = [one for one in servants if match["version"] in (None, _version(one))]
-    if not chosen_version:
-        warm = " or ".join(map(_version, servants))
-        raise NotFoundError("the revision must be in force, or the one before, as long as it is warm", where="address",
-                            got="another one", remedy=f"Ask for {warm}, or for none")  # fmt: skip
+    servants = warm(app, match["name"])
+    chosen_version = of_version(servants, match["version"], where="address")
     return match["name"], chosen_version, match["part"]
 
 

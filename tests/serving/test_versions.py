@@ -1,0 +1,99 @@
+"""A caller pins the revision that decides, where the policy lets callers do that."""
+
+import asyncio
+import json
+
+import pytest
+from tests.serving.project import DEFINITIONS, REQUEST, make_project
+from tests.serving.test_app import BODY, DECIDE, SIMULATED, Client
+
+from retrodict.decisions.loader import Loader
+from retrodict.decisions.log import find_decision
+from retrodict.rollout import deploy
+from retrodict.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pins")
+    make_project(folder).close()
+    return folder
+
+
+def asked(root, pins, *requests):
+    """Answers where revision N+1 is in force and N is warm, both with other thresholds; and those two numbers."""
+
+    async def run():
+        with Workspace(root, actor="ana") as workspace:
+            client = Client(workspace)
+            loader = Loader(workspace, health=client.app.health)
+            client.app.follow(loader.load_current())
+            before = client.app.servants["promise"].revision.revision
+            definitions = DEFINITIONS.replace('deadline="5s"', f'deadline="5s", pins={pins}')
+            (root / "definitions.py").write_text(definitions.replace("score >= 0.5", f"score >= 0.{before}"))
+            with Workspace(root, actor="ana") as other:
+                deploy(other, "promise", reason="test")
+            client.app.follow(loader.load_current())
+            now = client.app.servants["promise"].revision.revision
+            try:
+                answers = []
+                for path, body, headers in requests:
+                    more = [(name, str(value(now, before)).encode()) for name, value in headers]
+                    answers.append(await client.send("POST", DECIDE + path, body, [*SIMULATED, *more]))
+                return now, before, answers
+            finally:
+                await client.close()
+
+    return asyncio.run(run())
+
+
+def version(of):
+    return (b"retrodict-version", of)
+
+
+def now(now, _):
+    return now
+
+
+def before(_, before):
+    return before
+
+
+def test_the_record_names_the_revision_that_was_asked_for(root):
+    """That in force, and the one before; alone, in a batch, and again by a request id."""
+    again = [version(before), (b"idempotency-key", lambda *_: f"pin-{_[0]}")]
+    batch = json.dumps({"requests": [REQUEST]}).encode()
+    newest, earlier, answers = asked(
+        root, True, ("", BODY, []), ("", BODY, [version(now)]), ("", BODY, [version(before)]),
+        (":batch", batch, [version(before)]), ("", BODY, again), ("", BODY, again),
+    )  # fmt: skip
+    assert [status for status, *_ in answers] == [200] * 6
+    bodies = [json.loads(body) for _, _, body in answers]
+    bodies[3] = bodies[3]["answers"][0]
+    expected = [newest, newest, *[earlier] * 4]
+    assert [body["policy"] for body in bodies] == [f"promise#{number}" for number in expected]
+    with Workspace(root, actor="ana") as workspace:
+        records = [find_decision(workspace, f"decision:{body['decision_id']}").record for body in bodies]
+    assert [record.revision for record in records] == expected
+    assert records[2].policy_version != records[1].policy_version
+    assert bodies[4] == bodies[5]
+    assert answers[5][1][b"idempotency-replayed"] == b"true"
+    assert "status" not in bodies[2]
+
+
+def test_any_other_revision_is_a_404_that_names_those_that_are_warm(root):
+    newest, earlier, answers = asked(
+        root, True, *[("", BODY, [version(lambda *_, v=v: v)]) for v in (99, "x", "", "1 ")]
+    )
+    for status, _, body in answers:
+        assert status == 404
+        assert f"Ask for {newest} or {earlier}" in json.loads(body)["error"]
+
+
+def test_a_policy_that_does_not_let_callers_choose_refuses(root):
+    """Whatever they ask for, and a wrong request to an earlier one is a 400 as ever."""
+    _, _, answers = asked(root, False, ("", BODY, [version(now)]), ("", BODY, [version(before)]), ("", BODY, []))
+    assert [status for status, *_ in answers] == [409, 409, 200]
+    assert b"pins=True" in answers[0][2]
+    _, _, answers = asked(root, True, ("", b'{"entities": {}}', [version(before)]))
+    assert answers[0][0] == 400

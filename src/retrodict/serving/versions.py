@@ -30,12 +30,12 @@ def warm(app: DecisionApp, name: str) -> list[Servant]:
 
 def of_version(servants: Sequence[Servant], version: str | None, *, where: str) -> list[Servant]:
     """Those of a version; all of them for None. NotFoundError names those that there are."""
-    asked = [one for one in servants if version in (None, str(one.revision.revision))]
-    if not asked:
-        there = " or ".join(str(one.revision.revision) for one in servants)
+    matches = [one for one in servants if version in (None, str(one.revision.revision))]
+    if not matches:
+        revisions = " or ".join(str(one.revision.revision) for one in servants)
         raise NotFoundError("the revision must be in force, or the one before, as long as it is warm", where=where,
-                            got="another one", remedy=f"Ask for {there}, or for none")  # fmt: skip
-    return asked
+                            got="another one", remedy=f"Ask for {revisions}, or for none")  # fmt: skip
+    return matches
 
 
 def asked_servant(app: DecisionApp, request: HttpRequest) -> Servant:

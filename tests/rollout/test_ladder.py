@@ -14,6 +14,7 @@ from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import HOUR, MINUTE
 from retrodict.core.errors import BusyError, NotFoundError, RefusedError, RetrodictError
 from retrodict.decisions.log import read_decisions
+from retrodict.decisions.replay import replay_decision
 from retrodict.ledger import verify as audit
 from retrodict.registry import approve, change, current, history
 from retrodict.rollout import deploy, ladder, promote, rollback
@@ -136,6 +137,16 @@ def test_a_clean_version_goes_through_all_steps(world):
     project = world.project
     assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified
     assert rollback(project, "promise", reason="after all").deployment.model == "late_parcel@1"
+
+
+def test_a_decision_of_either_arm_is_made_again_bit_for_bit(world):
+    """By what the record names, also after the rollout is over."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    records = {record.arm: record for record in world.ask(300)}
+    ladder.abort(world.project, "promise", reason="over")
+    for arm, model in (("canary", "late_parcel@2"), ("control", "late_parcel@1"), ("", "late_parcel@1")):
+        replay = replay_decision(world.project, f"decision:{records[arm].id}")
+        assert (records[arm].model, replay.verdict) == (model, "exact")
 
 
 def ladder_arm(world, weight):

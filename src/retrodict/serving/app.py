@@ -237,10 +237,11 @@ class DecisionApp:
             except InputError:
                 find_servant(self.servants, request.parameter, where="address")  # a wrong name is said first
                 raise
-            servant = asked_servant(self, request)
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
-            if servant is not self.servants[request.parameter]:
-                return await decide_by(self, request, servant, BatchItem(question, request_id, body=body))
+            # Of a policy that is gone an id is still known: it is not looked for here.
+            wanted = servant if servant is None else asked_servant(self, request)
+            if wanted is not None and wanted is not servant:
+                return await decide_by(self, request, wanted, BatchItem(question, request_id, body=body))
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)

@@ -239,9 +239,9 @@ class DecisionApp:
                 raise
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             # Of a policy that is gone an id is still known: it is not looked for here.
-            wanted = servant if servant is None else asked_servant(self, request)
-            if wanted is not None and wanted is not servant:
-                return await decide_by(self, request, wanted, BatchItem(question, request_id, body=body))
+            pinned_servant = servant if servant is None else asked_servant(self, request)
+            if pinned_servant is not None and pinned_servant is not servant:
+                return await decide_by(self, request, pinned_servant, BatchItem(question, request_id, body=body))
             if request_id is not None:
                 return await self._decide_once(request, question, request_id)
             record = await self._judge(request, question)

@@ -8,7 +8,7 @@ aborts most rollouts of identical versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -293,8 +293,7 @@ def _values_of(table: pa.Table, name: str) -> NDArray[Any]:
 
 def _number_units(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     numbers = np.zeros(len(columns[0]), dtype=np.int64)
-    number_of: Callable[[NDArray[Any]], NDArray[np.int64]] = lambda c: np.unique(c, return_inverse=True)[1]  # noqa: E731
     for column in columns:
-        codes = number_of(column)
-        numbers = number_of(numbers * (int(codes.max()) + 1) + codes)
+        codes = np.unique(column, return_inverse=True)[1]
+        numbers = np.unique(numbers * (int(codes.max()) + 1) + codes, return_inverse=True)[1]
     return numbers

@@ -32,7 +32,22 @@ from retrodict.rollout.definitions import Rollout
 from retrodict.rollout.evidence import ArmVerdict, gather
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["Move", "abort", "judge", "next_move", "pause", "resume", "rollout_of", "start", "step_on", "under_way"]
+__all__ = [
+    "Move",
+    "abort",
+    "halt",
+    "judge",
+    "next_move",
+    "pause",
+    "promote_now",
+    "release",
+    "resume",
+    "rollout_of",
+    "running",
+    "start",
+    "step_on",
+    "under_way",
+]
 
 What = Literal["wait", "raise", "promote", "rollback", "pause"]
 

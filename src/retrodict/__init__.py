@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retrodict.core.retries import retry
     from retrodict.data.definitions import Check, Table
     from retrodict.data.sources import Source
-    from retrodict.decisions.definitions import Policy, Rule
+    from retrodict.decisions.definitions import Policy, Rule, Session
     from retrodict.features.definitions import Entity, FeatureService, FeatureView, Window, agg, columns, latest
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
@@ -64,6 +64,7 @@ __all__ = [
     "Rule",
     "Scale",
     "Select",
+    "Session",
     "Source",
     "Stack",
     "Table",
@@ -105,7 +106,7 @@ __getattr__, __dir__ = lazy_names(
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "rollout.definitions": ("Rollout",),
-        "decisions.definitions": ("Policy", "Rule"),
+        "decisions.definitions": ("Policy", "Rule", "Session"),
         "rollout.experiments.definitions": ("Experiment", "Metric"),
     },
 )

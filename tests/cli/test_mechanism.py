@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from retrodict.cli._command import CommandAnswer, Session, command
+from retrodict.cli._command import CommandAnswer, CommandContext, command
 from retrodict.cli._root import SECTIONS, cli, every_command
 
 Run = Callable[..., Any]
@@ -125,7 +125,7 @@ def broken() -> Iterator[dict[str, BaseException]]:
     told: dict[str, BaseException] = {}
 
     @command(cli, "broken", project=False, examples=["retrodict broken"])
-    def fail(session: Session) -> CommandAnswer:
+    def fail(session: CommandContext) -> CommandAnswer:
         """Fail."""
         raise told["error"]
 

@@ -53,6 +53,15 @@ def until_it_works(call, *also):
     raise AssertionError("the breaker does not close")
 
 
+@contextlib.contextmanager
+def standing_still(server):
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
 ROWS = pa.table({"i": [1]})
 
 
@@ -111,8 +120,22 @@ def test_a_read_that_nobody_waits_for_is_not_tried_again(redis):
     care = guard(failures=9, retries=9)
     with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys:
         redis.kill()
-        with waited_for(time.perf_counter_ns()), pytest.raises(AttemptsError, match="in 1 attempt'"):
+        with waited_for(time.perf_counter_ns()), pytest.raises(RetryableError, match="while somebody waits"):
             keys.get_many([b"a"])
+        assert care.breaker.counts == {"failures": 0, "opened": 0, "refused": 0, "retried": 0}  # it was not even asked
+
+
+@pytest.mark.parametrize(("left_s", "failures"), [(0.02, 0), (0.15, 1)])
+def test_no_answer_is_waited_for_longer_than_somebody_waits(redis, left_s, failures):
+    """A read or a write; what had hardly any time says nothing of the server, so the breaker does not count it."""
+    for call in (lambda keys: keys.get_many([b"a"]), lambda keys: keys.put_many({b"a": b"1"})):
+        care = guard(failures=9)
+        with contextlib.closing(RedisKeys(redis.url(), guard=care)) as keys, standing_still(redis):
+            began = time.perf_counter()
+            with waited_for(time.perf_counter_ns() + int(left_s * 1e9)), pytest.raises(RetryableError):
+                call(keys)
+            assert time.perf_counter() - began < left_s + 0.15
+            assert care.breaker.counts["failures"] == failures
 
 
 def test_a_write_whose_answer_was_lost_is_sent_once(redis):

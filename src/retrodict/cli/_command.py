@@ -32,7 +32,7 @@ from retrodict.project.progress import progress_bar
 if TYPE_CHECKING:
     from retrodict.project import Project
 
-__all__ = ["CommandAnswer", "Group", "Parameter", "Session", "command", "expose", "group"]
+__all__ = ["CommandAnswer", "Group", "Parameter", "CommandContext", "command", "expose", "group"]
 
 _COMMON = ("project_dir", "actor", "as_json", "verbose")
 
@@ -59,7 +59,7 @@ class CommandAnswer(Shown):
         return self.text if isinstance(self.text, list) else [self.text]
 
 
-class Session:
+class CommandContext:
     """What every command gets: the project (opened on first use) and how to answer.
 
     Attributes
@@ -169,7 +169,7 @@ def command(
         def callback(**values: Any) -> Shown | None:
             verbose = values.pop("verbose")
             _log_to_stderr(logging.INFO if verbose else log_level)
-            session = Session(folder=values.pop("project_dir", None), actor=values.pop("actor", None),
+            session = CommandContext(folder=values.pop("project_dir", None), actor=values.pop("actor", None),
                               as_json=values.pop("as_json"))  # fmt: skip
             try:
                 return function(session, **values)
@@ -240,7 +240,7 @@ def expose(
     *,
     examples: Sequence[str],
     hidden: Sequence[str] = (),
-    supply: Callable[[Session], dict[str, Any]] = lambda _: {},
+    supply: Callable[[CommandContext], dict[str, Any]] = lambda _: {},
     log_level: int = logging.WARNING,
     lazy: bool = False,
     **parameters: Parameter,
@@ -279,7 +279,7 @@ def expose(
     variadic = next((p.name for p in signature if p.kind is p.VAR_POSITIONAL), None)
     positional = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]
 
-    def run(session: Session, **values: Any) -> Shown | None:
+    def run(session: CommandContext, **values: Any) -> Shown | None:
         if method in _TRAININGS:
             from retrodict.project import give_way
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from retrodict.cli._command import CommandAnswer, Session, command
+from retrodict.cli._command import CommandAnswer, CommandContext, command
 from retrodict.cli._root import cli
 
 
@@ -12,7 +12,7 @@ from retrodict.cli._root import cli
     'eval "$(retrodict completion bash)"', 'eval "$(retrodict completion zsh)"', "retrodict completion fish | source",
 ])  # fmt: skip
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(session: Session, shell: str) -> CommandAnswer:
+def completion(session: CommandContext, shell: str) -> CommandAnswer:
     """Print the script for completion with the Tab key."""
     from click.shell_completion import get_completion_class
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from retrodict.cli._command import Parameter, Session, command, expose, group
+from retrodict.cli._command import CommandContext, Parameter, command, expose, group
 from retrodict.cli._root import cli
 from retrodict.cli._types import complete, tables
 from retrodict.project import Shown
@@ -77,7 +77,7 @@ expose(data, "compact", "data.compact", examples=["retrodict data compact flight
 @click.option("--older-than", default="7d", show_default=True, help="Age below which a version is kept in any case.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted, and what keeps the rest.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-def vacuum(session: Session, table: str, older_than: str, dry_run: bool, yes: bool) -> Shown:
+def vacuum(session: CommandContext, table: str, older_than: str, dry_run: bool, yes: bool) -> Shown:
     """Delete the versions that no tag, hold, run, model or other thing refers to."""
     plan = session.project.data.vacuum(table, dry_run=True, older_than=older_than)
     if dry_run or not plan.files:
@@ -126,7 +126,7 @@ expose(data, "drop", "data.drop", version=_VERSION,
               help="What wrote it.  [default: seen from the file]")  # fmt: skip
 @click.option("--table", metavar="NAME", help="Name of the table.  [default: the file's]")
 def import_checks(
-    session: Session, file: str, kind: Literal["great-expectations", "pandera"] | None, table: str | None
+    session: CommandContext, file: str, kind: Literal["great-expectations", "pandera"] | None, table: str | None
 ) -> Shown:
     """Read a suite of Great Expectations or a schema of Pandera and print the table it defines.
 

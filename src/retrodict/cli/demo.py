@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from retrodict.cli._command import Session, command, group
+from retrodict.cli._command import CommandContext, command, group
 from retrodict.cli._root import cli
 from retrodict.project import Shown
 
@@ -36,7 +36,7 @@ demo = group(cli, "demo", "See one whole life of a project on real data.")
     metavar="DIR",
     help="Folder for report.html and report.json.",
 )
-def flights(session: Session, folder: Path, report: Path) -> Shown:
+def flights(session: CommandContext, folder: Path, report: Path) -> Shown:
     """Live one whole life on the flights of New York in 2013.
 
     Trains, decides, watches, retrains, promotes, rolls back, replays and audits, and writes a report with the numbers.

@@ -7,7 +7,7 @@ import logging
 import click
 
 from retrodict.cli import _types
-from retrodict.cli._command import Parameter, Session, command, expose, group
+from retrodict.cli._command import CommandContext, Parameter, command, expose, group
 from retrodict.cli._root import cli
 from retrodict.project import Shown
 from retrodict.project.features import Features
@@ -41,7 +41,7 @@ expose(features, "show", "features.show", name=Parameter("NAME[.FEATURE]", _type
     "retrodict features import-feast registry.json", "retrodict features import-feast registry.json > definitions.py",
 ])  # fmt: skip
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
-def import_feast(session: Session, file: str) -> Shown:
+def import_feast(session: CommandContext, file: str) -> Shown:
     """Write the definitions of a Feast repository, from what `feast registry-dump` printed.
 
     Entities, views and services go to standard output, what has no counterpart (and why) to standard error.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from retrodict.cli._command import Parameter, Session, command, expose, group
+from retrodict.cli._command import CommandContext, Parameter, command, expose, group
 from retrodict.cli._root import cli
 from retrodict.cli._types import model_refs, name_values
 from retrodict.project import to_json
@@ -26,11 +26,14 @@ expose(cli, "rollback", "rollback", to=Parameter("REF", model_refs), examples=[
 expose(cli, "deployments", "policies.deployments", examples=[
     "retrodict deployments", "retrodict deployments warn_early --at 2013-09-01T00:00Z",
 ])  # fmt: skip
-expose(group(cli, "policies", "What is done to each request."), "show", "policies.show",
-       examples=["retrodict policies show warn_early"])  # fmt: skip
+policies = group(cli, "policies", "What is done to each request.")
+expose(policies, "show", "policies.show", examples=["retrodict policies show warn_early"])
+expose(policies, "session", "policies.session", unit=Parameter("NAME=VALUE", callback=name_values, more={"nargs": -1}),
+       examples=["retrodict policies session remind customer=adler",
+                 "retrodict policies session remind customer=adler --drop"])  # fmt: skip
 
 
-def _announce(session: Session) -> dict[str, Any]:
+def _announce(session: CommandContext) -> dict[str, Any]:
     """Say the address when the first answer can be given."""
     replay = click.get_current_context().params["replay"]
 
@@ -90,7 +93,7 @@ expose(decisions, "training-set", "decisions.training_set",
 @click.argument("policy", required=False)
 @click.option("--start", help="Only decisions from this time on.")
 @click.option("--follow", is_flag=True, help="Go on with what is recorded from then on.")
-def _export(session: Session, policy: str | None, start: str | None, follow: bool) -> None:
+def _export(session: CommandContext, policy: str | None, start: str | None, follow: bool) -> None:
     """Print the decision log as lines of JSON, one for each record.
 
     A line has the stream and offset of its record: a collector that was stopped begins again with --start, and knows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from retrodict.decisions.definitions import Policy, Rule
+    from retrodict.decisions.definitions import Policy, Rule, Session
     from retrodict.decisions.lineage import ObjectLineage, trace_decision, trace_object
     from retrodict.decisions.loader import Loader, load_policy
     from retrodict.decisions.log import LoggedDecision, decisions_table, find_decision, read_decisions
@@ -31,6 +31,7 @@ __all__ = [
     "Rule",
     "SealReport",
     "Servant",
+    "Session",
     "check_parity",
     "decisions_table",
     "find_decision",
@@ -47,7 +48,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "definitions": ("Policy", "Rule"),
+        "definitions": ("Policy", "Rule", "Session"),
         "lineage": ("ObjectLineage", "trace_decision", "trace_object"),
         "loader": ("Loader", "load_policy"),
         "log": ("LoggedDecision", "decisions_table", "find_decision", "read_decisions"),

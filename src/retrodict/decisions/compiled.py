@@ -10,7 +10,7 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.expressions import parse
-from retrodict.decisions.definitions import Policy
+from retrodict.decisions.definitions import Policy, Session
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import ExplainsRows, Explanation, explain_row
@@ -57,7 +57,10 @@ class CompiledPolicy:
         self.policy = policy
         self._outputs = frozenset(outputs)
         features, others = list(features), list(others)
-        names = _resolve(features, others, outputs)
+        session = () if policy.session is None else policy.session.values
+        if policy.session is not None:
+            _check_session(policy, policy.session, features, others, outputs)
+        names = _resolve(features, [*others, *session], outputs)
         for decision, condition in policy.thresholds.items():
             for name in condition.columns:
                 where = f"policy {policy.name}, decide {decision!r}"
@@ -125,6 +128,20 @@ def check_clear(policy: Policy, features: Iterable[str], outputs: Sequence[str])
                     where=f"policy {policy.name}, {place}", got=name,
                     remedy=f"Rename the feature {feature!r}, as by a @derived function that gives it another name",
                 )  # fmt: skip
+
+
+def _check_session(
+    policy: Policy, session: Session, features: Iterable[str], others: Sequence[str], outputs: Iterable[str]
+) -> None:
+    """Refuse a session by what requests do not bring, and names that something else has."""
+    where = f"policy {policy.name}, session"
+    for name in session.by:
+        check_known(name, others, "a session must be by entities or values of the context", where=where, what="name",
+                    error=DefinitionError)  # fmt: skip
+    names = {*others, *outputs, *features, *(name.partition("__")[2] for name in features)}
+    if double := sorted(names.intersection(session.values)):
+        raise DefinitionError("values of a session must have names that no feature and no value of a request has",
+                              where=where, got=double, remedy="Rename the other")  # fmt: skip
 
 
 def _check_personal(policy: Policy, features: Collection[str], others: Collection[str]) -> None:

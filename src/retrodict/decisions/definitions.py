@@ -21,10 +21,11 @@ from retrodict.models.words import check_words
 if TYPE_CHECKING:
     from retrodict.workspace import Definitions
 
-__all__ = ["Policy", "Rule", "find_policy"]
+__all__ = ["Policy", "Rule", "Session", "find_policy"]
 
 EXPLAIN = ("asked", "always", "never")
 OTHERWISE, NEVER = "otherwise", "never"
+_MOST_KEPT = 100
 _SAMPLE = re.compile(r"sample ([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 _OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|(?:p|set|event_by)\[\".+\"\]")
 
@@ -60,6 +61,52 @@ class Rule:
         """Parse the condition."""
         check_name(self.name, what="rule")
         parse(self.when, where=f"rule {self.name}, when")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What rules may know of the decisions that one caller got lately.
+
+    ``session_count`` is how many there were before this one, ``session_last`` the newest of them (null at first), and
+    ``session_age_s`` the seconds since the first. All are null where a part of the unit is, or the store is away.
+
+    Parameters
+    ----------
+    by : str or list of str
+        Entities or values of the context whose values together name the unit that a session is of.
+    ttl : duration, default "30m"
+        How long it lives on without a decision.
+    last : int, default 5
+        How many of the last decisions are kept, 0 to 100; with 0 there is no ``session_last``.
+
+    Examples
+    --------
+    >>> Session("customer", ttl="1h").values
+    ('session_count', 'session_last', 'session_age_s')
+    """
+
+    by: str | tuple[str, ...] | list[str]
+    ttl: str = "30m"
+    last: int = 5
+
+    def __post_init__(self) -> None:
+        """Check the parts."""
+        by: object = (self.by,) if isinstance(self.by, str) else tuple(self.by)
+        object.__setattr__(self, "by", by)
+        if not self.by or len({*self.by}) < len(self.by) or not all(isinstance(name, str) for name in self.by):
+            raise DefinitionError("a session must be by one or several names, each once", where="session, by",
+                                  got=self.by, remedy="Write Session('customer')")  # fmt: skip
+        if parse_duration(self.ttl, where="session, ttl") == 0:
+            raise DefinitionError("a session must live on for a while", where="session, ttl", got=self.ttl,
+                                  remedy="Write '30m'")  # fmt: skip
+        if type(self.last) is not int or not 0 <= self.last <= _MOST_KEPT:
+            raise DefinitionError(f"0 to {_MOST_KEPT} of the last decisions must be kept", where="session, last",
+                                  got=self.last, remedy="Leave it out for 5")  # fmt: skip
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names that rules may read."""
+        return ("session_count", *(["session_last"] if self.last else []), "session_age_s")
 
 
 @dataclass(frozen=True)
@@ -104,6 +151,8 @@ class Policy(Definition):
     explain : str or list of str, default "asked"
         Which answers have reasons: of requests that ask; ``"always"``; ``"never"``, who asks is refused; or, beside
         requests that ask, those of some decisions, as ``["decline"]``.
+    session : Session, optional
+        Lets rules read what the same caller was decided lately: ``Session("customer", ttl="30m")``.
     pins : bool, default False
         Callers may choose, by the header ``Retrodict-Version``, the revision in force or the one before while it is
         warm.
@@ -135,6 +184,7 @@ class Policy(Definition):
     record: str | None = field(default=None, metadata={"identity": "if set"})
     personal: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": "if set"})
     explain: str | tuple[str, ...] | list[str] | None = field(default=None, metadata={"identity": "if set"})
+    session: Session | None = field(default=None, metadata={"identity": "if set"})
     pins: bool = field(default=False, metadata={"identity": "if set"})
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict, metadata={"identity": False})
     max_disagreement: float | None = field(default=None, metadata={"identity": False})
@@ -198,6 +248,11 @@ class Policy(Definition):
         if self.record not in (None, "async") and not 0 < self.share < 1:
             raise DefinitionError("a policy must be recorded 'sync', 'async' or as 'sample N%', N between 0 and 100",
                                   where=f"{where}, record", got=self.record, remedy="Write 'sample 5%'")  # fmt: skip
+        session: object = self.session
+        if session is not None and not (isinstance(session, Session) and decisions):
+            raise DefinitionError("a policy must decide to have a Session", where=f"{where}, session",
+                                  got=type(session).__name__ if decisions else "no decisions",
+                                  remedy="Write decide={...} and session=Session('customer')")  # fmt: skip
         self._check_explained()
         self._check_required()
         self._check_compared()
@@ -320,6 +375,8 @@ class Policy(Definition):
         """What is done to each request, in this order, and how it is set; only the words are made here."""
         fresh = [f"{view} {rule}" for view, rule in self.require.items()]
         rules = [f"rule {rule.name}" for rule in self.rules]
+        if self.session is not None:
+            rules.insert(0, f"in the session of {' and '.join(self.session.by)}, for {self.session.ttl}")
         explain = self.explain or "asked"
         return {
             "check": "always, before anything is read",

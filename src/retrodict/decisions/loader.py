@@ -16,6 +16,7 @@ from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
 from retrodict.decisions.score_drops import newest_drop, read_drops
 from retrodict.decisions.servant import Servant
+from retrodict.decisions.sessions import Sessions
 from retrodict.decisions.split import SplitServant, TrafficSplit
 from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
@@ -138,6 +139,8 @@ class Loader:
         kind = Servant if deployed.split is None or deployed.halted is not None else SplitServant
         servant = kind(revision, policy, features, model, schema, previous=previous, health=self._health,
                        cache=cache)  # fmt: skip
+        if definition.session is not None:
+            servant.join(Sessions(self._workspace, definition.name, definition.session))
         if isinstance(servant, SplitServant) and deployed.split is not None:
             servant.lead(self._candidate(revision, deployed.split), TrafficSplit(deployed.split))
         if cache is not None and self._workspace.config["stores.scores"]:

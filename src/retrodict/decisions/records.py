@@ -6,7 +6,7 @@ record of an unknown newer schema is refused by its number instead of being misr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,8 @@ from msgspec import structs
 from retrodict.core.errors import IntegrityError, InternalError
 from retrodict.models.artifact import Score
 
-__all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs"]
+__all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs",
+           "session_values"]  # fmt: skip
 
 SCHEMA = 3
 """Newest form that is read. A record is of form 1 unless values of it are masked (2), or there is no decision (3)."""
@@ -78,6 +79,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         old one that it is compared with; empty for all others.
     variants : dict
         Experiment to variant, of those that run for the policy and take the unit in.
+    session : dict
+        ``count``, ``last`` and ``age_s`` of the session that it was decided in, as they were before; or its ``status``:
+        ``no_unit`` where a part of the unit is null, ``unavailable`` where the store was.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -116,6 +120,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     masked: tuple[str, ...] = ()
     arm: str = ""
     variants: dict[str, str] = {}
+    session: dict[str, Value] = {}
     stages: dict[str, int] = {}
     schema: int = 1
 
@@ -139,6 +144,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         if self.variants:
             body["variants"] = self.variants
         return body
+
+
+def session_values(session: Mapping[str, Value]) -> dict[str, Value]:
+    """Values that rules read, of the ``session`` of a record: null where it has a status, none where it is empty."""
+    return {f"session_{name}": session.get(name) for name in ("count", "last", "age_s")} if session else {}
 
 
 class _Header(msgspec.Struct):

@@ -16,7 +16,7 @@ from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_valu
 from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.masks import Masks
-from retrodict.decisions.records import DecisionRecord, Value, named_outputs
+from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
@@ -199,9 +199,10 @@ def _decide(
     """Answer that the recomputed values give, by the policy and the model of then."""
     code = get_version(workspace, record.model).code
     deployed = Deployment(record.policy, record.policy_version, record.code, record.model, record.artifact, code)
-    policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context],
-                            model.outputs)  # fmt: skip
-    names = {**record.context, **record.entities, **values}
+    session = session_values(record.session)  # which stands above what the caller may have sent by its names
+    others = [name for name in (*record.entities, *record.context) if name not in session]
+    policy = CompiledPolicy(load_policy(workspace, deployed), columns, others, model.outputs)
+    names = {**record.context, **record.entities, **values, **session}
     scored = model.score_row(values)
     decision = policy.decide(names, scored.outputs)
     reasons = [decision.reason] if decision.reason is not None else []

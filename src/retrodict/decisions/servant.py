@@ -7,9 +7,10 @@ writes: the app around it does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
-from retrodict.decisions.records import DecisionRecord, Value, named_outputs
+from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
+from retrodict.decisions.sessions import Choice, Sessions
 from retrodict.decisions.variants import VariantAssigner
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score, Speed
@@ -90,6 +92,8 @@ class _Case:
 
     entities: dict[str, Value]
     context: dict[str, Value]
+    at: int
+    deadline: int
     stages: dict[str, int] = field(default_factory=dict)
     features: dict[str, Value] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class _Case:
     fallback: str | None = None
     error: str | None = None
     reasons: list[str] = field(default_factory=list)
+    session: dict[str, Value] = field(default_factory=dict)
     stage: str = ""
     began: int = 0
 
@@ -121,7 +126,8 @@ class _Case:
 
     def values(self) -> dict[str, Value]:
         """Every name a rule or a template may use."""
-        return {**self.context, **self.entities, **self.features}
+        values = {**self.context, **self.entities, **self.features}
+        return {**values, **session_values(self.session)} if self.session else values
 
 
 _NOTHING = ReadyCase()
@@ -168,10 +174,17 @@ class Servant:
         self._versions = {plan.name: plan.view.version for plan in features.features.views}
         self.views = frozenset(self._versions.values())  # versions of what it reads
         self._max_ages, self.asks_model = policy.policy.max_ages, model.on_server
-        self.on_server = features.on_server or model.on_server
+        self.on_server, self.waits = features.on_server or model.on_server, model.on_server
+        self._sessions: Sessions | None = None
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
         self._variants = VariantAssigner(revision.deployment.experiments)
+
+    def join(self, sessions: Sessions) -> None:
+        """Take decisions into sessions from here on."""
+        self._sessions = sessions
+        self.waits = self.waits or sessions.on_server
+        self.on_server = self.on_server or sessions.on_server
 
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """Read the features of several requests with one read of the store, and score them together.
@@ -270,8 +283,8 @@ class Servant:
         """
         started = perf_counter_ns()
         entities, context = checked or self.schema.check(request)
-        case = _Case(entities, context, stage="check", began=started)
-        decision = self._judge(case, at, self.deadline(arrived_ns, limit_ns), ready)
+        case = _Case(entities, context, at, self.deadline(arrived_ns, limit_ns), stage="check", began=started)
+        decision = self._judge(case, ready)
         case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
@@ -308,11 +321,12 @@ class Servant:
             masked=self.policy.policy.personal,  # type: ignore[arg-type]  # a tuple by now
             arm=arm,
             variants=self._variants.assign({**context, **entities}),
+            session=case.session,
             stages=case.stages,
         )
 
-    def _judge(self, case: _Case, at: int, deadline: int, ready: ReadyCase) -> PolicyDecision:
-        deployed = self.revision.deployment
+    def _judge(self, case: _Case, ready: ReadyCase) -> PolicyDecision:
+        deployed, at, deadline = self.revision.deployment, case.at, case.deadline
         try:
             self._check_halted()
             if ready.row is None:  # else it was looked at before the row was read
@@ -336,7 +350,7 @@ class Servant:
             case.begin("rules")
             case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact, cached)
-            return self.policy.decide(case.values(), scored.outputs)
+            return self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
         except (Exception, SystemExit) as error:  # the promise: all but a wrong request ends in the fallback, on record
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
@@ -350,6 +364,26 @@ class Servant:
                 text += f"; the longest stage was {max(case.stages, key=lambda stage: case.stages[stage])}"
             _log.warning("policy %s falls back: %s", deployed.policy, text)
             return self._fall_back(case)
+
+    def _in_session(self, case: _Case, choose: Callable[[dict[str, Value]], Choice]) -> Choice:
+        """What is chosen by the values, those of the session among them, which it goes into; without one at all."""
+        sessions = self._sessions
+        if sessions is None or "status" in case.session:
+            return choose(case.values())
+        values = case.values()
+        if (name := sessions.name(values)) is None:
+            case.session = {"status": "no_unit"}
+            return choose(case.values())
+        try:
+            with waited_for(case.deadline if sessions.on_server else None):
+                decision, case.session = sessions.decide(
+                    name, case.at, lambda session: choose({**values, **session_values(session)})
+                )
+        except RetrodictError as error:  # of the store: what is chosen by no session is told by the record
+            _log.warning("policy %s: the session is not known: %s", self.policy.policy.name, str(error))
+            case.session = {"status": "unavailable"}
+            return choose(case.values())
+        return decision
 
     def _read(self, case: _Case, at: int, deadline: int) -> FeatureRow:
         if not self.on_server:
@@ -410,19 +444,19 @@ class Servant:
             raise NoScoreError("the model must score the request in time", where=f"model:{self.policy.policy.name}",
                                got=case.error, remedy="Ask again; the log of the server says why")  # fmt: skip
         case.fallback = self.policy.policy.otherwise
-        return PolicyDecision(case.fallback)
+        return self._in_session(case, lambda _: PolicyDecision(self.policy.policy.otherwise))
 
     def _try_step(self, step: str, case: _Case) -> PolicyDecision | None:
         """Decision of one fallback step; None if it has none to give."""
         if step == "rules":
-            return self.policy.by_rules(case.values(), {})
+            return self._in_session(case, partial(self.policy.by_rules, outputs={}))
         if step != "previous_version":
-            return PolicyDecision(step)
+            return self._in_session(case, lambda _: PolicyDecision(step))
         before = self.revision.deployment.previous
         if self._previous is None or before is None or not case.features:
             return None
         scored = self._previous.score_row(case.features)
-        decision = self.policy.decide(case.values(), scored.outputs)
+        decision = self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
         case.scored(scored, before["model"], before["artifact"])
         return decision
 

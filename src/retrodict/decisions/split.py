@@ -73,6 +73,7 @@ class SplitServant(Servant):
         self.views |= candidate.views
         self.on_server = self.on_server or candidate.on_server
         self.asks_model = self.asks_model or candidate.asks_model
+        self.waits = self.waits or candidate.waits
 
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """As :meth:`Servant.prepare`, each request by the servant that will decide it."""

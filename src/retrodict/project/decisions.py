@@ -146,10 +146,11 @@ class DecisionView(Decision):
     def blocks(self) -> Sequence[Block | None]:
         """The answer, then when and for whom, inputs and features."""
         record, inputs = self.record, {**self.record.entities, **self.record.context}
+        session = ", ".join(f"{name} {value}" for name, value in record.session.items()) or None
         facts = {
             "time": when(record.time), "key": record.key, "caller": record.caller, "request id": record.request_id,
             "score before calibration": record.raw if record.score != record.raw else None, "rule": record.rule,
-            "error": record.error, "score of": record.cached, "masked": record.masked or None,
+            "error": record.error, "session": session, "score of": record.cached, "masked": record.masked or None,
             "took": f"{sum(record.stages.values()) / 1e3:.1f} ms",
         }  # fmt: skip
         features = Grid(["feature", "value>"], [(name, value) for name, value in record.features.items()])

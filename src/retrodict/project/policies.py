@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, short_hash, when
+from retrodict.core.errors import RefusedError
 from retrodict.core.lazy import lazy_modules
 from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.project.arguments import Time, instant
@@ -15,13 +17,18 @@ from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
     from retrodict import decisions, registry
+    from retrodict.decisions import requests, sessions
+    from retrodict.decisions.sessions import SessionState
+    from retrodict.models import artifact
     from retrodict.registry import Revision
     from retrodict.rollout import ladder
 else:
     decisions, registry = lazy_modules("retrodict", "decisions", "registry")
+    requests, sessions = lazy_modules("retrodict.decisions", "requests", "sessions")
+    (artifact,) = lazy_modules("retrodict.models", "artifact")
     (ladder,) = lazy_modules("retrodict.rollout", "ladder")
 
-__all__ = ["Policies", "PolicySettings"]
+__all__ = ["Policies", "PolicySettings", "SessionView"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +68,28 @@ class PolicySettings(Shown):
                  "deadline": self.policy.deadline, "fallback": list(self.policy.fallback) or None,
                  "definition": "changed since it was deployed" if self.changed else None}  # fmt: skip
         return [Facts(about), Grid(("stage", "how"), list(self.policy.stages.items()))]
+
+
+@dataclass(frozen=True, repr=False)
+class SessionView(Shown):
+    """What is kept of one session; ``state`` is None where nothing is."""
+
+    policy: str
+    state: SessionState | None
+    dropped: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain form for ``--json``."""
+        state = self.state
+        facts = {} if state is None else {
+            "decisions": state.count, "last": state.last, "began": format_time(state.began),
+            "newest": format_time(state.seen), "ends": format_time(state.seen + state.ttl),
+        }  # fmt: skip
+        return {"policy": self.policy, **facts, "dropped": self.dropped}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """How many decisions it has, since when and until when."""
+        return [Facts(self.to_dict() if self.state is not None else {"policy": self.policy, "session": "none"})]
 
 
 class Policies(Namespace):
@@ -116,6 +145,37 @@ class Policies(Namespace):
 
         columns = ("revision", "since", "change", "model", "policy hash?", "by", "reason")
         return Listing.table("deployments", revisions, columns, row, empty="Nothing is deployed yet.")
+
+    @names_damage
+    def session(self, policy: str, unit: Mapping[str, Any], *, drop: bool = False) -> SessionView:
+        """Show what a policy keeps of the session of a unit, or forget it.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        unit : mapping
+            The values that the session is by, each as in a request.
+        drop : bool
+            Forget it: the next decision begins a new one.
+        """
+        workspace = self._workspace
+        deployed = registry.in_force(workspace, policy, workspace.clock.now()).deployment
+        session = decisions.load_policy(workspace, deployed).session
+        if session is None:
+            raise RefusedError("the policy must have a Session", where=f"policy:{policy}", got="none",
+                               remedy="Write session=Session('customer') and deploy it")  # fmt: skip
+        kinds = artifact.ModelArtifact.metadata_of(workspace.objects, deployed.artifact)["request"]
+        parts = [{name: kind for name, kind in kinds[part].items() if name in session.by}
+                 for part in ("entities", "context")]  # fmt: skip
+        entities, context = ({name: unit[name] for name in part if name in unit} for part in parts)
+        entities, context = requests.RequestSchema(*parts).check(requests.DecisionRequest(entities, context))
+        store = sessions.Sessions(workspace, policy, session)
+        name = store.name({**entities, **context})
+        state = None if name is None else store.find(name)
+        if drop and name is not None:
+            store.drop(name)
+        return SessionView(policy, state, dropped=drop and state is not None)
 
     @names_damage
     def halt(self, policy: str, *, reason: str) -> Revision:

@@ -20,7 +20,7 @@ from retrodict.decisions.compiled import CompiledPolicy, check_clear
 from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.facts import newest_rows, recompute_many
 from retrodict.decisions.loader import load_policy
-from retrodict.decisions.records import DecisionRecord, Value, named_outputs
+from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import online_features
 from retrodict.models.artifact import ModelArtifact, Score
@@ -217,6 +217,9 @@ class Rescorer:
         self.policy = CompiledPolicy(definition, columns, [*self.kinds], self.artifact.outputs)
         self._needed = ({*inputs} | self.policy.reads).intersection(columns)
         self._rules = self.policy.reads
+        session = definition.session
+        self._reads_session = session is not None and not self._rules.isdisjoint(session.values)
+        self._sessions: dict[tuple[str, str], bool] = {}
         self._online = online_features(workspace, self.features) if online else None
         self._inner = {output.column for view in self.features.views for output in view.outputs}
         self._all_logged = values == "logged"
@@ -244,7 +247,8 @@ class Rescorer:
                 result.error = _words(scored)
                 continue
             try:
-                names = {**record.context, **record.entities, **values[place]}
+                session = session_values(record.session)
+                names = {**record.context, **record.entities, **values[place], **session}
                 result.decision = self.policy.decide(names, scored.outputs).decision
                 result.raw, result.score, result.outputs = scored.raw, scored.score, named_outputs(scored)
             except Exception as error:  # noqa: BLE001  # whatever a challenger does is its result, and stops nothing
@@ -273,6 +277,9 @@ class Rescorer:
         for place, record in enumerate(records):
             logged = {name: record.features[name] for name in self._logged(record) if name in record.features}
             values.append(logged)
+            if self._reads_session and not self._same_session(record):
+                results[place].error = "not in the log: the session that its rules read"
+                continue
             if self._needed <= logged.keys() and not self._rules.intersection(record.masked):
                 continue
             masked = (self._needed | self._rules | {*self.request_names}).intersection(record.masked)
@@ -290,6 +297,14 @@ class Rescorer:
             for place in again:
                 results[place].micros = (perf_counter_ns() - began) / 1_000 / len(again)
         return values
+
+    def _same_session(self, record: DecisionRecord) -> bool:
+        """Whether what decided a record had sessions by the same names, which live as long."""
+        key = record.code, record.policy
+        if key not in self._sessions:
+            theirs = find_policy(definitions_of(self._workspace, record.code), record.policy).session
+            self._sessions[key] = theirs == self.policy.policy.session
+        return self._sessions[key] and bool(record.session)
 
     def _logged(self, record: DecisionRecord) -> Iterable[str]:
         """Features that mean to the challenger what they meant to the one that decided, and are not masked."""

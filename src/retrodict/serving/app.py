@@ -443,6 +443,9 @@ class DecisionApp:
             self.telemetry.count("score_cache_total", f'policy="{record.policy}",result="{result}"')
             saved = servant.cache.saved_us(record)
             self.telemetry.count("score_cache_saved_microseconds_total", f'policy="{record.policy}"', saved)
+        if record.session:
+            status = record.session.get("status", "ok")
+            self.telemetry.count("sessions_total", f'policy="{record.policy}",status="{status}"')
         for stage, micros in record.stages.items():
             observe(stage, micros)
         observe("record", (ended - before) // 1_000)

@@ -315,8 +315,8 @@ class EngineQueues:
 async def aside(
     pool: ThreadPoolExecutor | None, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None
 ) -> T:
-    """Result of deciding: in a thread where another server may be asked for reasons, or for the previous version."""
-    if not servant.asks_model:
+    """Result of deciding: in a thread where another server may be asked, for a session or reasons, say."""
+    if not servant.waits:
         return work()
 
     def working() -> T:

@@ -26,6 +26,7 @@ hold passwords, so no message repeats one: at most its scheme.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -53,6 +54,7 @@ __all__ = [
     "open_log",
     "open_objects",
     "open_records",
+    "open_sessions",
     "open_streams",
     "open_tables",
 ]
@@ -170,6 +172,23 @@ def open_keys(url: str, root: Path, *, guard: ServerGuard | None = None) -> KeyS
     from retrodict.stores.keys.lmdb import LmdbKeys
 
     return LmdbKeys(path)
+
+
+def open_sessions(url: str, root: Path) -> KeyStore:
+    """Key store for sessions, in a folder beside that of the key store of a URL; errors are those of :func:`open_keys`.
+
+    Its writes wait neither for the disk nor for those of features. It is of this boot of the machine: a loss of power
+    could damage it, so another one begins anew.
+    """
+    from retrodict.stores.keys.lmdb import LmdbKeys
+    from retrodict.stores.streams._layout import this_boot
+
+    path = _path(url, root, "keys", extra="lmdb")
+    folder = path.with_name(f"{path.name}-sessions-{(this_boot() or bytes(16)).hex()}")
+    for other in path.parent.glob(f"{path.name}-sessions-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return LmdbKeys(folder, synced=False)
 
 
 def open_cache(url: str, root: Path, *, guard: ServerGuard) -> ExpiringKeys:  # noqa: ARG001 - as the others

@@ -128,6 +128,13 @@ class Workspace:
         return self._open("stores.keys", partial(open_keys, guard=self.guard("keys")))
 
     @cached_property
+    def sessions(self) -> KeyStore:
+        """Sessions of callers: with the keys on a server, else in a store of their own beside them."""
+        from retrodict.stores.urls import is_guarded, open_sessions
+
+        return self.keys if is_guarded(self.config["stores.keys"]) else self._open("stores.keys", open_sessions)
+
+    @cached_property
     def scores(self) -> ExpiringKeys | None:
         """Scores that processes share; None where they share none."""
         from retrodict.stores.urls import open_cache
@@ -242,7 +249,7 @@ class Workspace:
         """Close the stores that were opened; the next use opens them again."""
         while self._endings:
             self._endings.popitem()[1]()
-        for name in ("records", "keys", "events", "scores", "streams"):
+        for name in ("records", "keys", "sessions", "events", "scores", "streams"):
             store = self.__dict__.pop(name, None)
             if hasattr(store, "close"):  # streams in files hold nothing open
                 store.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from time import perf_counter_ns
 from typing import Any, Literal
 
 import redis
@@ -24,6 +25,7 @@ from retrodict.core.errors import (
     RetryableError,
     ServerAwayError,
 )
+from retrodict.core.retries import waiting_until
 from retrodict.stores._guard import ServerGuard
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys._address import Address
@@ -31,6 +33,8 @@ from retrodict.stores.keys._address import Address
 Durability = Literal["always", "on request", "server"]
 
 WHERE = "key store in Redis"
+_SLOW = "no answer"
+_TELLING_S = 0.05  # a server that has not answered in less may be well
 
 
 class Connections:
@@ -68,8 +72,18 @@ class Connections:
         return self._guarded(commands, self._timeout_s, writes=writes)
 
     def _guarded(self, commands: Sequence[Sequence[object]], wait_s: float, *, writes: bool = False) -> list[Any]:
+        """Answers, within the time that somebody waits for them; the breaker does not count what had hardly any."""
+        until = waiting_until()
+        left_s = wait_s if until is None else min(wait_s, (until - perf_counter_ns()) / 1e9)
+        if left_s <= 0:
+            raise _late(writes=False)
         with self._guard.breaker.attempt():
-            return self._ask(commands, wait_s, writes=writes)
+            try:
+                return self._ask(commands, left_s, writes=writes)
+            except ServerAwayError as error:
+                if error.got == _SLOW and left_s < min(wait_s, _TELLING_S):
+                    raise _late(writes=writes) from None
+                raise
 
     def _ask(self, commands: Sequence[Sequence[object]], wait_s: float, *, writes: bool = False) -> list[Any]:
         with _translating(writes=False):
@@ -105,7 +119,9 @@ class Connections:
     def _greet(self, connection: Any) -> None:
         """Log in on a new connection and judge the server, which may be another than before."""
         try:
-            connection.update_current_socket_timeout(self._read_s)
+            until = waiting_until()
+            left_s = self._read_s if until is None else (until - perf_counter_ns()) / 1e9
+            connection.update_current_socket_timeout(max(0.001, min(self._read_s, left_s)))
             connection.on_connect()
             if self._keeps:
                 self.durability = _judged(connection, self._read_s, trusting=self._trusting)
@@ -186,9 +202,15 @@ def _translated(error: Exception, *, writes: bool) -> RetrodictError:
     return ServerAwayError(
         ("the server must answer in time" if slow else "there must be a connection to the server") + doubt,
         where=WHERE,
-        got="no answer" if slow else "no connection",
+        got=_SLOW if slow else "no connection",
         remedy="Check that it runs, and try again",
     )
+
+
+def _late(*, writes: bool) -> RetryableError:
+    doubt = ", and whether the write was stored is not known" if writes else ""
+    return RetryableError(f"the server must answer while somebody waits{doubt}", where=WHERE,
+                          got="no answer before the deadline", remedy="Try again")  # fmt: skip
 
 
 _REFUSALS: dict[str, tuple[type[RetrodictError], str, str]] = {

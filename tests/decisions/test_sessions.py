@@ -129,7 +129,8 @@ def test_what_has_ended_is_removed_and_nothing_else(workspace):
         go(sessions, who=f"gone {number}")
     simulated = opened(workspace, policy="past")
     go(simulated, at=START - 9 * TTL, who="sim")
-    assert len(entries(workspace)) == 301
+    go(simulated, at=START + 9 * TTL, who="slow")
+    assert len(entries(workspace)) == 302
     first, pause = clock.now() + TTL - SECOND, TTL // 256
     clock.move_to(first)
     go(simulated, at=START - 9 * TTL, who="sim")  # by the machine's clock it is in use
@@ -137,7 +138,8 @@ def test_what_has_ended_is_removed_and_nothing_else(workspace):
     for number in range(1, 256):
         clock.move_to(first + SECOND + number * pause)
         go(sessions, at=clock.now(), who="ann")
-    assert len(entries(workspace)) == 2
+    assert len(entries(workspace)) == 3
+    assert go(simulated, at=START + 9 * TTL, who="slow")["count"] == 1
     assert go(sessions, at=clock.now(), who="ann")["count"] == 256
     assert go(simulated, at=START - 9 * TTL, who="sim")["count"] == 2
 

@@ -200,7 +200,7 @@ def test_a_replay_is_exact_whatever_became_of_the_session(workspace, depot):
 
 
 def test_challengers_read_the_logged_session_and_touch_none(workspace, depot):
-    """What decided itself decides alike; another kind of session has no number in the log, so no decision."""
+    """What decided itself decides alike, also where the session was not known."""
     with Decider(workspace) as decider:
         made = [decider.decide("promise", values(depot), at=NOW + number * 20_000_000) for number in range(8)]
     original = Challenger.of_record(workspace, made[0])
@@ -208,9 +208,6 @@ def test_challengers_read_the_logged_session_and_touch_none(workspace, depot):
     assert [result.decision for result in results] == [record.decision for record in made]
     away = [replace_session(record, {"status": "unavailable"}) for record in made[6:]]
     assert [result.error for result in Rescorer(workspace, original, values="logged").rescore(away)] == [None] * 2
-    other = Rescorer(workspace, original, values="logged")
-    other._sessions[made[0].code, "promise"] = False  # as of a definition by other names
-    assert {result.error for result in other.rescore(made)} == {"not in the log: the session that its rules read"}
     assert show(workspace.root, depot)["decisions"] == 8
 
 
@@ -288,6 +285,12 @@ def test_a_policy_gets_its_session_by_a_deployment(tmp_path):
     with Workspace(tmp_path, actor="ana") as workspace, Decider(workspace) as decider:
         deploy(workspace, "promise", reason="sessions")
         assert decider.decide("promise", values("north"), at=NOW).session == {"count": 0, "last": None, "age_s": 0.0}
-        challenger = Challenger.of_record(workspace, decider.decide("promise", values("north"), at=NOW))
-        (result,) = Rescorer(workspace, challenger).rescore([before])
-        assert result.error == "not in the log: the session that its rules read"
+        after = decider.decide("promise", values("north"), at=NOW)
+        (tmp_path / "definitions.py").write_text(TEXT.replace('ttl="30m"', 'ttl="1h"'))
+    with Workspace(tmp_path, actor="ana") as workspace, Decider(workspace) as decider:
+        deploy(workspace, "promise", reason="longer sessions")
+        longer = decider.decide("promise", values("north"), at=NOW)
+        rescorers = [Rescorer(workspace, Challenger.of_record(workspace, record)) for record in (after, longer)]
+        missing = "not in the log: the session that its rules read"
+        errors = [[result.error for result in one.rescore([before, after, longer])] for one in rescorers]
+        assert errors == [[missing, None, missing], [missing, missing, None]]

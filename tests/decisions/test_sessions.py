@@ -17,7 +17,7 @@ from tests.stores.redis_server import RedisServer
 
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import MINUTE, SECOND
-from retrodict.core.errors import DefinitionError, InputError, RetryableError
+from retrodict.core.errors import DefinitionError, InputError, IntegrityError, RetryableError
 from retrodict.decisions import servant as servant_module
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.definitions import Policy, Rule, Session
@@ -64,7 +64,10 @@ def test_each_of_many_calls_at_once_has_a_number_of_its_own(workspace):
 
         def call(number):
             sessions = both[number % 2]
-            choice = lambda known: PolicyDecision(f"{number} after {known['count']}")  # noqa: E731
+
+            def choice(known):
+                return PolicyDecision(f"{number} after {known['count']}")
+
             return sessions.decide(sessions.name({"who": "ann"}), START, choice)
 
         results = list(pool.map(call, range(60)))
@@ -142,6 +145,22 @@ def test_what_has_ended_is_removed_and_nothing_else(workspace):
     assert go(simulated, at=START + 9 * TTL, who="slow")["count"] == 1
     assert go(sessions, at=clock.now(), who="ann")["count"] == 256
     assert go(simulated, at=START - 9 * TTL, who="sim")["count"] == 2
+
+
+def test_a_damaged_session_keeps_no_other_from_being_removed(workspace):
+    """It is told, kept, and begun anew once it is dropped."""
+    sessions, clock = opened(workspace), workspace.clock
+    ann, other = sessions.name({"who": "ann"}), sessions.name({"who": "ann"})[:-1] + b"\0"  # of one part
+    go(sessions, who="ann")
+    (value,) = workspace.sessions.get_many([ann])
+    workspace.sessions.put_many({ann: b"damaged", other: value})
+    with pytest.raises(IntegrityError, match="--drop"):
+        go(sessions)
+    clock.move_to(START + 2 * TTL)
+    sessions._sweep(ann, clock.now())
+    assert entries(workspace) == [(ann, b"damaged")]
+    sessions.drop(ann)
+    assert go(sessions, at=clock.now())["count"] == 0
 
 
 def test_nobody_reads_a_unit_in_the_store(workspace):

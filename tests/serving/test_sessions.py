@@ -20,7 +20,7 @@ from tests.stores.redis_server import RedisServer
 
 from retrodict import Project
 from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, RefusedError
+from retrodict.core.errors import InputError, IntegrityError, RefusedError
 from retrodict.decisions import read_decisions, replay_decision
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.requests import DecisionRequest
@@ -249,6 +249,19 @@ def test_a_session_is_shown_and_dropped(workspace, depot):
         assert "none" in str(empty)
         with pytest.raises(InputError, match="'depot'"):
             project.policies.session("promise", {"dept": depot})
+
+
+def test_a_damaged_session_can_be_dropped(workspace, depot):
+    """As its error says; the decisions before that have nulls, and are made all the same."""
+    with Decider(workspace) as decider, Project(workspace.root, actor="ana") as project:
+        decider.decide("promise", values(depot), at=NOW)
+        ours = {key: b"damaged" for key, _ in workspace.sessions.scan(b"\0sessions\0")}
+        workspace.sessions.put_many(ours)
+        assert decider.decide("promise", values(depot), at=NOW).session == {"status": "unavailable"}
+        with pytest.raises(IntegrityError, match="--drop"):
+            project.policies.session("promise", {"depot": depot})
+        assert project.policies.session("promise", {"depot": depot}, drop=True).dropped
+        assert decider.decide("promise", values(depot), at=NOW).session["count"] == 0
 
 
 def test_machines_share_sessions_in_redis(tmp_path):

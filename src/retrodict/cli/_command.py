@@ -170,7 +170,7 @@ def command(
             verbose = values.pop("verbose")
             _log_to_stderr(logging.INFO if verbose else log_level)
             session = CommandContext(folder=values.pop("project_dir", None), actor=values.pop("actor", None),
-                              as_json=values.pop("as_json"))  # fmt: skip
+                                     as_json=values.pop("as_json"))  # fmt: skip
             try:
                 return function(session, **values)
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import random
 import threading
 import time
@@ -23,10 +24,12 @@ from retrodict.core.errors import AttemptsError, DefinitionError, RetrodictError
 
 __all__ = [
     "STRATEGIES",
+    "TELLING_S",
     "Retry",
     "Strategy",
     "check_errors",
     "is_async",
+    "left_s",
     "retry",
     "waited_for",
     "waiting_until",
@@ -39,6 +42,9 @@ Strategy = Literal["fixed", "linear", "exponential", "exponential_jitter"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _MOST = 10
+
+TELLING_S = 0.05
+"""Seconds: a server that was given less and has not answered may be well all the same."""
 
 _log = logging.getLogger(__name__)
 _until: ContextVar[int | None] = ContextVar("waited_for", default=None)
@@ -58,6 +64,11 @@ def waited_for(until_ns: int | None) -> Iterator[None]:
 def waiting_until() -> int | None:
     """``time.perf_counter_ns()`` until which somebody waits for what is done here; None: as long as it takes."""
     return _until.get()
+
+
+def left_s(until_ns: int | None) -> float:
+    """Seconds until a moment of ``time.perf_counter_ns()``: 0 if it has passed, no end of them for None."""
+    return math.inf if until_ns is None else max(0.0, (until_ns - time.perf_counter_ns()) / 1e9)
 
 
 @contextmanager

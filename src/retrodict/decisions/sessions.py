@@ -146,7 +146,10 @@ class Sessions:
         self._part = (self._part + 1) % _PARTS if self._part >= 0 else name[len(_PREFIX)]
 
         def has_ended(value: bytes | None) -> bool:
-            state = None if value is None else _decoded(value)
+            try:
+                state = None if value is None else _decoded(value)
+            except IntegrityError:  # it is kept until somebody drops it, and keeps none of the others
+                return False
             return state is not None and at - state.seen >= state.ttl and now - state.touched >= state.ttl
 
         ended = [key for key, value in self._keys.scan(_PREFIX + bytes([self._part])) if has_ended(value)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, short_hash, when
-from retrodict.core.errors import RefusedError
+from retrodict.core.errors import IntegrityError, RefusedError
 from retrodict.core.lazy import lazy_modules
 from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.project.arguments import Time, instant
@@ -172,10 +172,16 @@ class Policies(Namespace):
         entities, context = requests.RequestSchema(*parts).check(requests.DecisionRequest(entities, context))
         store = sessions.Sessions(workspace, policy, session)
         name = store.name({**entities, **context})
-        state = None if name is None else store.find(name)
+        state, is_damaged = None, False
+        try:
+            state = None if name is None else store.find(name)
+        except IntegrityError:  # what cannot be read may be forgotten all the same
+            if not drop:
+                raise
+            is_damaged = True
         if drop and name is not None:
             store.drop(name)
-        return SessionView(policy, state, dropped=drop and state is not None)
+        return SessionView(policy, state, dropped=drop and (is_damaged or state is not None))
 
     @names_damage
     def halt(self, policy: str, *, reason: str) -> Revision:

@@ -22,6 +22,7 @@ from msgspec import structs
 from retrodict.core.clock import Clock, parse_time
 from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import UlidFactory
+from retrodict.core.retries import left_s
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import DecisionRecord
@@ -32,7 +33,7 @@ from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, p
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.callers import Callers
 from retrodict.serving.connection import ARRIVED, COMPLETE, DrainingState
-from retrodict.serving.deadlines import late, left_s, within
+from retrodict.serving.deadlines import late, within
 from retrodict.serving.engine_queue import EngineQueues
 from retrodict.serving.events import EventInlet
 from retrodict.serving.failures import FailureLog

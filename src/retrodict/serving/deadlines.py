@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable
-from time import perf_counter_ns
 from typing import TypeVar
 
 from retrodict.core.errors import RetryableError
+from retrodict.core.retries import left_s
 
-__all__ = ["GoneError", "LateError", "gone", "late", "left_s", "within"]
+__all__ = ["GoneError", "LateError", "gone", "late", "within"]
 
 T = TypeVar("T")
 
@@ -33,11 +32,6 @@ def gone() -> GoneError:
     """Say that a request was not decided as nobody waits for it."""
     return GoneError("a caller must be there when its turn comes; nothing was decided", where="connection",
                      got="one that has left", remedy="Ask again")  # fmt: skip
-
-
-def left_s(until_ns: int | None) -> float:
-    """Seconds until a moment of ``time.perf_counter_ns()``: 0 if it has passed, no end of them for None."""
-    return math.inf if until_ns is None else max(0.0, (until_ns - perf_counter_ns()) / 1e9)
 
 
 async def within(work: Awaitable[T], until_ns: int | None, error: Exception) -> T:

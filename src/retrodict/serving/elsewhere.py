@@ -31,21 +31,19 @@ from retrodict.core.errors import (
     RetryableError,
     ServerAwayError,
 )  # fmt: skip
-from retrodict.core.retries import waiting_until
+from retrodict.core.retries import TELLING_S, left_s, waiting_until
 from retrodict.core.tasks import Target
 from retrodict.decisions.loader import Loader
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact, Score, Speed
 from retrodict.models.explain import Explanation
-from retrodict.serving.deadlines import left_s
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
 
 __all__ = ["FeatureAnswer", "FeatureQuestion", "Origin", "ReadRow", "RemoteLoader", "RemoteModel", "ScoreAnswer",
            "ScoreQuestion", "Words", "asked_for"]  # fmt: skip
 
-_TELLING_S = 0.05  # a server that has not answered in less may be well
 _STRAINED = {429: "a server that has no place now", 504: "an answer that came too late"}
 _AWAY = (502, 503)
 
@@ -152,7 +150,7 @@ class _Server:
                 response = self._http.post(path, content=content, timeout=wait,
                                            headers={"retrodict-deadline": f"{wait * 1e3:.3f}"})  # fmt: skip
             except httpx.TransportError as error:
-                if isinstance(error, httpx.TimeoutException) and perf_counter_ns() - began < _TELLING_S * 1e9:
+                if isinstance(error, httpx.TimeoutException) and perf_counter_ns() - began < TELLING_S * 1e9:
                     raise TimeoutError(f"deadline passed before {self._part}") from error
                 raise self._away(type(error).__name__) from error
             if response.status_code in _AWAY:

@@ -25,12 +25,12 @@ from typing import Any, TypeVar
 from retrodict.core.clock import Clock
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import RetryableError
-from retrodict.core.retries import waited_for
+from retrodict.core.retries import left_s, waited_for
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.models.artifact import THREAD_US
-from retrodict.serving.deadlines import gone, late, left_s
+from retrodict.serving.deadlines import gone, late
 from retrodict.serving.elsewhere import Origin, asked_for
 from retrodict.serving.telemetry import Telemetry
 from retrodict.serving.turns import full

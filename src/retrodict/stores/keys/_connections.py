@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from time import perf_counter_ns
 from typing import Any, Literal
 
 import redis
@@ -25,7 +24,7 @@ from retrodict.core.errors import (
     RetryableError,
     ServerAwayError,
 )
-from retrodict.core.retries import waiting_until
+from retrodict.core.retries import TELLING_S, left_s, waiting_until
 from retrodict.stores._guard import ServerGuard
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys._address import Address
@@ -34,7 +33,6 @@ Durability = Literal["always", "on request", "server"]
 
 WHERE = "key store in Redis"
 _SLOW = "no answer"
-_TELLING_S = 0.05  # a server that has not answered in less may be well
 
 
 class Connections:
@@ -73,15 +71,14 @@ class Connections:
 
     def _guarded(self, commands: Sequence[Sequence[object]], wait_s: float, *, writes: bool = False) -> list[Any]:
         """Answers, within the time that somebody waits for them; the breaker does not count what had hardly any."""
-        until = waiting_until()
-        left_s = wait_s if until is None else min(wait_s, (until - perf_counter_ns()) / 1e9)
-        if left_s <= 0:
+        limit_s = min(wait_s, left_s(waiting_until()))
+        if limit_s <= 0:
             raise _late(writes=False)
         with self._guard.breaker.attempt():
             try:
-                return self._ask(commands, left_s, writes=writes)
+                return self._ask(commands, limit_s, writes=writes)
             except ServerAwayError as error:
-                if error.got == _SLOW and left_s < min(wait_s, _TELLING_S):
+                if error.got == _SLOW and limit_s < min(wait_s, TELLING_S):
                     raise _late(writes=writes) from None
                 raise
 
@@ -119,9 +116,8 @@ class Connections:
     def _greet(self, connection: Any) -> None:
         """Log in on a new connection and judge the server, which may be another than before."""
         try:
-            until = waiting_until()
-            left_s = self._read_s if until is None else (until - perf_counter_ns()) / 1e9
-            connection.update_current_socket_timeout(max(0.001, min(self._read_s, left_s)))
+            limit_s = min(self._read_s, left_s(waiting_until()))
+            connection.update_current_socket_timeout(max(0.001, limit_s))
             connection.on_connect()
             if self._keeps:
                 self.durability = _judged(connection, self._read_s, trusting=self._trusting)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,12 @@ from retrodict.core.errors import DefinitionError, InputError, NotFoundError, Re
 from retrodict.decisions.variants import choose_variant
 from retrodict.ledger import verify as audit
 from retrodict.outcomes import ingest_outcomes
-from retrodict.registry import change, current
+from retrodict.project.rollouts import Rollouts
+from retrodict.registry import change, current, history
 from retrodict.rollout import deploy, rollback
 from retrodict.rollout.experiments import (
     ExperimentRun,
+    controller,
     decide,
     find_run,
     find_runs,
@@ -453,3 +456,74 @@ def test_the_commands_of_the_page_run(world, capsys, monkeypatch):
         words = shlex.split(line)[2:]
         assert run([*words, "--project", root, "--json"]) == 0, capsys.readouterr()
     assert (world.root.parent / "tone.html").exists()
+
+
+GUARDED = TONE.replace('"fallback is not null", max_rise=0.05', '"label = 1", max_rise=0.05').replace('"late"', '"l"')
+
+
+@pytest.fixture
+def harmful(original_pair, tmp_path):
+    """A running experiment of which soft doubles what a guardrail counts, by matured outcomes."""
+    root = shutil.copytree(original_pair, tmp_path / "parcels")
+    add(root, GUARDED)
+    opened = World(root)
+    begin(opened)
+    outcomes_of(opened, opened.ask(900), {"control": 0.3, "soft": 0.8, "firm": 0.3})
+    yield opened
+    opened.project.close()
+
+
+def rollouts_of(world):
+    """The face's rollouts on the world's workspace."""
+    return Rollouts(SimpleNamespace(workspace=world.project))
+
+
+def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
+    """By the controller of rollouts, once, with the reason; a definition that was edited meanwhile guards as started."""
+    rollouts = rollouts_of(harmful)
+    assert rollouts.any_under_way()
+    (early,) = rollouts.run(once=True)
+    assert (early.move, early.reason) == ("wait", "no guardrail is shown to be exceeded")
+    entries = harmful.project.ledger.entries
+    assert not list(entries(object_id="experiment:tone", action="experiment.look"))  # looking leaves no trace
+    harmful.wait(11 * DAY)
+    edit(harmful, "mde=0.2", "mde=0.3")
+    (move,) = rollouts_of(harmful).run(once=True)
+    assert move.move == "halt"
+    assert "guardrail fallbacks of soft: the difference 0.5" in move.reason
+    last = history(harmful.project, "promise")[-1]
+    assert (last.action, last.reason) == ("experiment", move.reason)
+    assert {record.variants["tone"] for record in harmful.ask(60)} == {"control"}
+    assert not len(rollouts_of(harmful).run(once=True))
+    assert len(history(harmful.project, "promise")) == 3
+    edit(harmful, "mde=0.3", "mde=0.2")
+    report = report_on(harmful.project, "tone", now=harmful.clock.now())
+    assert (report.until, sum(report.units.values()), report.crossed) == (last.time, 900, 0)
+    assert (report.verdict, report.stop) == ("failure", True)
+    assert decide(harmful.project, "tone", "firm", reason="soft harms")["variant"] == "firm"
+    stop(harmful.project, "tone", reason="clean up")
+    assert not any(record.variants for record in harmful.ask(20))
+    assert find_run(harmful.project, "tone").until == last.time
+
+
+def test_two_controllers_halt_once_and_a_killed_one_leaves_nothing_half_done(harmful, monkeypatch):
+    """One dies before its revision: the next does it whole. One comes after another: refused, and nothing is lost."""
+    harmful.wait(11 * DAY)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(controller, "halt", killed)
+    with pytest.raises(KeyboardInterrupt):
+        controller.step_on(harmful.project, "promise", "tone")
+    assert find_run(harmful.project, "tone").until is None
+    monkeypatch.undo()
+    before = current(harmful.project)
+    assert controller.step_on(harmful.project, "promise", "tone").done
+    monkeypatch.setattr(controller, "current", lambda _: before)
+    monkeypatch.setattr(controller, "find_run", lambda *_: replace(find_run(harmful.project, "tone"), until=None))
+    late = controller.step_on(harmful.project, "promise", "tone")
+    assert (late.move, late.reason) == ("wait", "somebody changes it just now")
+    assert len(history(harmful.project, "promise")) == 3
+    begin(harmful)
+    assert len({record.variants["tone"] for record in harmful.ask(60)}) == 3

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from retrodict.registry import Revision
     from retrodict.rollout import ladder
     from retrodict.rollout.evidence import ArmVerdict
+    from retrodict.rollout.experiments import controller
+    from retrodict.rollout.experiments.controller import ExperimentMove
 else:
     (registry,) = lazy_modules("retrodict", "registry")
     (ladder,) = lazy_modules("retrodict.rollout", "ladder")
+    (controller,) = lazy_modules("retrodict.rollout.experiments", "controller")
 
 _log = logging.getLogger(__name__)
 
@@ -299,10 +302,11 @@ class Rollouts(Namespace):
     @names_damage
     def run(
         self, policy: str | None = None, *, once: bool = False, every: str = "30s", parent: int | None = None
-    ) -> Listing[RolloutStatus]:
+    ) -> Listing[RolloutStatus | ExperimentMove]:
         """Look at every rollout under way, and do what comes next; again and again, unless once.
 
-        `serve` starts one while a rollout is under way. Killed anywhere, it has done a step whole or not at all; if
+        So with running experiments: one whose guardrail is shown to be exceeded ends, and all get control. `serve`
+        starts one while there is something to look at. Killed anywhere, it has done a step whole or not at all; if
         several run, one of them does each step.
 
         Parameters
@@ -314,23 +318,28 @@ class Rollouts(Namespace):
         every : duration
             How often else.
         parent : int, optional
-            Process that has started this one: end when it has ended, or no rollout is under way any more.
+            Process that has started this one: end when it has ended, or nothing is under way any more.
         """
         pause_s = parse_duration(every, where="every") / 1e6
         while True:
-            statuses = [self._look(one) for one in ladder.running(self._workspace) if policy in (None, one)]
+            began = time.monotonic()
+            statuses: list[RolloutStatus | ExperimentMove] = [
+                self._look(one) for one in ladder.running(self._workspace) if policy in (None, one)
+            ]
+            statuses += [controller.step_on(self._workspace, *one) for one in controller.watched(self._workspace)
+                         if policy in (None, one[0])]  # fmt: skip
             if once or (parent is not None and (not statuses or os.getppid() != parent)):
                 return Listing.table("rollouts", statuses, ("policy", "move", "why"),
                                      lambda one: (one.policy, one.move, one.reason),
-                                     empty="No rollout is under way.")  # fmt: skip
+                                     empty="Nothing is under way.")  # fmt: skip
             for status in statuses:
                 if status.done:
                     _log.warning("rollout of %s: %s. %s", status.policy, status.move, status.reason)
-            time.sleep(pause_s)
+            time.sleep(max(pause_s, 5 * (time.monotonic() - began)))  # a long log is no reason to read it all the time
 
     def any_under_way(self) -> bool:
-        """Whether a rollout is under way, so that something has to look on."""
-        return bool(ladder.running(self._workspace))
+        """Whether a rollout or a watched experiment is under way, so that something has to look on."""
+        return bool(ladder.running(self._workspace) or controller.watched(self._workspace))
 
     def _look(self, policy: str) -> RolloutStatus:
         with suppress(BusyError, NotFoundError):

@@ -37,7 +37,8 @@ from retrodict.rollout.statistics import (
 from retrodict.rollout.statistics.contrast import unknown
 from retrodict.workspace import Workspace
 
-__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "ExperimentReport", "report_on"]
+__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", "ExperimentReport", "record_look",
+           "report_on"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
@@ -174,19 +175,33 @@ def report_on(workspace: Workspace, name: str, *, now: int) -> ExperimentReport:
         If it was never started.
     """
     experiment, run = workspace.definitions.get(Experiment, name), find_run(workspace, name)
+    return record_look(workspace, run, *examine(workspace, experiment, run, now=now))
+
+
+Looks = Sequence[Mapping[str, Any]]
+
+
+def examine(workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int) -> tuple[ExperimentReport, Looks]:
+    """Report on a run, and the looks on record before; nothing is put on record."""
     check_unchanged(experiment, run)
     rows = read_units(workspace, experiment, since=run.since, until=run.until, now=now)
+    name = experiment.name
     entries = workspace.ledger.entries(object_id=f"experiment:{name}", action="experiment.look")
     looks = [entry.payload for entry in entries
              if entry.payload["since"] == run.since and entry.payload["now"] <= now]  # fmt: skip
-    report = _judge(experiment, run, rows, now, looks)
-    facts = {"since": run.since, "now": now, "verdict": report.verdict, "stop": report.stop, "report": report.digest,
+    return _judge(experiment, run, rows, now, looks), looks
+
+
+def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:
+    """Put a look on record, unless the last one saw the same."""
+    facts = {"since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop, "report": report.digest,
              "balance_p": report.balance.p_value, "units": dict(report.units),
              "p_values": {_key(effect): effect.contrast.p_value for effect in report.effects
                           if effect.contrast.p_value is not None}}  # fmt: skip
     if not looks or looks[-1]["report"] != facts["report"]:
         with workspace.ledger.transaction() as tx:
-            tx.append("experiment.look", f"experiment:{name}", facts, inputs=[(f"policy:{run.policy}", "decisions of")])
+            tx.append("experiment.look", f"experiment:{run.name}", facts,
+                      inputs=[(f"policy:{run.policy}", "decisions of")])  # fmt: skip
     return report
 
 

@@ -15,9 +15,9 @@ from retrodict.core.identity import content_hash, short
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Revision, change, current, history
 from retrodict.rollout.experiments.definitions import Experiment
-from retrodict.workspace import Workspace
+from retrodict.workspace import Workspace, capture_code
 
-__all__ = ["ExperimentRun", "check_unchanged", "find_run", "find_runs", "record_plan", "request_names",
+__all__ = ["ExperimentRun", "check_unchanged", "find_run", "find_runs", "halt", "record_plan", "request_names",
            "start", "stop"]  # fmt: skip
 
 
@@ -55,7 +55,10 @@ def find_runs(workspace: Workspace, name: str | None = None) -> list[ExperimentR
                 runs[key] = replace(run, until=revision.time)
         for state in states.values():
             key = state["name"], state["since"]
-            runs[key] = ExperimentRun(state["name"], policy, state["version"], state["since"], None, state)
+            if "halted" in state:
+                runs[key] = replace(runs[key], until=state["until"])
+            else:
+                runs[key] = ExperimentRun(state["name"], policy, state["version"], state["since"], None, state)
     return [run for run in runs.values() if name in (None, run.name)]
 
 
@@ -125,7 +128,7 @@ def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -
     with workspace.lock(f"rollout/{experiment.policy.name}"):
         revision = deployed(workspace, experiment)
         deployment = revision.deployment
-        running = {state["name"]: state for state in deployment.experiments}
+        running = {state["name"]: state for state in deployment.experiments if "halted" not in state}
         if name in running:
             check_unchanged(experiment, find_run(workspace, name))
             if share <= running[name]["share"]:
@@ -135,9 +138,16 @@ def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -
             state = {**running[name], "share": share}
         else:
             state = _new_state(workspace, experiment, revision, share)
-        others = [other for other in deployment.experiments if other["name"] != name]
-        after = replace(deployment, experiments=[*others, state])
-        return change(workspace, after, action="experiment", reason=reason, after=revision.revision)
+        return _put(workspace, revision, name, state, reason)
+
+
+def _put(
+    workspace: Workspace, revision: Revision, name: str, state: Mapping[str, Any] | None, reason: str
+) -> Revision:
+    """Put an experiment in force as a state says, or take it out, after a revision that is still the newest."""
+    others = [other for other in revision.deployment.experiments if other["name"] != name]
+    after = replace(revision.deployment, experiments=[*others, *([] if state is None else [dict(state)])])
+    return change(workspace, after, action="experiment", reason=reason, after=revision.revision)
 
 
 def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision, share: float) -> dict[str, Any]:
@@ -156,7 +166,8 @@ def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision,
         "name": experiment.name, "version": version, "since": workspace.clock.now(), "unit": list(experiment.unit),
         "seed": f"{experiment.name}@{short(version)}", "variants": dict(experiment.variants), "share": share,
         "layer": experiment.layer, "slot": list(experiment.slot), "where": experiment.where,
-        "units": plan["units"], "control": experiment.control,
+        "units": plan["units"], "control": experiment.control, "code": capture_code(workspace),
+        "watched": bool(experiment.guardrails),
     }  # fmt: skip
 
 
@@ -166,7 +177,7 @@ def _check_layer(workspace: Workspace, experiment: Experiment) -> None:
         return
     for revision in current(workspace).values():
         for other in revision.deployment.experiments:
-            low, high = other["slot"]
+            low, high = (1, 0) if "halted" in other else other["slot"]
             if other["layer"] == experiment.layer and low < experiment.slot[1] and experiment.slot[0] < high:
                 raise RefusedError("experiments of one layer must have slots of their own",
                                    where=f"experiment:{experiment.name}",
@@ -179,9 +190,20 @@ def stop(workspace: Workspace, name: str, *, reason: str) -> Revision:
     run = find_run(workspace, name)
     with workspace.lock(f"rollout/{run.policy}"):
         revision = current(workspace)[run.policy]
-        left = [state for state in revision.deployment.experiments if state["name"] != name]
-        if len(left) == len(revision.deployment.experiments):
+        if all(state["name"] != name for state in revision.deployment.experiments):
             raise RefusedError("an experiment must run to be stopped", where=f"experiment:{name}", got="stopped",
                                remedy=f"See: retrodict experiment report {name}")  # fmt: skip
-        after = replace(revision.deployment, experiments=left)
-        return change(workspace, after, action="experiment", reason=reason, after=revision.revision)
+        return _put(workspace, revision, name, None, reason)
+
+
+def halt(workspace: Workspace, revision: Revision, name: str, *, reason: str) -> Revision:
+    """End a run and give control to every unit that the experiment can reach, until somebody stops it.
+
+    Raises
+    ------
+    BusyError
+        If ``revision`` is no longer what decides.
+    """
+    state = next(one for one in revision.deployment.experiments if one["name"] == name)
+    control = {"variants": {state["control"]: 1.0}, "share": 1.0, "until": workspace.clock.now(), "halted": reason}
+    return _put(workspace, revision, name, {**state, **control}, reason)

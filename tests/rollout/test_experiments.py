@@ -461,14 +461,18 @@ def test_the_commands_of_the_page_run(world, capsys, monkeypatch):
 GUARDED = TONE.replace('"fallback is not null", max_rise=0.05', '"label = 1", max_rise=0.05').replace('"late"', '"l"')
 
 
-@pytest.fixture
-def harmful(original_pair, tmp_path):
+def make_harmful(root):
     """A running experiment of which soft doubles what a guardrail counts, by matured outcomes."""
-    root = shutil.copytree(original_pair, tmp_path / "parcels")
     add(root, GUARDED)
     opened = World(root)
     begin(opened)
     outcomes_of(opened, opened.ask(900), {"control": 0.3, "soft": 0.8, "firm": 0.3})
+    return opened
+
+
+@pytest.fixture
+def harmful(original_pair, tmp_path):
+    opened = make_harmful(shutil.copytree(original_pair, tmp_path / "parcels"))
     yield opened
     opened.project.close()
 
@@ -479,7 +483,7 @@ def rollouts_of(world):
 
 
 def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
-    """By the controller of rollouts, once, with the reason; a definition that was edited meanwhile guards as started."""
+    """By the controller of rollouts, once, with the reason; a definition edited meanwhile guards as it was started."""
     rollouts = rollouts_of(harmful)
     assert rollouts.any_under_way()
     (early,) = rollouts.run(once=True)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 
 import pytest
+from tests.rollout.test_experiments import make_harmful
 from tests.rollout.test_ladder import add
 from tests.serving.process import Server
 
@@ -18,6 +19,7 @@ from retrodict.decisions.log import read_decisions
 from retrodict.ledger import verify as audit
 from retrodict.registry import approve, current, history
 from retrodict.rollout import ladder
+from retrodict.rollout.experiments import find_run, report_on
 from retrodict.workspace import Workspace
 
 ROLLOUT = """
@@ -117,3 +119,86 @@ def test_a_server_looks_on_by_itself(root):
             raise AssertionError("nobody looked on")
     finally:
         server.stop()
+
+
+DYING = """
+import os, signal, sys
+from retrodict.cli.main import run
+from retrodict.ledger.ledger import Transaction
+from retrodict.rollout.experiments import controller, runs
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def then_die(function):
+    return lambda *args, **more: (function(*args, **more), die())
+
+place, root = sys.argv[1:]
+if place == "before the look":
+    controller.record_look = die
+elif place == "before the stop":
+    controller.halt = die
+elif place == "before the commit":
+    append = Transaction.append
+    Transaction.append = lambda self, action, *args, **more: (
+        append(self, action, *args, **more), die() if action == "policy.experiment" else None)[0]
+elif place == "after the commit":
+    runs.change = then_die(runs.change)
+run(["rollout", "run", "--every", "200ms", "--project", root])
+"""
+
+
+@pytest.fixture(scope="module")
+def harmed(original_pair, tmp_path_factory):
+    root = shutil.copytree(original_pair, tmp_path_factory.mktemp("harmed") / "parcels")
+    make_harmful(root).project.close()
+    return root
+
+
+def check_whole(root):
+    """Whether the experiment has ended; running or ended, never half."""
+    with Workspace(root, actor="ana") as project:
+        revisions, (state,) = history(project, "promise"), current(project)["promise"].deployment.experiments
+        ended = "halted" in state
+        assert len(revisions) == 2 + ended
+        assert state["variants"] == ({"control": 1.0} if ended else {"control": 0.5, "soft": 0.25, "firm": 0.25})
+        assert (find_run(project, "tone").until is not None) == ended
+        stops = [entry for entry in project.ledger.entries(action="policy.experiment")
+                 if "guardrail" in entry.payload["reason"]]  # fmt: skip
+        assert len(stops) == ended
+        assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified
+        if ended:
+            assert report_on(project, "tone", now=project.clock.now()).stop
+    return ended
+
+
+@pytest.mark.parametrize(("place", "ended"), [
+    ("before the look", False), ("before the stop", False), ("before the commit", False), ("after the commit", True),
+])  # fmt: skip
+def test_an_experiment_is_stopped_once_and_whole_wherever_the_controller_is_killed(harmed, tmp_path, place, ended):
+    """Killed by a real signal at each place of a stop: running or ended; the next controller ends it, once."""
+    root = shutil.copytree(harmed, tmp_path / "parcels")
+    killed = subprocess.run([sys.executable, "-c", DYING, place, str(root)], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert check_whole(root) == ended
+    subprocess.run([sys.executable, "-m", "retrodict", "rollout", "run", "--once", "--project", str(root)], check=True)
+    assert check_whole(root)
+
+
+def test_an_experiment_is_stopped_once_though_two_controllers_are_killed_as_they_stop_it(harmed, tmp_path):
+    """Both die some milliseconds after the first sign of a stop, until one has stopped it."""
+    root, rng = shutil.copytree(harmed, tmp_path / "parcels"), random.Random(6)
+    for _ in range(8):
+        pair = controller(root), controller(root)
+        with Workspace(root, actor="ana") as project:
+            looks, until = list(project.ledger.entries(action="experiment.look")), time.monotonic() + 60
+            while list(project.ledger.entries(action="experiment.look")) == looks and time.monotonic() < until:
+                time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.04))
+        for process in pair:
+            process.kill()
+        for process in pair:
+            process.wait()
+        if check_whole(root):
+            return
+    raise AssertionError("nobody stopped it")

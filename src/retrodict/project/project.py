@@ -283,7 +283,7 @@ class Project(Fits):
         replay : bool
             Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
-            Start neither the feature consumer nor what follows shadows and rollouts beside the server.
+            Start neither the feature consumer nor what follows shadows, rollouts and experiments.
         only : {"features", "models", "decisions"}, optional
             Serve a part alone; decisions ask serving.features_url and models_url.
         ready : callable, optional

@@ -181,7 +181,9 @@ def report_on(workspace: Workspace, name: str, *, now: int) -> ExperimentReport:
 Looks = Sequence[Mapping[str, Any]]
 
 
-def examine(workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int) -> tuple[ExperimentReport, Looks]:
+def examine(
+    workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int
+) -> tuple[ExperimentReport, Looks]:
     """Report on a run, and the looks on record before; nothing is put on record."""
     check_unchanged(experiment, run)
     rows = read_units(workspace, experiment, since=run.since, until=run.until, now=now)
@@ -194,8 +196,9 @@ def examine(workspace: Workspace, experiment: Experiment, run: ExperimentRun, *,
 
 def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:
     """Put a look on record, unless the last one saw the same."""
-    facts = {"since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop, "report": report.digest,
-             "balance_p": report.balance.p_value, "units": dict(report.units),
+    facts = {"since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop,
+             "report": report.digest, "balance_p": report.balance.p_value,
+             "units": dict(report.units),
              "p_values": {_key(effect): effect.contrast.p_value for effect in report.effects
                           if effect.contrast.p_value is not None}}  # fmt: skip
     if not looks or looks[-1]["report"] != facts["report"]:

@@ -141,9 +141,7 @@ def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -
         return _put(workspace, revision, name, state, reason)
 
 
-def _put(
-    workspace: Workspace, revision: Revision, name: str, state: Mapping[str, Any] | None, reason: str
-) -> Revision:
+def _put(workspace: Workspace, revision: Revision, name: str, state: Mapping[str, Any] | None, reason: str) -> Revision:
     """Put an experiment in force as a state says, or take it out, after a revision that is still the newest."""
     others = [other for other in revision.deployment.experiments if other["name"] != name]
     after = replace(revision.deployment, experiments=[*others, *([] if state is None else [dict(state)])])

@@ -1,5 +1,6 @@
 """From a revision to a servant: what does not fit is refused, what was loaded is kept, what failed is tried again."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from retrodict.decisions.loader import Loader
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.inputs import InputSpec
 from retrodict.registry import Revision, change, current
+from retrodict.workspace import Workspace
 
 
 @pytest.fixture
@@ -94,3 +96,39 @@ def test_a_load_that_failed_is_tried_again(project, good):
     finally:
         change(project, good, action="deploy", reason="whole again")
     assert loader.load_current()["promise"].revision == current(project)["promise"]
+
+
+def test_a_halt_waits_for_nothing_that_cannot_be_loaded(project, good):
+    """What decides goes on, but scores no more; and comes back only with a release that can be loaded."""
+    loader = Loader(project)
+    before = loader.load_current()["promise"]
+    broken = replace(good, artifact="0" * 64)
+    try:
+        change(project, replace(broken, halted="fire"), action="halt", reason="fire")
+        with pytest.raises(RetrodictError, match=r"0{12}"):
+            loader.load_current()
+        assert (loader.servants["promise"], before.halted) == (before, "fire")
+        change(project, broken, action="release", reason="out")
+        with pytest.raises(RetrodictError, match=r"0{12}"):
+            loader.load_current()
+        assert (loader.servants["promise"], before.halted) == (before, "fire")
+    finally:
+        change(project, good, action="deploy", reason="whole again")
+    assert loader.load_current()["promise"].halted is None
+
+
+def test_one_that_cannot_be_loaded_keeps_no_other_from_being_followed(project, good, tmp_path):
+    """Neither from a new revision nor from a halt."""
+    shutil.copytree(project.root, tmp_path, dirs_exist_ok=True)
+    with Workspace(tmp_path, actor="ana") as other:
+        loader = Loader(other)
+        before = loader.load_current()["promise"]
+        change(other, replace(good, policy="another"), action="deploy", reason="not what it was made for")
+        for halted in (None, "fire"):
+            number = change(other, replace(good, halted=halted), action="deploy", reason="test").revision
+            for _ in range(2):
+                with pytest.raises(RetrodictError, match="another"):
+                    loader.load_current()
+                after = loader.servants["promise"]
+                assert (after.revision.revision, after.halted, after is before) == (number, halted, False)
+                assert set(loader.servants) == {"promise"}

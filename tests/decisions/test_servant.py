@@ -1,5 +1,6 @@
 """One decision, stage by stage: when a stage fails the policy's fallback answers, and the record says so."""
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -140,6 +141,13 @@ def test_without_a_previous_version_that_scores_the_next_step_answers(previous):
     """None is warm, or it fails too: nothing of it stays in the record."""
     record = decide(BROKEN, previous=previous, fallback=["previous_version", "look"])
     assert answer(record) == ("look", None, "look", "RuntimeError", *NOBODY)
+
+
+def test_a_score_that_is_no_number_is_none():
+    """By the rules nothing compares with it, so the last word would stand: the fallback decides, and no NaN either."""
+    record = decide(scores(math.nan), previous=scores(math.nan), fallback=["previous_version", "look"])
+    assert (record.fallback, record.error, record.score, record.outputs) == ("look", "UnknownScoreError", None, {})
+    assert decide(scores(math.inf)).fallback is None
 
 
 def test_a_fallback_step_that_fails_leads_to_the_next():

@@ -1,5 +1,8 @@
 """Features, models and decisions as servers of their own: the same decisions as one process, each killed in turn."""
 
+import contextlib
+import gzip
+import math
 import os
 import shutil
 import subprocess
@@ -219,6 +222,10 @@ def test_a_model_alone_speaks_the_protocol(apart, whole):
 
 def test_one_trace_and_one_request_id_go_through_all(apart, collector):
     """Of each request of a batch that is read and scored together, too; without a caller's, they are made here."""
+    count = -1
+    while count != len(collector.batches):  # those of calls before
+        count = len(collector.batches)
+        time.sleep(0.5)
     collector.batches.clear()
     status, _ = apart.decide(REQUEST, **{"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "order-7"})
     assert status == 200
@@ -359,3 +366,195 @@ def test_the_compose_file_starts_each_part_once():
     parts = ("features", "models", "decisions")
     assert [services[part]["command"][-2:] for part in parts] == [["--only", part] for part in parts]
     assert services["gateway"]["depends_on"] == [*parts]
+
+
+class _Between(BaseHTTPRequestHandler):
+    """Passes questions on to a server, and gives its answers as ``server.change`` makes them."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        names = ("authorization", "content-type", "retrodict-deadline")
+        content = ask(self.server.behind, self.path, body, {name: self.headers[name] for name in names})
+        self.server.change(self, content)
+
+    def send(self, content, *headers, length=None, status=200):
+        self.send_response(status)
+        for name, value in (("content-length", str(len(content) if length is None else length)), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def between(server, change):
+    """Server that stands before another one; its address."""
+    relay = ThreadingHTTPServer(("127.0.0.1", 0), _Between)
+    relay.daemon_threads, relay.behind, relay.change = True, server, change
+    thread = threading.Thread(target=relay.serve_forever)
+    thread.start()
+    try:
+        yield relay
+    finally:
+        relay.shutdown()
+        relay.server_close()
+        thread.join()
+
+
+def passing(handler, content):
+    handler.send(content)
+
+
+def edited(change):
+    """Answers in which something is not what was asked for."""
+
+    def edit(handler, content):
+        answer = msgspec.msgpack.decode(content)
+        change(answer)
+        handler.send(msgspec.msgpack.encode(answer))
+
+    return edit
+
+
+def set_values(answer, value):
+    for values, _, _ in answer["rows"]:
+        values.update(dict.fromkeys(values, value))
+
+
+def set_scores(answer, raw, score, outputs):
+    answer["scores"] = [[raw, score, outputs] for _ in answer["scores"]]
+
+
+def each_row(part, change):
+    return lambda answer: [change(row[part]) for row in answer["rows"]]
+
+
+VALUES, STATUSES, PLACES = range(3)
+WRONG_FEATURES = {
+    "lists": lambda answer: set_values(answer, [1, 2]),
+    "maps": lambda answer: set_values(answer, {"a": 1}),
+    "bytes": lambda answer: set_values(answer, b"x"),
+    "no values": each_row(VALUES, dict.clear),
+    "one value less": each_row(VALUES, dict.popitem),
+    "one value more": each_row(VALUES, lambda values: values.update(other=1.0)),
+    "more rows": lambda answer: answer["rows"].extend(answer["rows"]),
+    "no rows": lambda answer: answer["rows"].clear(),
+    "no statuses": each_row(STATUSES, dict.clear),
+    "another status": each_row(STATUSES, lambda statuses: statuses.update(depot_delays="fine")),
+    "status of another view": each_row(STATUSES, lambda statuses: statuses.update(other="ok")),
+    "no places": each_row(PLACES, dict.clear),
+    "no newest": lambda answer: answer["newest"].clear(),
+    "another newest": lambda answer: answer["newest"].update(depot_delays="now"),
+    "another model": lambda answer: answer.update(artifact="f" * 64),
+    "no model": lambda answer: answer.pop("artifact"),
+}
+WRONG_SCORES = {
+    "more": lambda answer: answer["scores"].extend(answer["scores"]),
+    "none": lambda answer: answer["scores"].clear(),
+    "NaN": lambda answer: set_scores(answer, 0.5, math.nan, {"score": math.nan}),
+    "NaN in one": lambda answer: set_scores(answer, 0.5, 0.5, {"score": math.nan}),
+    "text": lambda answer: set_scores(answer, 0.5, "0.5", {"score": "0.5"}),
+    "another output": lambda answer: set_scores(answer, 0.5, None, {"mean": 0.5}),
+    "no output": lambda answer: set_scores(answer, 0.5, 0.5, {}),
+    "one output more": lambda answer: set_scores(answer, 0.5, 0.5, {"score": 0.5, "mean": 0.5}),
+    "two scores": lambda answer: set_scores(answer, 0.1, 0.1, {"score": 0.9}),
+    "no score": lambda answer: set_scores(answer, None, None, {"score": 0.9}),
+    "NaN for a time": lambda answer: answer.update(speed=[math.nan, None]),
+    "negative time": lambda answer: answer.update(speed=[-1.0, 5.0]),
+    "another model": lambda answer: answer.update(artifact="f" * 64),
+}
+
+
+@pytest.mark.timeout(180)
+def test_an_answer_that_does_not_fit_is_none(apart, whole):
+    """Alone, in a batch and with reasons: the fallback answers, and what is recorded can be read again."""
+    with between(apart.features, passing) as features, between(apart.models, passing) as models:
+        apart.decisions.stop()
+        try:
+            apart.begin(features=f"http://127.0.0.1:{features.server_port}",
+                        models=f"http://127.0.0.1:{models.server_port}")  # fmt: skip
+            for relay, changes in ((features, WRONG_FEATURES), (models, WRONG_SCORES)):
+                for name, change in changes.items():
+                    relay.change = edited(change)
+                    batch = {"requests": [REQUEST, REQUEST]}
+                    several = apart.decisions.send("POST", "/v1/decisions/promise:batch", batch, apart.headers)
+                    answers = [apart.decide(), apart.decide(CASES[1]), several]
+                    assert [status for status, _ in answers] == [200] * 3, (name, answers)
+                    for answer in (answers[0][1], answers[1][1], *several[1]["answers"]):
+                        record = record_of(apart.root, answer)
+                        assert (record.fallback, record.score, record.model) == ("ok", None, ""), name
+                        assert record.error in ("IntegrityError", "UnknownScoreError"), name
+                        missing = {"depot_delays": {"status": "not_read", "age_s": None}}
+                        assert record.views == (missing if relay is features else {}), name
+                    relay.change = passing
+                    assert apart.decide()[1]["score"] == whole[0]["score"], name
+        finally:
+            apart.decisions.stop()
+            apart.begin()
+
+
+def dripping(handler, content):
+    handler.send(b"", length=1_000_000)
+    with contextlib.suppress(OSError):
+        for _ in range(600):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+
+def endless(handler, content):
+    handler.send(b"", length=2**33)
+    with contextlib.suppress(OSError):
+        for _ in range(2**13):
+            handler.wfile.write(bytes(2**20))
+
+
+WRONG_TRANSFERS = {
+    "dripping": dripping,
+    "endless": endless,
+    "cut off": lambda handler, content: handler.send(content, length=len(content) + 5),
+    "packed": lambda handler, content: handler.send(gzip.compress(bytes(2**29), 1), ("content-encoding", "gzip")),
+    "JSON": lambda handler, content: handler.send(b'{"artifact": NaN}'),
+    "deep": lambda handler, content: handler.send(b"\x91" * 100_000),
+    "nothing": lambda handler, content: handler.send(b"", status=204),
+    "redirect": lambda handler, content: handler.send(b"", ("location", "/v1/status"), status=302),
+    "refusal in HTML": lambda handler, content: handler.send(b"<html>", status=404),
+    "failure": lambda handler, content: handler.send(b'{"error": {"customer": "adler"}}', status=500),
+}
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("part", ["features", "models"])
+def test_an_answer_that_does_not_come_whole_holds_up_nobody(apart, whole, part):
+    """Beyond the deadline, however it comes; it fills no memory; and afterwards all is as before."""
+    with between(getattr(apart, part), passing) as relay:
+        apart.decisions.stop()
+        try:
+            apart.begin(**{part: f"http://127.0.0.1:{relay.server_port}"})
+            pid = apart.decisions.process.pid
+            before = peak_mb(pid)
+            for name, change in WRONG_TRANSFERS.items():
+                relay.change = change
+                answers = [apart.decide(REQUEST, **{"Retrodict-Deadline": "700"}) for _ in range(3)]
+                batch = {"requests": [REQUEST, REQUEST]}
+                headers = {**apart.headers, "Retrodict-Deadline": "700"}
+                status, several = apart.decisions.send("POST", "/v1/decisions/promise:batch", batch, headers)
+                assert [status, *(one for one, _ in answers)] == [200] * 4, name
+                for answer in (*(answer for _, answer in answers), *several["answers"]):
+                    record = record_of(apart.root, answer)
+                    assert (record.fallback, record.score) == ("ok", None), (name, record.error)
+                    assert sum(record.stages.values()) < 5_000_000, name
+                assert peak_mb(pid) - before < 300, name
+                relay.change = passing
+                wait_until(lambda: apart.decide()[1].get("fallback") is None)
+        finally:
+            log = apart.decisions.stop()
+            apart.begin()
+    assert "adler" not in log
+
+
+def peak_mb(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))

@@ -262,7 +262,7 @@ def test_callers_that_take_no_answer_are_closed(server):
     try:
         for _ in range(20):
             assert server.decide()[0] == 200
-        assert memory(server) - before < 60  # 20 MB for each of them, were all requests kept
+        assert memory(server) - before < 150  # 20 MB for each of them, were all requests kept
         ends = time.monotonic() + 60
         for caller in callers:
             with suppress(BrokenPipeError, ConnectionResetError):

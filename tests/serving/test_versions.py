@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from tests.serving.project import DEFINITIONS, REQUEST, make_project
 from tests.serving.test_app import BODY, DECIDE, SIMULATED, Client
+from tests.serving.test_open_inference import CASE, encode, tensors
 
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import find_decision
+from retrodict.registry import change, current
 from retrodict.rollout import deploy
+from retrodict.rollout.ladder import halt, release
 from retrodict.workspace import Workspace
 
 
@@ -97,3 +101,74 @@ def test_a_policy_that_does_not_let_callers_choose_refuses(root):
     assert b"pins=True" in answers[0][2]
     _, _, answers = asked(root, True, ("", b'{"entities": {}}', [version(before)]))
     assert answers[0][0] == 400
+
+
+def test_a_pin_gets_around_no_halt(root):
+    """While the newest revision is halted nothing scores for any; after the release the one before is warm again."""
+
+    async def run():
+        with Workspace(root, actor="ana") as workspace:
+            client = Client(workspace)
+            loader = Loader(workspace, health=client.app.health)
+            definitions = DEFINITIONS.replace('deadline="5s"', 'deadline="5s", pins=True')
+            (root / "definitions.py").write_text(definitions)
+            with Workspace(root, actor="ana") as other:
+                deploy(other, "promise", reason="test")
+            client.app.follow(loader.load_current())
+            number = str(client.app.servants["promise"].revision.revision).encode()
+            bodies = []
+            try:
+                for act in (None, halt, release):
+                    if act is not None:
+                        with Workspace(root, actor="ana") as other:
+                            act(other, "promise", reason="test")
+                    client.app.follow(loader.load_current())
+                    for pin in ([], [(b"retrodict-version", number)]):
+                        status, _, body = await client.send("POST", DECIDE, BODY, [*SIMULATED, *pin])
+                        assert status == 200, body
+                        bodies.append(json.loads(body))
+                    path = f"/v2/models/promise/versions/{number.decode()}/infer"
+                    status, _, body = await client.send("POST", path, encode(tensors([CASE])), SIMULATED)
+                    assert status == 200, body
+                    outputs = {one["name"]: one["data"][0] for one in json.loads(body)["outputs"]}
+                    bodies.append(outputs)
+            finally:
+                await client.close()
+            return [find_decision(workspace, f"decision:{body['decision_id']}").record for body in bodies]
+
+    records = asyncio.run(run())
+    assert [record.error for record in records] == [None] * 3 + ["HaltedError"] * 3 + [None] * 3
+    assert [record.score is None for record in records] == [False] * 3 + [True] * 3 + [False] * 3
+    first = records[0].revision
+    assert [record.revision - first for record in records] == [0, 0, 0, 1, 0, 0, 2, 0, 0]
+
+
+def test_a_pin_to_an_earlier_revision_under_rollout_gets_around_no_halt(root):
+    """Nor does the version that a rollout brings in, where the split that knew of it is still warm."""
+
+    async def run():
+        with Workspace(root, actor="ana") as workspace:
+            client = Client(workspace)
+            loader = Loader(workspace, health=client.app.health)
+            good = current(workspace)["promise"].deployment
+            split = {"candidate": good.target, "unit": ["depot"], "seed": "s", "share": 1.0, "control": 0.0}
+            try:
+                for deployment in (replace(good, split=split), replace(good, halted="fire")):
+                    with Workspace(root, actor="ana") as other:
+                        change(other, deployment, action="deploy", reason="test")
+                    client.app.follow(loader.load_current())
+                number = str(client.app.earlier["promise"].revision.revision).encode()
+                pin = [*SIMULATED, (b"retrodict-version", number)]
+                answers = [await client.send("POST", DECIDE, BODY, pin)]
+                batch = json.dumps({"requests": [json.loads(BODY)] * 2}).encode()
+                answers.append(await client.send("POST", DECIDE + ":batch", batch, pin))
+            finally:
+                await client.close()
+                with Workspace(root, actor="ana") as other:
+                    change(other, good, action="deploy", reason="test")
+            assert [status for status, _, _ in answers] == [200, 200]
+            bodies = [json.loads(answers[0][2]), *json.loads(answers[1][2])["answers"]]
+            return [find_decision(workspace, f"decision:{body['decision_id']}").record for body in bodies]
+
+    for record in asyncio.run(run()):
+        assert (record.arm, record.error, record.score) == ("canary", "HaltedError", None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from retrodict.core.errors import DefinitionError, NotFoundError, near
+from retrodict.core.errors import DefinitionError, NotFoundError, RetrodictError, near
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy, find_policy
@@ -79,20 +79,31 @@ class Loader:
     def load_current(self) -> dict[str, Servant]:
         """Servants of the revisions in force now; one whose revision did not change stays.
 
-        When it raises, for the reasons of :meth:`load`, the earlier servants stay, and the next call tries again.
+        When it raises, for the reasons of :meth:`load`, the earlier servant of that policy stays, halted where its
+        newest revision is; :attr:`servants` has it and those of all the others, and the next call tries again.
         """
         records = self._workspace.records  # a counter means something for one opened store only
         counter = records.change_counter()
         if self._loaded != (records, counter):
-            servants, drops = {}, read_drops(self._workspace)
+            servants, drops, problem = {}, read_drops(self._workspace), None
             for name, servant in self.servants.items():
                 if servant.cache is not None:
                     servant.cache.drop(newest_drop(drops, name, servant.inputs)[0])
             for name, revision in self._in_force().items():
                 before = self.servants.get(name)
-                same = before is not None and before.revision.revision == revision.revision
-                servants[name] = before if before is not None and same else self.load(revision)
-            self.servants, self._loaded = servants, (records, counter)
+                try:
+                    same = before is not None and before.revision.revision == revision.revision
+                    servants[name] = before if before is not None and same else self.load(revision)
+                except RetrodictError as error:
+                    problem = problem or error
+                    if before is not None:  # a halt waits for nothing that may fail to load
+                        before.halt(revision.deployment.halted or before.halted)
+                        servants[name] = before
+            if servants != self.servants:
+                self.servants = servants
+            if problem is not None:
+                raise problem
+            self._loaded = records, counter
         return self.servants
 
     def _in_force(self) -> Mapping[str, Revision]:

@@ -15,7 +15,7 @@ from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, RetrodictError, RetryableError
+from retrodict.core.errors import InputError, IntegrityError, RetrodictError, RetryableError
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
@@ -62,6 +62,10 @@ class StaleStateError(RetryableError):
 
 class HaltedError(RetryableError):
     """Somebody has halted the policy: its rules or its fallback answer."""
+
+
+class UnknownScoreError(IntegrityError):
+    """A model has given no number."""
 
 
 class NoScoreError(RetryableError):
@@ -179,6 +183,11 @@ class Servant:
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
         self._variants = VariantAssigner(revision.deployment.experiments)
+        self.halted: str | None = revision.deployment.halted
+
+    def halt(self, reason: str | None) -> None:
+        """Score no more, for a halt of the policy that came after its revision; again where there is none."""
+        self.halted = reason
 
     def join(self, sessions: Sessions) -> None:
         """Take decisions into sessions from here on."""
@@ -193,7 +202,7 @@ class Servant:
         :meth:`decide`. ``deadline`` is of :meth:`deadline`.
         """
         prepared, started = [_NOTHING] * len(requests), perf_counter_ns()
-        if self.revision.deployment.halted is not None:
+        if self.halted is not None:
             return prepared
         every = enumerate(map(self._columns, requests))
         columns = {place: values for place, values in every if values is not None}
@@ -202,7 +211,8 @@ class Servant:
         try:
             _check_time(deadline, "features")
             with waited_for(deadline):
-                rows = complete = self._features.read_many(list(columns.values()), at)
+                read_rows = self._features.read_many(list(columns.values()), at)
+                rows = complete = [row for _, row in zip(columns, read_rows, strict=True)]
                 if self.on_server:
                     views = self._all_doubts(complete, at)
                 read = perf_counter_ns()
@@ -347,6 +357,7 @@ class Servant:
             scored, cached = ready.scored, ready.cached
             if scored is None:
                 scored, cached = self._find(case.features) or (self._model.score_row(case.features), None)
+            _check_number(scored, deployed.model)
             case.begin("rules")
             case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact, cached)
@@ -412,11 +423,10 @@ class Servant:
         return {view: {"status": status, "age_s": age_of(newest[view], at)} for view, status in statuses.items()}
 
     def _check_halted(self) -> None:
-        deployed = self.revision.deployment
-        if deployed.halted is not None:
-            raise HaltedError("nothing scores while a policy is halted", where=f"policy:{deployed.policy}",
-                              got=deployed.halted,
-                              remedy=f"End it with: retrodict release {deployed.policy} --reason WHY")  # fmt: skip
+        name, reason = self.revision.deployment.policy, self.halted
+        if reason is not None:
+            raise HaltedError("nothing scores while a policy is halted", where=f"policy:{name}", got=reason,
+                              remedy=f"End it with: retrodict release {name} --reason WHY")  # fmt: skip
 
     def _check_required(self, case: _Case) -> None:
         missing = {view: case.views[view]["status"] for view in self.policy.policy.require if view in case.views}
@@ -456,6 +466,7 @@ class Servant:
         if self._previous is None or before is None or not case.features:
             return None
         scored = self._previous.score_row(case.features)
+        _check_number(scored, before["model"])
         decision = self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
         case.scored(scored, before["model"], before["artifact"])
         return decision
@@ -528,6 +539,14 @@ class Servant:
 def _check_error(ready: ReadyCase) -> None:
     if ready.error is not None:
         raise ready.error
+
+
+def _check_number(scored: Score, model: str) -> None:
+    """Refuse what is no number: every comparison with it is false, and the policy would decide by none of its rules."""
+    for name, value in scored.outputs.items():
+        if value != value:  # noqa: PLR0124  # NaN, in the fastest way
+            raise UnknownScoreError("a score must be a number", where=f"model:{model}, output {name!r}", got="NaN",
+                                    remedy="See what the model gives for the features of the record")  # fmt: skip
 
 
 def _check_time(deadline: int, stage: str) -> None:

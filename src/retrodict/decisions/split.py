@@ -75,6 +75,11 @@ class SplitServant(Servant):
         self.asks_model = self.asks_model or candidate.asks_model
         self.waits = self.waits or candidate.waits
 
+    def halt(self, reason: str | None) -> None:
+        """As :meth:`Servant.halt`, both."""
+        super().halt(reason)
+        self.candidate.halt(reason)
+
     def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
         """As :meth:`Servant.prepare`, each request by the servant that will decide it."""
         places: dict[bool, list[int]] = {True: [], False: []}

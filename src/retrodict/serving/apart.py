@@ -246,7 +246,9 @@ async def _read(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
             if version in app.health.behind and row.statuses.get(view, "ok") in ("ok", "unseen"):
                 row.statuses[view] = "behind"
     app.telemetry.observe("features", (perf_counter_ns() - request.arrived) // 1_000)
-    answer = FeatureAnswer([ReadRow(row.values, row.statuses, row.places) for row in rows], newest)
+    answer = FeatureAnswer(
+        question.artifact, [ReadRow(row.values, cast("Any", row.statuses), row.places) for row in rows], newest
+    )
     return HttpAnswer(msgspec.msgpack.encode(answer), kind=_MSGPACK)
 
 
@@ -265,7 +267,7 @@ async def _score(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
                               output=words.output)  # fmt: skip
             explanation = await _wait(explain, request, aside=True)
     app.telemetry.observe("score", (perf_counter_ns() - request.arrived) // 1_000)
-    return HttpAnswer(msgspec.msgpack.encode(ScoreAnswer(scores, speed, explanation)), kind=_MSGPACK)
+    return HttpAnswer(msgspec.msgpack.encode(ScoreAnswer(question.artifact, scores, speed, explanation)), kind=_MSGPACK)
 
 
 async def _wait(work: Any, request: HttpRequest, *, aside: bool) -> Any:

@@ -47,7 +47,7 @@ from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
 from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
-from retrodict.serving.versions import asked_servant, decide_by
+from retrodict.serving.versions import asked_servant, decide_by, keep_warm
 
 if TYPE_CHECKING:
     from retrodict.serving.apart import Parts
@@ -177,11 +177,7 @@ class DecisionApp:
     def follow(self, servants: dict[str, Servant]) -> None:
         """Decide by these servants from here on; requests under way finish with theirs."""
         self._count_caches()  # of those that go
-        kept_current = {version for servant in servants.values() for version in servant.views}
-        before = self.earlier | {name: one for name, one in self.servants.items() if one is not servants.get(name)}
-        self.earlier = {name: one for name, one in before.items() if name in servants and one.views <= kept_current}
-        for servant in self.earlier.values():
-            servant.cache = None  # which is of one that is in force
+        self.earlier = keep_warm(self, servants)
         self.servants = servants
         self.engines.follow(servants)
 

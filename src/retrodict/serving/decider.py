@@ -203,7 +203,7 @@ class Decider:
         request_ids: Sequence[str | None] | None,
     ) -> list[GivenAnswer | RetrodictError]:
         with self._lock:
-            servant = find_servant(self._servants(), policy, where="decide")
+            servant = find_servant(self._servants(policy), policy, where="decide")
             self._feed()
         moment = self._workspace.clock.now() if at is None else at
         none = [None] * len(cases)
@@ -267,12 +267,12 @@ class Decider:
                 self._requests = open_index(self._workspace, self._opened())
             return self._requests
 
-    def _servants(self) -> Mapping[str, Servant]:
+    def _servants(self, policy: str) -> Mapping[str, Servant]:
         try:
             servants = self._loader.load_current()
             self._log_once("a new revision cannot be loaded", None)
         except RetrodictError as error:
-            if not self._loader.servants:
+            if policy not in self._loader.servants:
                 raise
             self._log_once("a new revision cannot be loaded", error)
             return self._loader.servants

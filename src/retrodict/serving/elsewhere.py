@@ -3,11 +3,13 @@
 They stand in the place of the reader of online state and of an engine, with the same methods, so that a decision goes
 one way wherever its parts are. Rows go over in MessagePack: JSON has no NaN, and a score must be the same bits. Called
 in threads; calls that failed to reach a server are made again, within the deadline, since none of them changes
-anything.
+anything. What comes back is looked at before it is used, as far as one can see what it should be: an answer that does
+not fit the question is no answer, and the policy falls back.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -26,6 +28,7 @@ from retrodict.core.durations import SECOND, parse_duration
 from retrodict.core.errors import (
     ConfigurationError,
     InputError,
+    IntegrityError,
     InternalError,
     RefusedError,
     RetryableError,
@@ -34,6 +37,7 @@ from retrodict.core.errors import (
 from retrodict.core.retries import TELLING_S, left_s, waiting_until
 from retrodict.core.tasks import Target
 from retrodict.decisions.loader import Loader
+from retrodict.decisions.records import Value
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact, Score, Speed
@@ -44,6 +48,7 @@ from retrodict.workspace import Workspace
 __all__ = ["FeatureAnswer", "FeatureQuestion", "Origin", "ReadRow", "RemoteLoader", "RemoteModel", "ScoreAnswer",
            "ScoreQuestion", "Words", "asked_for"]  # fmt: skip
 
+_MOST_BYTES = 16 * 2**20  # of an answer
 _STRAINED = {429: "a server that has no place now", 504: "an answer that came too late"}
 _AWAY = (502, 503)
 
@@ -64,11 +69,14 @@ def asked_for(origins: Sequence[Origin]) -> Iterator[None]:
         _origins.reset(token)
 
 
+_Status = Literal["ok", "null_key", "no_state", "unseen", "beyond_horizon", "not_read", "behind"]
+
+
 class ReadRow(msgspec.Struct, array_like=True):
     """Values, statuses and places of a :class:`FeatureRow`; a view that is behind its table has that for its status."""
 
-    values: dict[str, Any]
-    statuses: dict[str, str]
+    values: dict[str, Value]
+    statuses: dict[str, _Status]
     places: dict[str, Place]
 
 
@@ -83,8 +91,9 @@ class FeatureQuestion(msgspec.Struct):
 
 
 class FeatureAnswer(msgspec.Struct):
-    """Rows in the order of the requests, and when the newest event of each view became visible."""
+    """Rows in the order of the requests, and when the newest event of each view became visible; of whose features."""
 
+    artifact: str
     rows: list[ReadRow]
     newest: dict[str, int | None]
 
@@ -107,8 +116,9 @@ class ScoreQuestion(msgspec.Struct):
 
 
 class ScoreAnswer(msgspec.Struct):
-    """Scores in the order of the rows, how long the engine takes, and the explanation that was asked for."""
+    """Scores in the order of the rows, how long the engine takes, and the explanation that was asked for; by whom."""
 
+    artifact: str
     scores: list[Score]
     speed: Speed
     explanation: Explanation | None = None
@@ -122,7 +132,8 @@ class _Server:
         self._guard = workspace.guard(part, url=self._url)
         self._most_s = parse_duration(workspace.config["servers.read_timeout"]) / SECOND
         token = os.environ.get(KEY_VARIABLE)
-        headers = {"content-type": "application/msgpack", **({"authorization": f"Bearer {token}"} if token else {})}
+        headers = {"content-type": "application/msgpack", "accept-encoding": "identity"}
+        headers |= {"authorization": f"Bearer {token}"} if token else {}
         verify: ssl.SSLContext | bool = ssl.create_default_context() if self._url.startswith("https:") else True
         self._http = httpx.Client(base_url=self._url, trust_env=False, verify=verify, headers=headers)
 
@@ -138,17 +149,33 @@ class _Server:
         """
         content = msgspec.msgpack.encode(question)
         answer = self._guard.read(lambda: self._attempt(path, content), f"server of {self._part}")
-        return msgspec.msgpack.decode(answer, type=form)
+        try:
+            return msgspec.msgpack.decode(answer, type=form)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self.unfit(type(error).__name__) from error
+
+    def unfit(self, got: str) -> IntegrityError:
+        """What to raise for an answer that does not fit its question."""
+        return IntegrityError(f"an answer of the server of {self._part} must fit the question",
+                              where=f"serving.{self._part}_url", got=got,
+                              remedy="Run the same version of Retrodict on both")  # fmt: skip
 
     def _attempt(self, path: str, content: bytes) -> bytes:
         left, began = left_s(waiting_until()), perf_counter_ns()
         if left <= 0:
             raise TimeoutError(f"deadline passed before {self._part}")
-        wait = min(left, self._most_s)
+        wait, body = min(left, self._most_s), bytearray()
         with self._guard.breaker.attempt():
             try:
-                response = self._http.post(path, content=content, timeout=wait,
-                                           headers={"retrodict-deadline": f"{wait * 1e3:.3f}"})  # fmt: skip
+                # A limit of httpx is of each read: who answers drop by drop would hold the thread for hours.
+                with self._http.stream("POST", path, content=content, timeout=wait,
+                                       headers={"retrodict-deadline": f"{wait * 1e3:.3f}"}) as response:  # fmt: skip
+                    for chunk in response.iter_raw():
+                        body += chunk
+                        if perf_counter_ns() - began > wait * 1e9:
+                            raise httpx.ReadTimeout("it is not all there")
+                        if len(body) > _MOST_BYTES:
+                            raise self.unfit(f"more than {_MOST_BYTES >> 20} MB")
             except httpx.TransportError as error:
                 if isinstance(error, httpx.TimeoutException) and perf_counter_ns() - began < TELLING_S * 1e9:
                     raise TimeoutError(f"deadline passed before {self._part}") from error
@@ -156,20 +183,20 @@ class _Server:
             if response.status_code in _AWAY:
                 raise self._away(f"status {response.status_code}")
         if response.status_code != 200:
-            raise self._refusal(response)
-        return response.content
+            raise self._refusal(response.status_code, body)
+        return bytes(body)
 
     def _away(self, got: str) -> ServerAwayError:
         return ServerAwayError(f"the server of {self._part} must answer", where=f"serving.{self._part}_url", got=got,
                                remedy=f"Start one with: retrodict serve --only {self._part}")  # fmt: skip
 
-    def _refusal(self, response: httpx.Response) -> Exception:
+    def _refusal(self, status: int, body: bytearray) -> Exception:
         """What the server says, as an error of this process."""
         try:
-            text = str(response.json()["error"]).rstrip(".")
-        except (ValueError, KeyError, TypeError):
+            text = msgspec.json.decode(body, type=dict[str, str])["error"].rstrip(".")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
             text = f"the server of {self._part} must be one of Retrodict"
-        status, where = response.status_code, f"serving.{self._part}_url"
+        where = f"serving.{self._part}_url"
         if status == 400:
             return InputError(text)  # where it says what, and of whose values
         if status in (401, 403):
@@ -198,8 +225,9 @@ class RemoteFeatures(OnlineFeatures):
 
     def read_many(self, requests: Sequence[Mapping[str, Any]], at: int) -> list[FeatureRow]:
         """Features of many requests, by one call."""
-        answer = self._ask(requests, at)
-        return [FeatureRow(row.values, row.statuses, places=row.places, newest=answer.newest) for row in answer.rows]
+        answer, columns = self._ask(requests, at), self.features.columns
+        return [FeatureRow({name: row.values[name] for name in columns}, dict(row.statuses), places=row.places,
+                           newest=answer.newest) for row in answer.rows]  # fmt: skip
 
     def watermarks(self, views: Collection[str]) -> dict[str, int | None]:
         """When the newest event of each of these views became visible."""
@@ -212,7 +240,18 @@ class RemoteFeatures(OnlineFeatures):
 
     def _ask(self, requests: Sequence[Mapping[str, Any]], at: int) -> FeatureAnswer:
         question = FeatureQuestion(*self._name, at, [dict(one) for one in requests], list(_origins.get()))
-        return self._server.ask(self._path, question, FeatureAnswer)
+        answer = self._server.ask(self._path, question, FeatureAnswer)
+        columns, views = set(self.features.columns), {plan.name for plan in self.features.views}
+        if answer.artifact != question.artifact or answer.newest.keys() != views:
+            raise self._server.unfit("features of another model")
+        if len(answer.rows) != len(requests):
+            raise self._server.unfit(f"{len(answer.rows)} rows for {len(requests)}")
+        for row in answer.rows:
+            if row.values.keys() != columns or row.statuses.keys() != views:
+                raise self._server.unfit("other features, or views without a status")
+            if any(status != "null_key" and view not in row.places for view, status in row.statuses.items()):
+                raise self._server.unfit("a view that does not say what was read of it")
+        return answer
 
 
 class _NoEngine:
@@ -259,7 +298,9 @@ class RemoteModel(ModelArtifact):
     ) -> Explanation:  # fmt: skip
         """Reasons for the score of one row."""
         explanation = self._ask([values], Words(top, None if words is None else dict(words), output)).explanation
-        assert explanation is not None
+        if explanation is None:
+            assert self.server is not None
+            raise self.server.unfit("no explanation")
         return explanation
 
     def measure(self) -> Speed:
@@ -273,7 +314,15 @@ class RemoteModel(ModelArtifact):
     def _ask(self, rows: Sequence[Mapping[str, Any]], explain: Words | None = None) -> ScoreAnswer:
         question = ScoreQuestion(self.digest, [dict(row) for row in rows], explain, list(_origins.get()))
         assert self.server is not None
-        return self.server.ask(f"/v1/models/{quote(self.name, safe='')}:rows", question, ScoreAnswer)
+        answer = self.server.ask(f"/v1/models/{quote(self.name, safe='')}:rows", question, ScoreAnswer)
+        if answer.artifact != self.digest or not all(0 <= us < math.inf for us in answer.speed if us is not None):
+            raise self.server.unfit("scores of another model, or a time that is none")
+        if len(answer.scores) != len(rows):
+            raise self.server.unfit(f"{len(answer.scores)} scores for {len(rows)}")
+        for score in answer.scores:
+            if score.outputs.keys() != set(self.outputs) or score.score != score.outputs.get("score"):
+                raise self.server.unfit("other outputs")
+        return answer
 
 
 class RemoteLoader(Loader):

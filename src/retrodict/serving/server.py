@@ -27,6 +27,7 @@ from retrodict.core.errors import BusyError, RetrodictError, RetryableError
 from retrodict.core.retries import without_pauses
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
+from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.acceptor import Acceptor
@@ -560,11 +561,16 @@ class _Watcher:
         self._app.problem, self._app.not_followed = problem, not_followed
 
     async def look(self) -> None:
-        servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+        finally:  # one that cannot be loaded keeps no other from being followed
+            await self._follow(self._loader.servants)
+        self._note()
+
+    async def _follow(self, servants: dict[str, Servant]) -> None:
         for name, servant in servants.items() if servants is not self._app.servants else ():
             if servant is not self._app.servants.get(name):
                 await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
                 warm = partial(servant.warm, self._clock.now())
                 await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.on_server else warm()
         self._app.follow(servants)
-        self._note()

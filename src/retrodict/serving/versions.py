@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +18,7 @@ from retrodict.serving.idempotency import check_request_id
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["asked_servant", "decide_by", "of_version", "warm"]
+__all__ = ["asked_servant", "decide_by", "keep_warm", "of_version", "warm"]
 
 _VERSION = b"retrodict-version"
 
@@ -26,6 +26,18 @@ _VERSION = b"retrodict-version"
 def warm(app: DecisionApp, name: str) -> list[Servant]:
     """Servant in force of a policy, and the one before it where it can still be asked."""
     return [servants[name] for servants in (app.servants, app.earlier) if name in servants]
+
+
+def keep_warm(app: DecisionApp, servants: Mapping[str, Servant]) -> dict[str, Servant]:
+    """Those that can be asked beside what comes into force: a halt is of the policy, whoever is asked for."""
+    current = {version for servant in servants.values() for version in servant.views}
+    before = {name: one for name, one in app.servants.items()
+              if one is not servants.get(name) and one.revision.deployment.halted is None}  # fmt: skip
+    earlier = {name: one for name, one in (app.earlier | before).items() if name in servants and one.views <= current}
+    for name, servant in earlier.items():
+        servant.cache = None  # which is of one that is in force
+        servant.halt(servants[name].halted)
+    return earlier
 
 
 def of_version(servants: Sequence[Servant], version: str | None, *, where: str) -> list[Servant]:

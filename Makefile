@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data bench-serving mutate spark ray deep clients peers mlflow dagster bench-learning lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data bench-serving mutate spark ray deep clients fuzz peers mlflow dagster bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -85,6 +85,12 @@ clients: $(CLIENTS) ## clients of the Open Inference Protocol and schemathesis, 
 	$(PYTHON) -m venv .venv-clients/$*
 	$(UV) pip sync --quiet --python .venv-clients/$*/bin/python --require-hashes $<
 	@touch $@
+
+CASES ?= 20000
+SEED ?= 0
+
+fuzz: $(STAMP) .venv-clients/schemathesis/.synced ## CASES=20000 requests that schemathesis makes up by SEED=0, at a server with everything on; counts by route
+	RETRODICT_CASES=$(CASES) RETRODICT_SEED=$(SEED) $(BIN)/python -m pytest -s -o faulthandler_timeout=7200 tests/serving/test_openapi.py -k schemathesis
 
 bench-learning: $(STAMP) mlflow ## recording and finding runs against a bare transaction and MLflow; fits against the bare library
 	$(BIN)/python benchmarks/bench_runs.py

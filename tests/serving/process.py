@@ -4,15 +4,16 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from http.client import HTTPConnection, HTTPException
 
 from tests.serving.project import AT, REQUEST
 
 
 class Server:
-    """``retrodict serve`` on a free port."""
+    """``retrodict serve`` on a free port; ``log`` is a file for what it says, of one that says more than a pipe holds."""
 
-    def __init__(self, root, *options, launch=("-m", "retrodict")):
+    def __init__(self, root, *options, launch=("-m", "retrodict"), log=None):
         command = [
             sys.executable,
             *launch,
@@ -24,13 +25,14 @@ class Server:
             "--json",
             *options,
         ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with log.open("w") if log else nullcontext(subprocess.PIPE) as said:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         try:
             line = self.process.stdout.readline()
         except BaseException:  # the timeout of the test
             self.process.kill()
             raise
-        assert '"url"' in line, line + self.process.communicate(timeout=30)[1]
+        assert '"url"' in line, line + (self.process.communicate(timeout=30)[1] or "")
         facts = json.loads(line)
         self.port, self.grpc = int(facts["url"].rsplit(":", 1)[1]), facts["grpc"]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from retrodict.serving.open_inference import NUMBERS
 from retrodict.serving.routes import ROUTES, find_route, serves
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
             if pattern.startswith("/v1/models/") and servant.policy.policy.decide:
                 continue
             if is_batch:
-                item = {**case, "properties": {**case["properties"], "request_id": {"type": "string"}}}
-                case = _object({"requests": {"type": "array", "minItems": 1, "items": item}}, required=["requests"])
+                items = {"type": "array", "minItems": 1, "items": _in_many(case)}
+                case = _object({"requests": items}, required=["requests"])
                 failure = _object({"status": {"type": "integer"}, "error": {"type": "string"}}, open_=True)
                 answer = _object({"answers": {"type": "array", "items": {"anyOf": [answer, failure]}}}, open_=True)
             yield (
@@ -149,14 +150,17 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
         rows = {"type": "array", "items": {"type": "object"}}
         yield pattern, {**_asks(rows, {"type": "object"}, status=202), "parameters": [_in_path(pattern)]}
     elif pattern == "/v1/jobs/score":
-        texts = {name: {"type": "string"} for name in ("policy", "callback")}
-        items: Schema = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+        cases = [_in_many(_case(servant.schema.to_dict())) for servant in app.servants.values()]
+        items: Schema = {"type": "array", "minItems": 1, "items": {"anyOf": cases} if cases else {"type": "object"}}
+        texts = {"policy": {"type": "string", **({"enum": [*app.servants]} if cases else {})},
+                 "callback": {"type": "string"}}  # fmt: skip
         case = _object({**texts, "requests": items}, required=["policy", "requests"])
         yield pattern, _asks(case, {"type": "object"}, status=202, headers=["Idempotency-Key"])
     elif "{model...}" in pattern:
-        for name in app.servants:
-            infer = _asks({"type": "object"}, {"type": "object"}) if pattern.endswith("/infer") else _tells()
-            yield pattern.replace("{model...}", name), infer
+        for name, servant in app.servants.items():
+            is_infer = pattern.endswith("/infer")
+            operation = _asks(_tensors(servant.schema.to_dict()), {"type": "object"}) if is_infer else _tells()
+            yield pattern.replace("{model...}", name), operation
     elif "{" in pattern:
         asks = _asks(_object({"reason": {"type": "string", "minLength": 1}}, required=["reason"]), {"type": "object"})
         yield pattern, {**(asks if "{model}" in pattern else _tells()), "parameters": [_in_path(pattern)]}
@@ -181,6 +185,22 @@ def _case(request: Mapping[str, Mapping[str, str]]) -> Schema:
         "explain": {"type": "boolean", "default": False},
     }  # fmt: skip
     return _object(properties, required=["entities", *(["context"] if request["context"] else [])])
+
+
+def _in_many(case: Schema) -> Schema:
+    return {**case, "properties": {**case["properties"], "request_id": {"type": "string"}}}
+
+
+def _tensors(request: Mapping[str, Mapping[str, str]]) -> Schema:
+    """Body of an inference: each value of a request is a tensor with one value for each case."""
+    names: Schema = {"enum": [*request["entities"], *request["context"]]}
+    kinds: Schema = {"enum": ["BYTES", *NUMBERS]}
+    shape: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+    parts = {"name": names, "shape": shape, "datatype": kinds, "data": {"type": "array"},
+             "parameters": {"type": "object"}}  # fmt: skip
+    inputs = {"type": "array", "items": _object(parts, required=["name", "shape", "datatype"], open_=True)}
+    return _object({"id": {"type": "string"}, "inputs": inputs, "parameters": {"type": "object"}}, required=["inputs"],
+                   open_=True)  # fmt: skip
 
 
 def _features(words: Mapping[str, str]) -> Schema:
@@ -285,6 +305,8 @@ def _example(schema: Schema) -> Any:
     if "properties" in schema:
         names = schema.get("required") or list(schema["properties"])
         return {name: _example(schema["properties"][name]) for name in names}
+    if choices := schema.get("enum", schema.get("anyOf")):
+        return choices[0] if "enum" in schema else _example(choices[0])
     kinds = schema.get("type", "null")
     kind = kinds if isinstance(kinds, str) else kinds[0]
     if kind == "array":

@@ -11,7 +11,7 @@ from tests.serving.project import AT, REQUEST
 
 
 class Server:
-    """``retrodict serve`` on a free port; ``log`` is a file for what it says, of one that says more than a pipe holds."""
+    """``retrodict serve`` on a free port; ``log`` is a file for what it says, where that is more than a pipe holds."""
 
     def __init__(self, root, *options, launch=("-m", "retrodict"), log=None):
         command = [

@@ -9,6 +9,7 @@ from tests.serving.project import DEFINITIONS, REQUEST, make_project
 from tests.serving.test_app import BODY, DECIDE, SIMULATED, Client
 from tests.serving.test_open_inference import CASE, encode, tensors
 
+from retrodict.core.errors import RetryableError
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import find_decision
 from retrodict.registry import change, current
@@ -24,8 +25,11 @@ def root(tmp_path_factory):
     return folder
 
 
-def asked(root, pins, *requests):
-    """Answers where revision N+1 is in force and N is warm, both with other thresholds; and those two numbers."""
+def asked(root, pins, *requests, counts=None):
+    """Answers where revision N+1 is in force and N is warm, both with other thresholds; and those two numbers.
+
+    ``counts`` takes up what was counted as a failure.
+    """
 
     async def run():
         with Workspace(root, actor="ana") as workspace:
@@ -43,7 +47,12 @@ def asked(root, pins, *requests):
                 answers = []
                 for path, body, headers in requests:
                     more = [(name, str(value(now, before)).encode()) for name, value in headers]
-                    answers.append(await client.send("POST", DECIDE + path, body, [*SIMULATED, *more]))
+                    url = path if path.startswith("/") else DECIDE + path
+                    answers.append(await client.send("POST", url, body, [*SIMULATED, *more]))
+                if counts is not None:
+                    named = client.app.telemetry.named()
+                    failed = {name: n for name, n in named.items() if "_failed_" in name or "_failures_" in name}
+                    counts.update(failed)
                 return now, before, answers
             finally:
                 await client.close()
@@ -172,3 +181,30 @@ def test_a_pin_to_an_earlier_revision_under_rollout_gets_around_no_halt(root):
 
     for record in asyncio.run(run()):
         assert (record.arm, record.error, record.score) == ("canary", "HaltedError", None)
+
+
+@pytest.mark.parametrize("way", ["pinned", "tensors"])
+def test_a_failure_is_counted_once(root, way, monkeypatch):
+    """By the kind of its error, also where the answer to its case becomes that of the whole request."""
+
+    def decide(*_, **__):
+        raise RetryableError("a store is away")
+
+    monkeypatch.setattr("retrodict.decisions.servant.Servant.decide", decide)
+    request = {"pinned": ("", BODY, [version(before)]),
+               "tensors": ("/v2/models/promise/infer", encode(tensors([CASE])), [])}[way]  # fmt: skip
+    counts = {}
+    _, _, ((status, headers, body),) = asked(root, True, request, counts=counts)
+    assert (status, b"a store is away" in body) == (503, True)
+    assert headers.get(b"retry-after") == (b"1" if way == "pinned" else None)
+    assert counts.pop('decisions_failed_total{policy="promise",status="503",error="RetryableError"}') == 1
+    assert [*counts.values()] == [1]  # of the revision
+
+
+def test_an_id_of_another_request_is_counted_once(root):
+    """Also by a revision that a caller has pinned."""
+    other, counts = json.dumps({**REQUEST, "key": "p2"}).encode(), {}
+    key = (b"idempotency-key", lambda newest, _: f"once-{newest}")
+    _, _, answers = asked(root, True, *[("", body, [version(before), key]) for body in (BODY, other)], counts=counts)
+    assert [status for status, *_ in answers] == [200, 409]
+    assert [count for name, count in counts.items() if "_failed_" in name] == [1]

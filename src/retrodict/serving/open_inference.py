@@ -193,7 +193,7 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     for number, one in enumerate(answers):
         if one["status"] != 200:
             text = f"case {number} (from 0): {one['error']} Others may have been decided, and are in the log."
-            raise RefusedRequestError(one["status"], text)
+            return RefusedRequestError(one["status"], text).answer  # its case is counted
     return _answer(form, kinds, answers, name, _version(servant))
 
 

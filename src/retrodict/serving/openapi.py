@@ -132,8 +132,8 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
             if pattern.startswith("/v1/models/") and servant.policy.policy.decide:
                 continue
             if is_batch:
-                items = {"type": "array", "minItems": 1, "items": _in_many(case)}
-                case = _object({"requests": items}, required=["requests"])
+                requests: Schema = {"type": "array", "minItems": 1, "items": _in_many(case)}
+                case = _object({"requests": requests}, required=["requests"])
                 failure = _object({"status": {"type": "integer"}, "error": {"type": "string"}}, open_=True)
                 answer = _object({"answers": {"type": "array", "items": {"anyOf": [answer, failure]}}}, open_=True)
             yield (

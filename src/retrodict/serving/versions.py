@@ -79,6 +79,6 @@ async def decide_by(app: DecisionApp, request: HttpRequest, servant: Servant, it
         servant.schema.check(item.question)
     (answer,) = await app.decide_items(request, servant, [item])
     status, replayed = answer.pop("status"), answer.pop("replayed", False)
-    if status != 200:
-        raise RefusedRequestError(status, answer["error"], RETRY if status == 503 else ())
+    if status != 200:  # no error that is raised: its case is counted and noted
+        return RefusedRequestError(status, answer["error"], RETRY if status == 503 else ()).answer
     return HttpAnswer(msgspec.json.encode(answer), headers=REPLAYED if replayed else ())

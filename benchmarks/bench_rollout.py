@@ -33,8 +33,8 @@ ROLLOUT = """
 from retrodict import Rollout
 
 careful = Rollout("careful", warn_early, steps=[10, 25, 50, 100], bake="1d", unit=["tailnum", "sched_dep"],
-    hold=["error_rate <= champion * 1.1"], prove=["rate(warn) within 0.06", "brier not worse by 0.02"],
-    inconclusive="wait 40d then pause")
+    hold=["error_rate <= champion * 1.1", "disagreement <= 0.2 for each carrier"],
+    prove=["rate(warn) within 0.06", "brier not worse by 0.02"], inconclusive="wait 40d then pause")
 """
 WRONG = '''
 @derived

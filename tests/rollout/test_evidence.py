@@ -10,6 +10,8 @@ from retrodict import Rollout
 from retrodict.core.tasks import Target
 from retrodict.outcomes import Outcomes
 from retrodict.rollout.evidence import Evidence
+from retrodict.rollout.statistics import Allowed, Sums, bound_share
+from retrodict.rollout.statistics.sequential import _log_evidence
 
 EVEN = {"canary": 0.1, "control": 0.1}
 
@@ -143,7 +145,7 @@ def test_arms_without_their_share_are_a_failure():
 
 
 def test_equal_versions_are_rarely_called_broken_however_often_one_looks():
-    """Four hundred rollouts of the same version, looked at twenty times each, with all that is held by default."""
+    """Four hundred rollouts of the same version, looked at eight times each, with all that is held by default."""
     rng, alarms = np.random.default_rng(3), 0
     rollout = Rollout("small", unit="customer", prove=["rate(warn) within 0.02"], min_units=50)
     for _ in range(400):
@@ -153,9 +155,114 @@ def test_equal_versions_are_rarely_called_broken_however_often_one_looks():
         decision = np.where(rng.uniform(size=size) < 0.3, "warn", "ok").tolist()
         micros = rng.lognormal(7, 0.6, size).astype(int)
         whole = evidence(canary, fallback=fallback, decision=decision, record__micros=micros)
-        for until in range(size // 20, size + 1, size // 20):
+        for until in range(size // 8, size + 1, size // 8):
             part = Evidence(whole.decisions.slice(0, until), whole.units[:until], canary[:until])
             if any(one.verdict == "failure" for one in part.judge(rollout, {"canary": 0.5, "control": 0.5})):
                 alarms += 1
                 break
     assert alarms <= 400 * 0.05
+
+
+def test_an_exact_limit_is_broken_by_the_first_units_and_never_passed_by_them():
+    """Three of three errors are over 1 %; one of three may be chance; none of a hundred is not under 1 % either."""
+
+    def after(errors, each):
+        fallback = ["ok"] * errors + [None] * (2 * each - errors)
+        return judge(evidence(arms(each), fallback=fallback), "error_rate <= 0.01", "hold").verdict
+
+    assert (after(3, 3), after(1, 3), after(0, 100)) == ("failure", "inconclusive", "success")
+    assert judge(evidence(arms(100)), "error_rate <= 0.01").verdict == "inconclusive"
+
+
+def test_a_version_that_is_wrong_about_one_group_is_seen_by_what_the_old_one_makes_of_the_same_requests():
+    """Eight flights of one carrier among four hundred, all decided otherwise: over the whole nothing is seen."""
+    each = 400
+    carrier = (["UA"] * 8 + ["B6"] * (each - 8)) * 2
+    decision = ["warn"] * 8 + ["ok"] * (2 * each - 8)
+    others = np.array(["ok"] * each + [None] * each, dtype=object)
+    data = evidence(arms(each), decision=decision, entity__carrier=carrier)
+    data = Evidence(data.decisions, data.units, data.canary, None, others)
+    assert judge(data, "disagreement <= 0.1", "hold").verdict == "success"
+    verdict = judge(data, "disagreement <= 0.1 for each carrier", "hold")
+    assert (verdict.verdict, verdict.canary, verdict.units_canary) == ("failure", 1.0, 8)
+    assert verdict.reason.startswith("carrier UA: the mean 1 ")
+    assert judge(data, "disagreement <= 0.1 for each carier", "hold").verdict == "inconclusive"
+    fallen = evidence(arms(each), decision=decision, entity__carrier=carrier, fallback=["ok"] * 8 + [None] * 792)
+    fallen = Evidence(fallen.decisions, data.units, data.canary, None, others)
+    assert judge(fallen, "disagreement <= 0.1 for each carrier", "hold").units_canary == 392
+    nothing = evidence(arms(each), decision=decision, entity__carrier=carrier)
+    assert judge(nothing, "disagreement <= 0.1", "prove").reason == "nothing was asked of the old version"
+
+
+def test_every_group_must_be_shown_and_a_small_one_is_inconclusive():
+    """Proved for each: a group of fewer units than are needed does not pass; held, it does not stop the others."""
+    group = (["a"] * 3000 + ["b"] * 50) * 2
+    data = evidence(arms(3050), decision=decisions((0.3, 0.3), 3050), context__group=group)
+    assert judge(data, "rate(warn) within 0.15").verdict == "success"
+    verdict = judge(data, "rate(warn) within 0.15 for each group")
+    assert verdict.verdict == "inconclusive"
+    assert verdict.reason == "group b: 50 units with a value are fewer than the 100 needed"
+    large = evidence(arms(3050), decision=decisions((0.3, 0.3), 3050), context__group=["a"] * 6100)
+    assert judge(large, "rate(warn) within 0.15 for each group").verdict == "success"
+    assert judge(data, "rate(warn) within 0.15 for each group", "hold").verdict == "success"
+
+
+GROUPED = Rollout("small", unit="customer", hold=["disagreement <= 0.2 for each group"])
+
+
+def first_broken(rng, unlike, *, size=1_000, people=20_000):
+    """Verdict that a group is broken by what its canary decides otherwise, or None; two looks if people return."""
+    group = np.minimum(rng.geometric(0.12, size) - 1, 19)
+    others = np.where(rng.uniform(size=size) < unlike[group], "warn", "ok").astype(object)
+    units, canary = rng.integers(0, people, size), np.ones(size, dtype=bool)
+    whole = evidence(canary, context__group=[f"g{one}" for one in group])
+    for until in (size // 4, size) if people < size else (size,):
+        part = Evidence(whole.decisions.slice(0, until), units[:until], canary[:until], None, others[:until])
+        verdict = part.judge(GROUPED, {"canary": 1.0, "control": 0.0})[1]
+        if verdict.verdict == "failure":
+            return verdict
+    return None
+
+
+def test_over_twenty_groups_a_version_at_the_limit_is_rarely_called_broken():
+    """Two hundred rollouts that change exactly what may be changed; in half of them people come back."""
+    rng = np.random.default_rng(8)
+    alarms = sum(first_broken(rng, np.full(20, 0.2), people=(20_000, 300)[run % 2]) is not None for run in range(200))
+    assert alarms <= 200 * 0.05
+
+
+def test_evidence_over_twenty_groups_crosses_its_level_rarely_however_often_one_looks():
+    """Four hundred rollouts at the limit, with a look after each of 150 requests of each group."""
+    rng, alarm = np.random.default_rng(10), np.zeros(400, dtype=bool)
+    place = np.arange(1, 21)
+    level, hits = -np.log(0.05 / (place * (place + 1))), np.zeros((400, 20))
+    for look in range(1, 151):
+        hits += rng.uniform(size=hits.shape) < 0.2
+        alarm |= (_log_evidence(hits, look - hits, np.array(0.5), np.array(0.2)) >= level).any(axis=1)
+    assert 0 < alarm.sum() <= 400 * 0.05
+
+
+def test_a_version_that_is_wrong_about_one_of_twenty_groups_is_caught_and_the_group_is_named():
+    """One in fourteen of all requests is of the group; it is decided otherwise in seven of ten, the others in a few."""
+    rng, unlike = np.random.default_rng(9), np.where(np.arange(20) == 4, 0.7, 0.03)
+    caught = [first_broken(rng, unlike) for _ in range(30)]
+    assert sum(one is not None and one.reason.startswith("group g4: the mean") for one in caught) >= 27
+
+
+def test_the_level_is_shared_by_groups_in_the_order_in_which_they_come():
+    """The first has half of it, the second a sixth, and so on: all parts together are at most one."""
+    others = np.array(["ok"] * 50 + ["warn"] * 30 + ["ok"] * 20, dtype=object)
+    data = evidence(np.ones(100, dtype=bool), context__group=["b"] * 50 + ["a"] * 50)
+    data = Evidence(data.decisions, data.units, data.canary, None, others)
+    verdict = judge(data, "disagreement <= 0.2 for each group", "hold")
+    assert verdict.low == bound_share(Sums.rate(50, 30), Allowed(at_most=0.2), alpha=0.05 / 6).low
+
+
+def test_stretches_of_a_rollout_share_its_level():
+    """Above half of the units every step counts its own decisions, so each has a part; the bound is wider."""
+    few, many = ((10, 50, 100), (10, 50, 70, 90, 100))
+    fallback = ["ok"] * 12 + [None] * 1988
+    data = evidence(arms(1000), fallback=fallback)
+    ways = ({"steps": few}, {"steps": many}, {"steps": few, "alpha": 0.05 / 3})
+    first, second, third = (judge(data, "error_rate <= 0.01", "hold", **more).low for more in ways)
+    assert second == third < first

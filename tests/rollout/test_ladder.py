@@ -282,3 +282,38 @@ def test_a_definition_that_makes_no_sense_is_refused(change_to, message):
     with pytest.raises(RetrodictError) as error:
         Rollout("careful", **fields)
     assert message in str(error.value)
+
+
+def test_a_version_wrong_about_one_depot_is_rolled_back_without_an_outcome(original_pair, tmp_path, monkeypatch):
+    """The new policy warns about nothing in the south; what the old one makes of the same requests was asked before."""
+    root = shutil.copytree(original_pair, tmp_path / "south")
+    path = root / "definitions.py"
+    south = 'rules=[Rule("south", when="depot = \'south\'", then="ok", reason="South"), Rule("heavy"'
+    assert 'rules=[Rule("heavy"' in path.read_text()
+    path.write_text(path.read_text().replace('rules=[Rule("heavy"', south))
+    add(root, """
+careful = Rollout("careful", promise, steps=[50, 100], bake="1h", unit="weight",
+    hold=["disagreement <= 0.6", "disagreement <= 0.6 for each depot"], inconclusive="wait 2h then pause")
+""")  # fmt: skip
+    made = World(root)
+    with made.project:
+        old = {record.context["weight"]: record.decision for record in made.ask(600, minutes=0)}
+        made.rng = random.Random(3)
+        ladder.start(made.project, "careful", "late_parcel@2", policy="promise", reason="test")
+        records = [record for record in made.ask(600) if record.arm == "canary"]
+        answers: dict[str, str | None] = {}
+        _, _, verdicts, move = ladder.judge(made.project, "promise", now=made.clock.now(), answers=answers)
+        assert answers == {record.id: old[record.context["weight"]] for record in records}
+        shown, unlike = {one.condition: one for one in verdicts}, {}
+        for depot in ("south", None):
+            part = [record for record in records if depot in (None, record.entities["depot"])]
+            unlike[depot] = sum(old[one.context["weight"]] != one.decision for one in part) / len(part)
+        assert move.what == "rollback"
+        over_all, by_depot = shown["disagreement <= 0.6"], shown["disagreement <= 0.6 for each depot"]
+        assert (over_all.verdict, over_all.canary) == ("success", pytest.approx(unlike[None]))
+        assert (by_depot.verdict, by_depot.canary) == ("failure", pytest.approx(unlike["south"]))
+        assert by_depot.reason.startswith("depot south: the mean")
+        monkeypatch.setattr("retrodict.rollout.evidence.Rescorer", None)  # what was asked is not asked again
+        assert ladder.step_on(made.project, "promise", answers=answers)[0].what == "rollback"
+        assert made.deployment.model == "late_parcel@1"
+        assert made.deployment.split is None

@@ -321,11 +321,12 @@ class Rollouts(Namespace):
             Process that has started this one: end when it has ended, or nothing is under way any more.
         """
         pause_s = parse_duration(every, where="every") / 1e6
+        answers: dict[str, dict[str, str | None]] = {}
         while True:
             began = time.monotonic()
-            statuses: list[RolloutStatus | ExperimentMove] = [
-                self._look(one) for one in ladder.running(self._workspace) if policy in (None, one)
-            ]
+            policies = [one for one in ladder.running(self._workspace) if policy in (None, one)]
+            answers = {one: answers.get(one, {}) for one in policies}
+            statuses: list[RolloutStatus | ExperimentMove] = [self._look(one, answers[one]) for one in policies]
             statuses += [controller.step_on(self._workspace, *one) for one in controller.watched(self._workspace)
                          if policy in (None, one[0])]  # fmt: skip
             if once or (parent is not None and (not statuses or os.getppid() != parent)):
@@ -341,9 +342,9 @@ class Rollouts(Namespace):
         """Whether a rollout or a watched experiment is under way, so that something has to look on."""
         return bool(ladder.running(self._workspace) or controller.watched(self._workspace))
 
-    def _look(self, policy: str) -> RolloutStatus:
+    def _look(self, policy: str, answers: dict[str, str | None]) -> RolloutStatus:
         with suppress(BusyError, NotFoundError):
-            move, revision = ladder.step_on(self._workspace, policy)
+            move, revision = ladder.step_on(self._workspace, policy, answers=answers)
             split = revision.deployment.split
             steps = () if split is None else tuple(ladder.rollout_of(self._workspace, split).steps)
             return RolloutStatus(revision, policy, split, steps, [], move.what, move.reason, done=move.what != "wait")

@@ -33,6 +33,7 @@ METRICS = {
     "log_loss": "mean log loss of the score, where the outcome is known",
     "loss": "mean loss of a model of another task, where the outcome is known",
     "dp_ratio": "least over largest share of a decision over groups: dp_ratio(sex: approve)",
+    "disagreement": "share of the new version's requests that the old one, asked the same, decides otherwise",
 }
 """What a condition may be about."""
 
@@ -41,11 +42,12 @@ _TIMED = ("p50_ms", "p95_ms", "p99_ms")
 _ARGUED = {"rate": 1, "dp_ratio": 2}
 _NUMBER = r"\d+(?:\.\d+)?"
 _METRIC = r"(?P<metric>[a-z]\w*)(?:\((?P<of>[^()]+)\))?"
+_EACH = r"(?: for each (?P<group>[a-z]\w*))?"
 _SENTENCES = (
-    re.compile(rf"{_METRIC} (?P<op><=|>=) champion(?: (?P<sign>[*+-]) (?P<change>{_NUMBER}))?"),
-    re.compile(rf"{_METRIC} (?P<op><=|>=) (?P<limit>{_NUMBER})"),
-    re.compile(rf"{_METRIC} not worse by (?P<margin>{_NUMBER})"),
-    re.compile(rf"{_METRIC} within (?P<span>{_NUMBER})"),
+    re.compile(rf"{_METRIC} (?P<op><=|>=) champion(?: (?P<sign>[*+-]) (?P<change>{_NUMBER}))?{_EACH}"),
+    re.compile(rf"{_METRIC} (?P<op><=|>=) (?P<limit>{_NUMBER}){_EACH}"),
+    re.compile(rf"{_METRIC} not worse by (?P<margin>{_NUMBER}){_EACH}"),
+    re.compile(rf"{_METRIC} within (?P<span>{_NUMBER}){_EACH}"),
 )
 _WAIT = re.compile(r"(?:wait (\S+) then )?(pause|rollback)")
 
@@ -65,6 +67,8 @@ class Condition:
         What is compared: canary over champion, canary less champion, or the canary by itself.
     low, high : float or None
         Between which it must lie; None: no limit on this side.
+    group : str
+        Entity, context value or feature for whose every group it must hold; empty: over all.
     """
 
     text: str
@@ -73,6 +77,7 @@ class Condition:
     scale: Literal["ratio", "difference", "absolute"]
     low: float | None
     high: float | None
+    group: str = ""
 
     @property
     def timed(self) -> bool:
@@ -82,6 +87,8 @@ class Condition:
 
 def read_condition(text: str, *, where: str) -> Condition:
     """Read ``error_rate <= champion * 1.1``, ``rate(warn) <= 0.3``, ``brier not worse by 0.005`` or ``… within 0.02``.
+
+    Any of them may end in ``for each carrier``.
 
     Raises
     ------
@@ -102,23 +109,30 @@ def read_condition(text: str, *, where: str) -> Condition:
         example = {"rate": "rate(warn)", "dp_ratio": "dp_ratio(sex: approve)"}.get(metric, metric)
         raise DefinitionError("a metric must have in brackets what it is of, and nothing else", where=where, got=text,
                               remedy=f"Write {example}")  # fmt: skip
+    group = parts["group"] or ""
+    if group and (metric in _TIMED or metric == "dp_ratio"):
+        raise DefinitionError("'for each' must be of a metric that is a mean", where=where, got=text,
+                              remedy="Leave it out")  # fmt: skip
+    if metric == "disagreement" and ("limit" not in parts or parts["op"] != "<="):
+        raise DefinitionError("a disagreement must have a limit of its own: it is with the champion already",
+                              where=where, got=text, remedy="Write 'disagreement <= 0.1'")  # fmt: skip
     if "margin" in parts:
         if metric not in _LOWER:
             raise DefinitionError("'not worse by' must be of a metric with a better side", where=where, got=text,
                                   remedy=f"Write '{text.partition(' ')[0]} within {parts['margin']}'")  # fmt: skip
-        return Condition(text, metric, of, "difference", None, float(parts["margin"]))
+        return Condition(text, metric, of, "difference", None, float(parts["margin"]), group)
     if "span" in parts:
         span = float(parts["span"])
-        return Condition(text, metric, of, "difference", -span, span)
+        return Condition(text, metric, of, "difference", -span, span, group)
     if "limit" in parts:
         low, high = _sides(parts["op"], float(parts["limit"]))
-        return Condition(text, metric, of, "absolute", low, high)
+        return Condition(text, metric, of, "absolute", low, high, group)
     change = float(parts["change"] or (1 if parts["sign"] in (None, "*") else 0))
     if parts["sign"] in ("+", "-"):
         low, high = _sides(parts["op"], change if parts["sign"] == "+" else -change)
-        return Condition(text, metric, of, "difference", low, high)
+        return Condition(text, metric, of, "difference", low, high, group)
     low, high = _sides(parts["op"], change)
-    return Condition(text, metric, of, "ratio", low, high)
+    return Condition(text, metric, of, "ratio", low, high, group)
 
 
 def _sides(operator: str, limit: float) -> tuple[float | None, float | None]:
@@ -144,7 +158,9 @@ class Rollout(Definition):
         Expression over the request: the first step takes only units for which it is true.
     hold : list of str, optional
         What may not be broken at any time: ``"error_rate <= champion * 1.1"``. As soon as the data show that it is, the
-        rollout fails; a few errors by chance do not.
+        rollout fails; a few errors by chance do not. ``"disagreement <= 0.3 for each carrier"`` needs no outcome: what
+        the old version makes of the same requests is worked out again, so a version that is wrong about one group is
+        seen after a few of its units.
     prove : list of str, optional
         What the data must show before the next step: ``"brier not worse by 0.005"``, ``"rate(warn) within 0.02"``,
         ``"dp_ratio(sex: approve) >= 0.8"``.
@@ -227,6 +243,11 @@ class Rollout(Definition):
         return {field: [read_condition(text, where=where) for text in getattr(self, field)]
                 for field in ("hold", "prove")}  # fmt: skip
 
+    @property
+    def stretches(self) -> int:
+        """How many sets of decisions are judged: one of all steps up to half of the units, then one of each step."""
+        return max(1, (self.steps[0] <= 50) + sum(50 < step < 100 for step in self.steps))
+
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit, decisions and groups that its policy must have."""
         if self.policy is None:
@@ -240,6 +261,10 @@ class Rollout(Definition):
             if condition.of:
                 yield NameUse("decision", condition.of[-1], "a condition must be of a decision of the policy",
                               f"rollout {self.name}, {condition.text!r}", names=list(self.policy.decide))  # fmt: skip
+            for name in {condition.group, *condition.of[:-1]} - {""}:
+                yield NameUse("request value or feature", name, "groups must be of a value that records have",
+                              f"rollout {self.name}, {condition.text!r}",
+                              names=[*values, *features.columns])  # fmt: skip
 
 
 def _steps(steps: Sequence[float], where: str) -> tuple[float, ...]:

@@ -8,8 +8,9 @@ aborts most rollouts of identical versions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,13 +18,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.display import Record
-from retrodict.decisions.log import decisions_table
+from retrodict.decisions.log import decisions_table, read_decisions
+from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.split import CANARY, CONTROL
 from retrodict.evaluation.losses import row_losses
 from retrodict.evaluation.reference import feature_column
 from retrodict.outcomes.status import Outcomes, outcomes
+from retrodict.registry import Revision
 from retrodict.rollout.definitions import Condition, Rollout
-from retrodict.rollout.statistics import Allowed, Contrast, Sums, check_balance, compare_means, compare_rates
+from retrodict.rollout.rescore import Challenger, Rescorer
+from retrodict.rollout.statistics import (
+    Allowed,
+    Contrast,
+    Sums,
+    bound_share,
+    check_balance,
+    compare_means,
+    compare_rates,
+)
 from retrodict.workspace import Workspace
 
 __all__ = ["ArmVerdict", "Evidence", "gather"]
@@ -31,7 +43,10 @@ __all__ = ["ArmVerdict", "Evidence", "gather"]
 Floats = NDArray[np.float64]
 
 _QUALITY = {"brier", "log_loss", "loss"}
+_SHARES = {"error_rate", "rate", "disagreement"}
+"""Metrics from 0 to 1 of every unit: a limit of their own is judged exactly, from the first unit on."""
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+_BATCH = 2_000
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
 """What an arm is compared with that has no other: zero, known for certain."""
 
@@ -99,23 +114,29 @@ class Evidence:
     canary : ndarray of bool, shape (n,)
     outcomes : Outcomes, optional
         Of the same decisions, where a condition needs them.
+    others : ndarray of object, shape (n,), optional
+        What the old version decides of the canary's requests; None of others, and where it cannot be told.
     """
 
     decisions: pa.Table
     units: NDArray[np.int64]
     canary: NDArray[np.bool_]
     outcomes: Outcomes | None = None
+    others: NDArray[np.object_] | None = None
 
     def judge(self, rollout: Rollout, shares: Mapping[str, float]) -> list[ArmVerdict]:
-        """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units."""
+        """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units.
+
+        Every stretch of the rollout that counts its own decisions (see :func:`gather`) has a part of the level.
+        """
         conditions = [(kind, one) for kind, every in rollout.conditions.items() for one in every]
         verdicts: dict[int, ArmVerdict] = {}
         decided: set[int] = set()
         while True:  # Holm: what is decided leaves its part of the level to the others
-            level = rollout.alpha / max(1, len(conditions) - len(decided))
+            level = rollout.alpha / rollout.stretches / max(1, len(conditions) - len(decided))
             for place, (kind, condition) in enumerate(conditions):
                 if place not in decided:
-                    verdicts[place] = self._judge(condition, kind, level, rollout.min_units)
+                    verdicts[place] = self.verdict_on(condition, kind, level, rollout.min_units)
             newly = {place for place, one in verdicts.items() if _is_decided(one)} - decided
             if not newly:
                 break
@@ -131,8 +152,39 @@ class Evidence:
         even = balance.verdict != "failure"
         return ArmVerdict("arms", "hold", "success" if even else "failure", balance.reason, "ratio", *sizes)
 
-    def _judge(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
+    def verdict_on(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
+        """Verdict on one condition at a level; for each group by the one that decides it.
+
+        The k-th group that appears has the part ``1 / (k (k + 1))`` of the level: all parts together are at most one,
+        however many groups there will be.
+        """
         values, why_not = self._values(condition)
+        over_all = self._verdict_on(condition, kind, values, why_not, alpha, min_units)
+        if not condition.group:
+            return over_all
+        names = self._named(condition.group)
+        missing = None if names is None else np.asarray(pa.array(names, from_pandas=True).is_null())
+        if names is None or missing is None or missing.all():
+            reason = f"no decision has a value of {condition.group}"
+            return replace(over_all, verdict="inconclusive", reason=reason, low=None, high=None)
+        texts, verdicts = np.where(missing, "", names.astype(str)), []
+        for place, name in enumerate(dict.fromkeys(texts[~missing]), start=1):
+            part = np.where((texts == name) & ~missing, values, np.nan)
+            one = self._verdict_on(condition, kind, part, why_not, alpha / (place * (place + 1)), min_units)
+            verdicts.append(replace(one, reason=f"{condition.group} {name}: {one.reason}"))
+        broken = [one for one in verdicts if one.verdict == "failure"]
+        if kind == "hold" and not broken:
+            if over_all.verdict == "inconclusive":  # of too few units in all
+                return over_all
+            return replace(over_all, verdict="success", reason="no group is shown to be broken")
+        decisive = broken or [one for one in verdicts if one.verdict == "inconclusive"] or verdicts
+        first, more = decisive[0], len(decisive) - 1
+        return replace(first, reason=f"{first.reason}; and {more} more groups") if more else first
+
+    def _verdict_on(
+        self, condition: Condition, kind: str, values: Floats, why_not: str | None, alpha: float, min_units: int
+    ) -> ArmVerdict:
+        """Verdict on the decisions that have a value."""
         if condition.timed:
             contrast, means = self._compare_times(condition, alpha)
         elif condition.metric == "dp_ratio":
@@ -143,12 +195,13 @@ class Evidence:
             means = canary.mean if canary.n else None, control.mean if control.n else None
         units = self._count(True, values), self._count(False, values)
         verdict, reason = contrast.verdict, why_not or contrast.reason
+        counted = units[:1] if condition.scale == "absolute" else units
         if kind == "hold" and verdict != "failure":
-            enough = min(units) >= min_units
+            enough = min(counted) >= min_units
             verdict = "success" if enough else "inconclusive"
-            reason = f"not shown to be broken: {reason}" if enough else _too_few(units, min_units)
-        elif min(units) < min_units:
-            verdict, reason = "inconclusive", why_not or _too_few(units, min_units)
+            reason = f"not shown to be broken: {reason}" if enough else _too_few(counted, min_units)
+        elif min(counted) < min_units and not (kind == "hold" and condition.metric in _SHARES):
+            verdict, reason = "inconclusive", why_not or _too_few(counted, min_units)
         return ArmVerdict(condition.text, kind, verdict, reason, condition.scale, *means,  # type: ignore[arg-type]
                           contrast.low, contrast.high, *units)  # fmt: skip
 
@@ -168,6 +221,12 @@ class Evidence:
     def _column(self, name: str) -> NDArray[Any]:
         return np.asarray(self.decisions.column(name).to_numpy(zero_copy_only=False))
 
+    def _named(self, name: str) -> NDArray[Any] | None:
+        """Values of an entity, a context value or a feature; None if no decision has it."""
+        columns = (f"entity__{name}", f"context__{name}", feature_column(name))
+        column = next((one for one in columns if one in self.decisions.column_names), None)
+        return None if column is None else self._column(column)
+
     def _values(self, condition: Condition) -> tuple[Floats, str | None]:
         """Value of each decision; NaN where it has none, and why if none has one."""
         size, nothing = self.decisions.num_rows, np.full(self.decisions.num_rows, np.nan)
@@ -178,6 +237,13 @@ class Evidence:
             return self._column("record__micros") / 1_000, None
         if metric in ("rate", "dp_ratio"):
             return (self._column("decision").astype(str) == condition.of[-1]).astype(np.float64), None
+        if metric == "disagreement":  # a fallback's answer is compared with nothing
+            if self.others is None or not size:
+                return nothing, "nothing was asked of the old version"
+            answered = np.asarray([one is not None for one in self.others])
+            answered &= self.decisions.column("fallback").is_null().to_numpy()
+            unlike = self._column("decision").astype(str) != self.others.astype(str)
+            return np.where(answered, unlike.astype(np.float64), np.nan), None
         if metric == "mean_score":
             return self._column("score").astype(np.float64), None
         if self.outcomes is None or not size:
@@ -216,13 +282,10 @@ class Evidence:
         self, condition: Condition, values: Floats, alpha: float, min_units: int
     ) -> tuple[Contrast, tuple[float | None, None]]:
         """Least over largest share of a decision among the canary's groups, by an interval of each group."""
-        name = next((column for column in (f"entity__{condition.of[0]}", f"context__{condition.of[0]}",
-                                           feature_column(condition.of[0])) if column in self.decisions.column_names),
-                    None)  # fmt: skip
+        groups = self._named(condition.of[0])
         empty = compare_means(_KNOWN_ZERO, Sums(0, 0.0, 0.0), Allowed(at_least=0.0))
-        if name is None:
+        if groups is None:
             return empty, (None, None)
-        groups = self._column(name)
         names = set(pa.array(groups[self.canary], from_pandas=True).drop_null().to_pylist())
         ends, shares = [], []
         for group in names:
@@ -248,6 +311,8 @@ class Evidence:
 def _compare(condition: Condition, control: Sums, canary: Sums, alpha: float, min_units: int) -> Contrast:
     low, high = condition.low, condition.high
     allowed = Allowed(-np.inf if low is None else low, np.inf if high is None else high)
+    if condition.scale == "absolute" and condition.metric in _SHARES:
+        return bound_share(canary, allowed, alpha=alpha)
     if condition.scale == "absolute":
         return compare_means(_KNOWN_ZERO, canary, allowed, alpha=alpha, min_n=min_units)
     if condition.scale == "ratio" and condition.metric == "error_rate":
@@ -267,22 +332,53 @@ def _too_few(units: Sequence[int], least: int) -> str:
     return f"{min(units)} units with a value are fewer than the {least} needed"
 
 
-def gather(workspace: Workspace, policy: str, split: Mapping[str, Any], rollout: Rollout, now: int) -> Evidence:
+def gather(
+    workspace: Workspace, revision: Revision, rollout: Rollout, now: int, answers: dict[str, str | None] | None = None
+) -> Evidence:
     """Decisions of both arms for as long as both had the same share of units.
 
     While the canary has at most half of the units, so has its control, and all decisions since the start count; from
-    then on those since the step began.
+    then on those since the step began. ``answers`` keeps what the old version made of a decision's request, by the
+    decision's id, for the next look.
     """
+    policy, split = revision.deployment.policy, revision.deployment.split
+    assert split is not None
     start = split["started"] if split["share"] <= 0.5 else split["since"]
-    needs = any(one.metric in _QUALITY for every in rollout.conditions.values() for one in every)
-    matured = outcomes(workspace, policy, now=now, start=start) if needs else None
+    metrics = {one.metric for every in rollout.conditions.values() for one in every}
+    matured = outcomes(workspace, policy, now=now, start=start) if metrics & _QUALITY else None
     table = decisions_table(workspace, policy, start=start, end=now) if matured is None else matured.decisions
     arms = np.asarray(table.column("record__arm").to_numpy(zero_copy_only=False)).astype(str)
     in_arms = np.isin(arms, (CANARY, CONTROL)) & (table.column("revision").to_numpy() > split["from"])
-    rows = table.filter(pa.array(in_arms))
+    rows, canary = table.filter(pa.array(in_arms)), arms[in_arms] == CANARY
     columns = [_values_of(rows, name) for name in split["unit"]]
     units = _number_units(columns) if rows.num_rows else np.empty(0, dtype=np.int64)
-    return Evidence(rows, units, arms[in_arms] == CANARY, None if matured is None else matured.select(in_arms))
+    others = None
+    if "disagreement" in metrics:
+        answers = {} if answers is None else answers
+        ids = rows.column("id").to_pylist()
+        canary_ids = {name for name, is_canary in zip(ids, canary, strict=True) if is_canary}
+        _ask_champion(workspace, revision, canary_ids - answers.keys(), start, now, answers)
+        others = np.array([answers.get(name) for name in ids], dtype=object)
+    return Evidence(rows, units, canary, None if matured is None else matured.select(in_arms), others)
+
+
+def _ask_champion(
+    workspace: Workspace, revision: Revision, ids: set[str], start: int, now: int, answers: dict[str, str | None]
+) -> None:
+    """Put into ``answers`` what the old version makes of these decisions' requests; None where that cannot be told."""
+    if not ids:
+        return
+    deployed = revision.deployment
+    rescorer = Rescorer(workspace, Challenger("champion", policy=deployed.policy, **deployed.target))
+    batch: list[DecisionRecord] = []
+    logged = read_decisions(workspace, policy=deployed.policy, start=start, end=now)
+    for one in itertools.chain((one.record for one in logged), [None]):
+        if one is not None and one.id in ids:
+            batch.append(one)
+        if batch and (one is None or len(batch) == _BATCH):
+            for record, again in zip(batch, rescorer.rescore(batch), strict=True):
+                answers[record.id] = again.decision if again.error is None else None
+            batch = []
 
 
 def _values_of(table: pa.Table, name: str) -> NDArray[Any]:

@@ -170,12 +170,17 @@ def rollout_of(workspace: Workspace, split: Mapping[str, Any]) -> Rollout:
     return rollout
 
 
-def judge(workspace: Workspace, policy: str, *, now: int) -> tuple[Revision, Rollout, list[ArmVerdict], Move]:
-    """What the data say of a rollout by now, and what would come next; nothing is changed."""
+def judge(
+    workspace: Workspace, policy: str, *, now: int, answers: dict[str, str | None] | None = None
+) -> tuple[Revision, Rollout, list[ArmVerdict], Move]:
+    """What the data say of a rollout by now, and what would come next; nothing is changed.
+
+    ``answers`` as for :func:`~retrodict.rollout.evidence.gather`.
+    """
     revision, split = under_way(workspace, policy)
     rollout = rollout_of(workspace, split)
     shares = {"canary": split["share"], "control": split["control"]}
-    verdicts = gather(workspace, policy, split, rollout, now).judge(rollout, shares)
+    verdicts = gather(workspace, revision, rollout, now, answers).judge(rollout, shares)
     return revision, rollout, verdicts, next_move(rollout, split, verdicts, now)
 
 
@@ -209,13 +214,15 @@ def next_move(rollout: Rollout, split: Mapping[str, Any], verdicts: Sequence[Arm
                 f"inconclusive {format_duration(patience)} after the step's time was over: {reason}")  # fmt: skip
 
 
-def step_on(workspace: Workspace, policy: str, *, now: int | None = None) -> tuple[Move, Revision]:
+def step_on(
+    workspace: Workspace, policy: str, *, now: int | None = None, answers: dict[str, str | None] | None = None
+) -> tuple[Move, Revision]:
     """Look at a rollout once, and do what comes next: one new revision, or none.
 
     A candidate whose approval was taken back is rolled back.
     """
     now = workspace.clock.now() if now is None else now
-    revision, rollout, verdicts, move = judge(workspace, policy, now=now)
+    revision, rollout, verdicts, move = judge(workspace, policy, now=now, answers=answers)
     split = revision.deployment.split
     assert split is not None
     version = get_version(workspace, split["candidate"]["model"])

@@ -3,7 +3,8 @@
 They read no workspace and no clock. Every comparison takes :class:`Sums` and a region of effects that are no failure
 (:class:`Allowed`), and gives a :class:`Contrast` with verdict, interval, scale and reason:
 
-- looked at any number of times: :func:`compare_means`, and :func:`compare_rates` for ratios of rare things;
+- looked at any number of times: :func:`compare_means`, and :func:`compare_rates` for ratios of rare things, and
+  :func:`bound_share` for one arm against a limit;
 - looked at once: :func:`welch`, :func:`compare_shares`, :func:`stratified`; :func:`linearise` for metrics per request,
   :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect`, :func:`power_at` to plan it;
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
@@ -17,7 +18,7 @@ from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise
 from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
 from retrodict.rollout.statistics.power import detectable_effect, power_at, sample_size
-from retrodict.rollout.statistics.sequential import compare_means, compare_rates
+from retrodict.rollout.statistics.sequential import bound_share, compare_means, compare_rates
 
 __all__ = [
     "Allowed",
@@ -25,6 +26,7 @@ __all__ = [
     "SampleRatio",
     "Sums",
     "adjust",
+    "bound_share",
     "check_balance",
     "compare_means",
     "compare_rates",

@@ -7,6 +7,7 @@ Both read sums only, so a look costs nothing and nothing is kept between looks b
   and one failure more in each arm.
 - :func:`compare_rates` (ratios of rates): exact at any count, one error included. It looks only at which arm each
   success fell in, which is a coin whose bias is the ratio; nothing is estimated, so nothing has to be large.
+- :func:`bound_share` (one arm against a limit): exact at any count, for values from 0 to 1.
 
 Rejected: thresholds on rates by window (identical versions are aborted in up to 81 % of rollouts); universal inference,
 exact on every scale, which needs two and a half times the rows; e-values of blocks of fixed size (Turner & Grünwald),
@@ -19,6 +20,7 @@ change, rows before and after are strata of their own.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +37,7 @@ from retrodict.rollout.statistics.contrast import (
     unknown,
 )
 
-__all__ = ["compare_means", "compare_rates", "critical_margin", "mixture_margin", "ratio_margins"]
+__all__ = ["bound_share", "compare_means", "compare_rates", "critical_margin", "mixture_margin", "ratio_margins"]
 
 Floats = NDArray[np.float64]
 
@@ -210,6 +212,38 @@ def compare_rates(
     return judge(contrast, allowed)
 
 
+def bound_share(arm: Sums, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
+    """Judge the mean of values from 0 to 1 at any look, exactly, from the first value on.
+
+    The beta mixture of :func:`compare_rates` on a fair coin; of values between 0 and 1 it stays an e-value, as
+    ``exp`` lies below its chord (Hoeffding 1963, Journal of the American Statistical Association 58, 13-30, lemma 1).
+
+    Parameters
+    ----------
+    arm : Sums
+        Of values from 0 to 1.
+    allowed : Allowed
+        Means that are no failure.
+    alpha : float, default 0.05
+        Chance that the verdict is ever a wrong success, and that it is ever a wrong failure.
+
+    Examples
+    --------
+    >>> bound_share(Sums.rate(20, 15), Allowed(at_most=0.3)).verdict
+    'failure'
+    """
+    check_level(alpha)
+    side, method = alpha / allowed.sides, "binomial mixture of one arm"
+    if not arm.n:
+        return unknown("there is no value", method, "difference", (0, 0), 1 - 2 * side)
+    counts = np.array([arm.total, max(arm.n - arm.total, 0.0)])
+    low, above = _share_bound(counts, counts[::-1], np.full(2, 0.5), side)
+    contrast = Contrast("inconclusive", "", method, "difference", 0, arm.n, arm.mean, float(low), 1 - float(above),
+                        1 - 2 * side)  # fmt: skip
+    verdict = judge(contrast, allowed)
+    return replace(verdict, reason=verdict.reason.replace("the difference", "the mean", 1))
+
+
 def ratio_margins(control: ArrayLike, treatment: ArrayLike, weight: ArrayLike, alpha: float) -> tuple[Floats, Floats]:
     """Ends of the sequence of :func:`compare_rates`, each missed at any look with a chance of at most ``alpha``.
 
@@ -229,9 +263,9 @@ def ratio_margins(control: ArrayLike, treatment: ArrayLike, weight: ArrayLike, a
 
 
 def _share_bound(hits: Floats, misses: Floats, weight: Floats, alpha: float) -> Floats:
-    """Largest share below which all are refuted, by halving between 0 and the share observed."""
+    """Largest share below which all are refuted, by halving between 0 and the share observed; never above it."""
     low, high = np.zeros_like(hits), hits / np.maximum(hits + misses, 1)
-    for _ in range(50):
+    for _ in range(24):
         middle = (low + high) / 2
         refuted = _log_evidence(hits, misses, weight, middle) >= -math.log(alpha)
         low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)

@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 from tests.rollout.conftest import learn
+from tests.serving.project import prove
 
 from retrodict import Rollout
 from retrodict.core.clock import SimulatedClock, parse_time
@@ -317,3 +318,24 @@ careful = Rollout("careful", promise, steps=[50, 100], bake="1h", unit="weight",
         assert ladder.step_on(made.project, "promise", answers=answers)[0].what == "rollback"
         assert made.deployment.model == "late_parcel@1"
         assert made.deployment.split is None
+
+
+def test_the_old_version_is_asked_by_its_own_features(original_pair, tmp_path):
+    """The new one computes a feature otherwise, and the log has only that: the old one's is computed again."""
+    root = shutil.copytree(original_pair, tmp_path / "other")
+    path, size = root / "definitions.py", 'return {"weight": weight, "express": express}'
+    assert size in path.read_text()
+    path.write_text(path.read_text().replace(size, 'return {"weight": 85.0 - weight, "express": express}'))
+    add(root, ROLLOUT.replace("error_rate <= champion * 1.1", "disagreement <= 0.5").replace("[10, 50", "[50"))
+    version = learn(root)
+    made = World(root)
+    with made.project:
+        prove(made.project)
+        old = {record.context["weight"]: record.decision for record in made.ask(300, minutes=0)}
+        made.rng = random.Random(3)
+        ladder.start(made.project, "careful", version, policy="promise", reason="test")
+        records = [record for record in made.ask(300) if record.arm == "canary"]
+        assert all(one.features["size__weight"] == 85.0 - one.context["weight"] for one in records)
+        answers: dict[str, str | None] = {}
+        ladder.judge(made.project, "promise", now=made.clock.now(), answers=answers)
+        assert answers == {record.id: old[record.context["weight"]] for record in records}

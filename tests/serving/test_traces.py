@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import re
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,14 +24,15 @@ from tests.serving.test_app import BODY, DECIDE, SIMULATED, Client
 
 from retrodict.client import Client as Caller
 from retrodict.core.config import read_config
-from retrodict.core.errors import MissingExtraError
+from retrodict.core.errors import ConfigurationError, MissingExtraError
 from retrodict.decisions.log import find_decision
 from retrodict.serving.traces import Traces, open_traces
 from retrodict.workspace import Workspace
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER",
-             "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "OTEL_RESOURCE_ATTRIBUTES")  # fmt: skip
+             "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_SDK_DISABLED",
+             "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "OTEL_RESOURCE_ATTRIBUTES")  # fmt: skip
 
 
 def traceparent(flags="01"):
@@ -168,6 +172,58 @@ def test_the_setting_or_the_usual_variables_ask_for_traces(variables, setting, i
             assert open_traces(config) is None
 
 
+@pytest.mark.parametrize(
+    ("variables", "is_right"),
+    [
+        ({"PROTOCOL": "http/protobuf"}, True),
+        ({"PROTOCOL": ""}, True),
+        ({"PROTOCOL": "grpc"}, False),
+        ({"PROTOCOL": "http/json"}, False),
+        ({"TRACES_PROTOCOL": "grpc"}, False),
+        ({"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/protobuf"}, True),
+        ({"PROTOCOL": "http/protobuf", "TRACES_PROTOCOL": "grpc"}, False),
+    ],
+)
+def test_another_protocol_than_ours_is_no_secret(variables, is_right, monkeypatch, tmp_path, caplog):
+    """The setting is refused beside it; where the variables alone ask, the log says that there are no traces."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    path, project = tmp_path / "retrodict.toml", '[project]\nname = "shop"\n'
+    path.write_text(project + '[serving]\ntraces = "http://127.0.0.1:9"\n')
+    by_setting = read_config(path)
+    path.write_text(project)
+    by_variable = read_config(path)
+    rule = (
+        r"environment variable OTEL_EXPORTER_OTLP_\w*PROTOCOL: traces must go by http/protobuf; got '(grpc|http/json)'"
+    )
+    if is_right:
+        open_traces(by_setting).close()
+    else:
+        with pytest.raises(ConfigurationError, match=rule):
+            open_traces(by_setting)
+    assert open_traces(by_variable) is None  # nobody asks
+    assert not caplog.records
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    traces = open_traces(by_variable)
+    assert (traces is not None) == is_right
+    if traces is not None:
+        traces.close()
+    else:
+        assert re.search(f"there are no traces, which the environment asks for: {rule}", caplog.text)
+
+
+def test_a_server_that_is_set_to_another_protocol_does_not_start(deployed, tmp_path, monkeypatch):
+    """By its exit code for a wrong configuration, and what must hold."""
+    shutil.copytree(deployed, tmp_path / "copy")
+    with (tmp_path / "copy" / "retrodict.toml").open("a") as settings:
+        settings.write('[serving]\ntraces = "http://127.0.0.1:9"\n')
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", tmp_path / "copy", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "traces must go by http/protobuf; got 'grpc'" in done.stderr
+
+
 class Collector(ThreadingHTTPServer):
     """OTLP over HTTP as the protocol defines it: a POST of protobuf to ``/v1/traces``."""
 
@@ -258,8 +314,6 @@ def test_a_collector_that_says_nothing_holds_up_nobody(deployed, listens, monkey
 
 def test_a_client_without_opentelemetry_loads_none():
     """What a program has not loaded has no span to pass on."""
-    import subprocess
-
     code = ("import sys, retrodict.client as c; call = c.Client('http://127.0.0.1:9')._begin(c._Call('GET', '/'));"
             "assert not [m for m in sys.modules if m.startswith('opentelemetry')]; print(call['headers'])")  # fmt: skip
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

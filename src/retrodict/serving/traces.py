@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.config import Config
-from retrodict.core.errors import MissingExtraError
+from retrodict.core.errors import ConfigurationError, MissingExtraError
 from retrodict.decisions.records import DecisionRecord
 from retrodict.serving.http_answer import RefusedRequestError
 from retrodict.serving.http_request import HttpRequest
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Traces", "open_traces"]
 
 _SWITCHES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
+_PROTOCOL = "http/protobuf"
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first that is set counts
 _END_S = 2.0  # in which a collector must take the last spans when the server ends
 _IDS = 100  # of a batch, which its span names
 
@@ -139,12 +141,25 @@ def open_traces(config: Config) -> Traces | None:
     MissingExtraError
         If the settings ask for them and the library is not installed; of the variables, which are often of everything
         on a machine, the log says so.
+    ConfigurationError
+        If the settings ask for them and the variables for another protocol than ``http/protobuf``; of the variables
+        alone the log says so, and there are none: a collector would get what it cannot read.
     """
     url, environment = config["serving.traces"], os.environ
     is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if is_off or "otlp" not in (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
         return None
     if not url and not any(map(environment.get, _SWITCHES)):
+        return None
+    variable = next(filter(environment.get, _PROTOCOLS), "")
+    if (protocol := environment.get(variable, _PROTOCOL).strip().lower()) != _PROTOCOL:
+        wrong = ConfigurationError(
+            f"traces must go by {_PROTOCOL}", where=f"environment variable {variable}", got=protocol[:40],
+            remedy=f"Set it to {_PROTOCOL}, and the endpoint to the collector's port for HTTP, often 4318",
+        )  # fmt: skip
+        if url:
+            raise wrong
+        _log.warning("there are no traces, which the environment asks for: %s", wrong)
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

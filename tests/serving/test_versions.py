@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tests.serving.process import Server
 from tests.serving.project import DEFINITIONS, REQUEST, make_project
 from tests.serving.test_app import BODY, DECIDE, SIMULATED, Client
 from tests.serving.test_open_inference import CASE, encode, tensors
@@ -12,7 +15,9 @@ from tests.serving.test_open_inference import CASE, encode, tensors
 from retrodict.core.errors import RetryableError
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import find_decision
-from retrodict.registry import change, current
+from retrodict.learning import train
+from retrodict.models.artifact import ModelArtifact
+from retrodict.registry import approve, change, current
 from retrodict.rollout import deploy
 from retrodict.rollout.ladder import halt, release
 from retrodict.workspace import Workspace
@@ -208,3 +213,81 @@ def test_an_id_of_another_request_is_counted_once(root):
     _, _, answers = asked(root, True, *[("", body, [version(before), key]) for body in (BODY, other)], counts=counts)
     assert [status for status, *_ in answers] == [200, 409]
     assert [count for name, count in counts.items() if "_failed_" in name] == [1]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A server of models where @2 decides, @1 did before and @3 is brought in; artifacts of the three."""
+    folder, targets = tmp_path_factory.mktemp("models"), []
+    make_project(folder).close()
+    for days in (3, 2, 4):
+        (folder / "definitions.py").write_text(DEFINITIONS.replace("delay > 3", f"delay > {days}"))
+        with Workspace(folder, actor="ana") as workspace:
+            if days != 3:
+                version = train(workspace, "late_parcel")[1]
+                with Workspace(folder, actor="ben") as other:
+                    approve(other, version.ref, reason="test")
+                deploy(workspace, "promise", reason="test")
+            targets.append(current(workspace)["promise"].deployment.target)
+    with Workspace(folder, actor="ana") as workspace:
+        good = replace(current(workspace)["promise"].deployment, **targets[1], previous=targets[0])
+        split = {"candidate": targets[2], "unit": ["depot"], "seed": "s", "share": 0.5, "control": 0.5}
+        change(workspace, replace(good, split=split), action="rollout", reason="test")
+        artifacts = [ModelArtifact.load(workspace.objects, one["artifact"]) for one in targets]
+    server = Server(folder, "--only", "models", "--grpc-port", "0")
+    yield server, artifacts
+    server.kill()
+
+
+def test_a_server_of_models_has_every_version_that_may_be_asked(models):
+    """By its number over HTTP, each with the bits of its own artifact; without a number the one that decides."""
+    server, artifacts = models
+    names = {one.name: "BYTES" if any(isinstance(word, str) for word in one.vocabulary) else "FP64"
+             for one in artifacts[0].inputs.features}  # fmt: skip
+    row = {name: "north" if kind == "BYTES" else 12.0 for name, kind in names.items()}
+    inputs = [{"name": name, "shape": [1], "datatype": kind, "data": [row[name]]} for name, kind in names.items()]
+    expected = [artifact.score_each([row])[0].score for artifact in artifacts]
+    assert len({*expected}) == 3
+
+    def count():
+        (third,) = server.send("GET", "/v2/models/late_parcel/versions/3/stats")[1]["model_stats"]
+        assert third["version"] == "3"
+        return third["inference_count"]
+
+    def score(path):
+        status, answer = server.send("POST", f"/v2/models/late_parcel{path}/infer", {"inputs": inputs})
+        assert status == 200, answer
+        return answer["model_version"], answer["outputs"][0]["data"][0]
+
+    counted = count()
+    assert [score(f"/versions/{n}") for n in (1, 2, 3)] == [(str(n), expected[n - 1]) for n in (1, 2, 3)]
+    assert score("") == ("2", expected[1])
+    for name, answer in (("late_parcel", expected[1]), ("late_parcel@3", expected[2])):
+        body = {"entities": {}, "context": row}
+        assert server.send("POST", f"/v1/models/{name}:score", body)[1]["score"] == answer
+    assert {*server.send("GET", "/v2/models/late_parcel")[1]["versions"]} == {"1", "2", "3"}
+    index = server.send("POST", "/v2/repository/index")[1]
+    assert sorted((one["name"], one["version"], one["state"]) for one in index) == [
+        ("late_parcel", "1", "READY"), ("late_parcel", "2", "READY"), ("late_parcel", "3", "READY"),
+    ]  # fmt: skip
+    assert count() == counted + 2
+    status, answer = server.send("GET", "/v2/models/late_parcel/versions/4")
+    assert (status, "Ask for 2 or 1 or 3" in answer["error"]) == (404, True)
+
+
+@pytest.mark.slow
+def test_tritonclient_asks_each_version(models):
+    """Over HTTP and gRPC: another number, another score."""
+    server, artifacts = models
+    program = Path(__file__).parents[2] / ".venv-clients" / "triton" / "bin" / "python"
+    if not program.exists():
+        pytest.skip("make clients installs it")
+    names = [one.name for one in artifacts[0].inputs.features]
+    script = Path(__file__).with_name("clients") / "versions.py"
+    command = [program, script, f"127.0.0.1:{server.port}", server.grpc, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    row = dict.fromkeys(names, 1.0)
+    expected = {str(n): artifact.score_each([row])[0].score for n, artifact in enumerate(artifacts, 1)}
+    assert answers == {"http": {**expected, "": expected["2"]}, "grpc": {**expected, "": expected["2"]}}

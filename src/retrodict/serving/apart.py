@@ -101,13 +101,17 @@ class _ModelLoader(Loader):
     """Loads the models in force, each to be asked by itself with feature values; its version is the revision."""
 
     def _in_force(self) -> Mapping[str, Revision]:
+        """NAME@VERSION of each that decides, decided before or is brought in; NAME is the highest that decides."""
         models: dict[str, Revision] = {}
+        ranks: dict[str, tuple[bool, int]] = {}
         for revision in current(self._workspace).values():
-            deployed = revision.deployment
-            name, _, version = deployed.model.partition("@")
-            if name not in models or int(version) > models[name].revision:
-                target: dict[str, Any] = dict(deployed.target)
-                models[name] = replace(revision, revision=int(version), deployment=Deployment(name, **target))
+            for place, parts in enumerate(_targets(revision.deployment)):
+                name, _, version = parts["model"].partition("@")
+                target: dict[str, Any] = dict(parts)
+                one = replace(revision, revision=int(version), deployment=Deployment(name, **target))
+                models[parts["model"]], rank = one, (place == 0, int(version))
+                if rank > ranks.get(name, (False, 0)):
+                    models[name], ranks[name] = one, rank
         return models
 
     def _policy(self, deployed: Deployment) -> Policy:

@@ -298,8 +298,7 @@ class EngineQueues:
         return _room(servant) if self._is_slow(servant) else _ROWS
 
     def _is_slow(self, servant: Servant) -> bool:
-        queue = self.by_policy.get(servant.policy.policy.name)
-        return queue is not None and queue.servant is servant
+        return any(queue.servant is servant for queue in self.by_policy.values())
 
     def describe(self, policy: str, servant: Servant) -> dict[str, Any]:
         """Where the engine of a policy is called, and with how many rows."""

@@ -29,7 +29,7 @@ from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import ID_HEADER, HttpRequest, read_header
 from retrodict.serving.routes import route
 from retrodict.serving.telemetry import revision_label
-from retrodict.serving.versions import of_version, warm
+from retrodict.serving.versions import names, of_version, warm
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -105,7 +105,7 @@ async def _ready(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 @route("POST", "/v2/repository/index", "read")
 async def _index(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     return HttpAnswer(_json.encode([{"name": name, "version": _version(servant), "state": "READY", "reason": ""}
-                                    for name in app.servants for servant in warm(app, name)]))  # fmt: skip
+                                    for name in names(app) for servant in warm(app, name)]))  # fmt: skip
 
 
 @route("POST", "/v2/repository/models/{model...}/unload")
@@ -119,7 +119,7 @@ async def _load(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
 async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     """A model, whether it is ready, its configuration, or what was counted; that of all at ``stats``."""
     if request.parameter == "stats" and "stats" not in app.servants:
-        every = [(name, servant) for name in app.servants for servant in warm(app, name)]
+        every = [(name, servant) for name in names(app) for servant in warm(app, name)]
         return HttpAnswer(_json.encode({"model_stats": _statistics(app, every)}))
     name, servants, part = _find(app, request.parameter)
     versions, servant = [_version(one) for one in servants], servants[0]

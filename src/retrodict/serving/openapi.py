@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict.serving.open_inference import NUMBERS
 from retrodict.serving.routes import ROUTES, find_route, serves
+from retrodict.serving.versions import names
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -157,7 +158,7 @@ def _operations(app: DecisionApp, pattern: str) -> Iterator[tuple[str, Schema]]:
         case = _object({**texts, "requests": items}, required=["policy", "requests"])
         yield pattern, _asks(case, {"type": "object"}, status=202, headers=["Idempotency-Key"])
     elif "{model...}" in pattern:
-        for name, servant in app.servants.items():
+        for name, servant in ((name, app.servants[name]) for name in names(app)):
             is_infer = pattern.endswith("/infer")
             operation = _asks(_tensors(servant.schema.to_dict()), {"type": "object"}) if is_infer else _tells()
             yield pattern.replace("{model...}", name), operation

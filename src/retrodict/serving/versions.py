@@ -18,14 +18,24 @@ from retrodict.serving.idempotency import check_request_id
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["asked_servant", "decide_by", "keep_warm", "of_version", "warm"]
+__all__ = ["asked_servant", "decide_by", "keep_warm", "names", "of_version", "warm"]
 
 _VERSION = b"retrodict-version"
 
 
+def names(app: DecisionApp) -> list[str]:
+    """What can be asked; a version of a model that is served beside others, NAME@VERSION, is no name of its own."""
+    return [name for name in app.servants if "@" not in name]
+
+
 def warm(app: DecisionApp, name: str) -> list[Servant]:
-    """Servant in force of a policy, and the one before it where it can still be asked."""
-    return [servants[name] for servants in (app.servants, app.earlier) if name in servants]
+    """Servant in force of a policy, and the one before it while it can be asked; of a model alone every version."""
+    servants = [group[name] for group in (app.servants, app.earlier) if name in group]
+    servants += [servant for key, servant in app.servants.items() if key.startswith(f"{name}@")]
+    versions: dict[int, Servant] = {}
+    for servant in servants:
+        versions.setdefault(servant.revision.revision, servant)
+    return list(versions.values())
 
 
 def keep_warm(app: DecisionApp, servants: Mapping[str, Servant]) -> dict[str, Servant]:

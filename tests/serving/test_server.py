@@ -1,6 +1,8 @@
 """A real server process over HTTP: answers, errors that say enough and echo nothing, kill -9, revisions under load."""
 
+import contextlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -22,6 +24,8 @@ from retrodict.decisions.replay import replay_decision
 from retrodict.ledger import read_seals, verify
 from retrodict.registry import current
 from retrodict.rollout import deploy, promote, rollback
+from retrodict.rollout.ladder import halt, release
+from retrodict.serving.log_lines import written_aside
 from retrodict.workspace import Workspace
 
 
@@ -354,3 +358,50 @@ def test_an_altered_artifact_is_not_served(root):
         assert "IntegrityError" in done.stdout
     finally:
         path.write_bytes(original)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_nobody_reads_holds_up_no_answer(root, workers):
+    """The pipe is full: a line more would wait until somebody reads, and with it every caller."""
+    server = Server(root, "--replay", "--workers", workers)
+    try:
+        pipe = os.open(f"/proc/{server.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, b"full\n" * 100)
+        os.close(pipe)
+        with Workspace(root, actor="ana") as workspace:
+            halt(workspace, "promise", reason="test")
+        for _ in range(30):  # each process logs once a second that it falls back
+            assert server.decide()[0] == 200
+            time.sleep(0.1)
+    finally:
+        with Workspace(root, actor="ana") as workspace:
+            release(workspace, "promise", reason="test")
+        log = server.stop()
+    assert "nothing scores while a policy is halted" in log
+
+
+def test_lines_that_nobody_takes_are_dropped_and_counted():
+    """The block goes on and ends; who reads again is told how many are missing."""
+    reading, written = threading.Event(), []
+
+    class Stuck(logging.Handler):
+        def emit(self, record):
+            reading.wait(60)
+            written.append(record.getMessage())
+
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, [Stuck()]
+    try:
+        with written_aside():
+            for number in range(1_500):
+                root.warning("line %d", number)
+            assert written == []
+            reading.set()
+    finally:
+        root.handlers = handlers
+    assert written[:3] == ["line 0", "line 1", "line 2"]
+    (told,) = [line for line in written if "were dropped" in line]
+    assert int(told.split()[0]) == 1_500 - (len(written) - 1)

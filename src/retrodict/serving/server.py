@@ -40,6 +40,7 @@ from retrodict.serving.connection import BoundedConnection, DrainingState, raise
 from retrodict.serving.consumer import code_of, ending_signals, start_companion, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.jobs import run_jobs
+from retrodict.serving.log_lines import written_aside
 from retrodict.serving.routes import Part
 from retrodict.serving.services import load_services
 from retrodict.serving.traces import open_traces
@@ -170,7 +171,7 @@ def serve(
         children += [_Consumer(workspace)] if upkeep is not None else []
         children += map(_Beside, options.companions if options.only in (None, "decisions") else ())
     try:
-        with announce_server(workspace), asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with announce_server(workspace), written_aside(), asyncio.Runner(loop_factory=loop_factory()) as runner:
             if upper == 1:
                 runner.run(_run(workspace, options, listener, upkeep, children, say, grpc))
             else:

@@ -24,6 +24,7 @@ from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.connection import raise_open_files
+from retrodict.serving.log_lines import written_aside
 from retrodict.serving.routes import Part
 from retrodict.serving.server import ServeOptions, answer, loop_factory
 from retrodict.serving.telemetry import Telemetry, breaker_states, process_series
@@ -160,7 +161,7 @@ def main() -> None:
         with Workspace(spec.root, actor=spec.actor) as workspace:
             if spec.code is not None:
                 workspace.definitions = definitions_of(workspace, spec.code)
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with written_aside(), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(_work(workspace, spec))
     except RetrodictError as error:
         _log.error("the worker cannot go on: %s", error)

@@ -1,0 +1,55 @@
+"""Log lines of a server, written by a thread of its own: a pipe that nobody reads any more holds up no answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from logging.handlers import QueueHandler
+from queue import Full, Queue
+from threading import Thread
+
+__all__ = ["written_aside"]
+
+_LINES = 1_000  # that wait
+_END_S = 2.0
+
+
+class _Dropping(QueueHandler):
+    """Drops and counts lines while nobody takes those that wait."""
+
+    dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Have a line written."""
+        try:
+            self.queue.put_nowait(record)
+        except Full:
+            self.dropped += 1
+
+
+@contextmanager
+def written_aside() -> Iterator[None]:
+    """Write what the block logs in a thread; at most 1,000 lines wait, further ones are dropped and counted."""
+    root, lines = logging.getLogger(), Queue[logging.LogRecord | None](_LINES)
+    handlers, handler = root.handlers, _Dropping(lines)
+    thread = Thread(target=_write, args=(lines, handlers, handler), name="retrodict-log", daemon=True)
+    thread.start()
+    root.handlers = [handler]
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        with suppress(Full):  # who does not read is not waited for at the end, either
+            lines.put(None, timeout=_END_S)
+        thread.join(_END_S)
+
+
+def _write(lines: Queue[logging.LogRecord | None], handlers: Sequence[logging.Handler], handler: _Dropping) -> None:
+    log = logging.Logger(__name__)  # noqa: LOG001  # of nobody else: what it logs is written here
+    log.handlers = list(handlers)
+    while (record := lines.get()) is not None:
+        log.handle(record)
+        if handler.dropped and lines.qsize() < 2:  # or only the end is left
+            count, handler.dropped = handler.dropped, 0
+            log.warning("%d lines of the log were dropped: they came faster than they were read", count)

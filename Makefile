@@ -37,10 +37,10 @@ demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html
 
 # The same code gets the same answer: generated cases are drawn from a fixed seed here, and anew by `make test-all`.
 test: $(STAMP) ## the tests, without those marked slow
-	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile=ci --durations=10 tests src
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --hypothesis-profile=ci --durations=10 tests src
 
 test-all: $(STAMP) servers spark ray deep clients ## every test, the slow ones too, with fresh generated cases
-	$(BIN)/python -m pytest -n 2 tests src
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests src
 
 spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB, and Java); without it they are skipped
 

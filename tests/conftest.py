@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -18,6 +19,15 @@ from retrodict.core.clock import Clock, SimulatedClock, parse_time  # noqa: E402
 from retrodict.workspace import Workspace  # noqa: E402
 
 START = parse_time("2024-03-01T08:00:00Z")
+
+
+def pytest_collection_finish() -> None:
+    """What imports and collection made stays until the end: no collection of garbage need look through it again.
+
+    It is some 600,000 objects when all tests are collected: half a second, every time that anything collects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

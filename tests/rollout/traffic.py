@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.serving import project as parcels
@@ -34,7 +35,10 @@ strict = Policy("strict", late_parcel, decide={"warn": "score >= 0.3", "ok": "ot
 
 def make_world(root: Path) -> None:
     """Champion ``late_parcel@1`` in force by ``promise``; ``late_parcel@2``, ``wide@1`` and ``strange@1`` beside it."""
-    root.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(parcels.built(_make_world), root, dirs_exist_ok=True)
+
+
+def _make_world(root: Path) -> None:
     parcels.make_project(root, '[features]\nhorizon = "10000d"\n').close()
     text = parcels.DEFINITIONS.replace('calibrate="sigmoid"', 'calibrate="isotonic"') + MORE
     (root / "definitions.py").write_text(text)

@@ -1,6 +1,11 @@
 """A small real project: parcels that arrive late or not, trained, approved and deployed in a second."""
 
+import atexit
 import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,18 +73,34 @@ def parcels(days=DAYS, seed=1):
     return pa.Table.from_pylist(rows)
 
 
+@cache
+def built(make: Callable[[Path], None]) -> Path:
+    """Folder of a project that is made once for all tests of this process; whoever changes it, changes a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="retrodict-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    make(folder)
+    return folder
+
+
 def make_project(folder: Path, settings: str = "") -> Workspace:
-    """Project with one deployed policy, and more settings."""
+    """Project with one deployed policy, and more settings; without any it is a copy of one."""
+    if not settings:
+        shutil.copytree(built(_make), folder, dirs_exist_ok=True)
+    else:
+        _make(folder, settings)
+    return Workspace(folder, actor="ana")
+
+
+def _make(folder: Path, settings: str = "") -> None:
     (folder / "retrodict.toml").write_text(f'[project]\nname = "parcels"\n{settings}')
     (folder / "definitions.py").write_text(DEFINITIONS)
-    project = Workspace(folder, actor="ana")
-    ingest(project, "parcels", parcels())
-    _, version = train(project, "late_parcel")
-    approve(Workspace(folder, actor="ben"), version.ref, reason="test")
-    build_online(project, [FeatureSet(project.definitions.get(Model, "late_parcel").features)])
-    prove(project)
-    deploy(project, "promise", reason="test")
-    return project
+    with Workspace(folder, actor="ana") as project, Workspace(folder, actor="ben") as other:
+        ingest(project, "parcels", parcels())
+        _, version = train(project, "late_parcel")
+        approve(other, version.ref, reason="test")
+        build_online(project, [FeatureSet(project.definitions.get(Model, "late_parcel").features)])
+        prove(project)
+        deploy(project, "promise", reason="test")
 
 
 def prove(project: Workspace) -> None:

@@ -20,8 +20,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 from urllib.request import urlopen
 
@@ -254,6 +256,72 @@ def ramp(world: Path) -> list[dict[str, Any]]:
     return pieces
 
 
+@contextmanager
+def collector() -> Iterator[str]:
+    """Take spans as a collector of OpenTelemetry does, and throw them away; yields where."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def traces(world: Path, turns: int, seconds: float) -> dict[str, Any]:
+    """Decisions with and without a span for each, by turns: processor time, rate and latencies, the medians."""
+    requests, runs = write_requests(world)["ours"], dict[str, list[dict[str, Any]]]()
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", world, "--replay"]
+    with ExitStack() as stack:
+        url = stack.enter_context(collector())
+        servers = {}
+        for case, environment in {"off": {}, "on": {"OTEL_EXPORTER_OTLP_ENDPOINT": url}}.items():
+            port = free_port()
+            process = stack.enter_context(running([*command, "--port", port], environment, port, "/readyz"))
+            servers[case] = port, process
+            load(port, requests, 8, 2.0, process)
+        for _ in range(turns):
+            for connections in CONNECTIONS:
+                for case, (port, process) in servers.items():
+                    runs.setdefault(f"{case} at {connections}", []).append(
+                        load(port, requests, connections, seconds, process)
+                    )
+    keys = ("rate", "p50_ms", "p99_ms", "cpu_us")
+    medians = {case: {key: round(statistics.median(run[key] for run in measured), 3) for key in keys}
+               for case, measured in runs.items()}  # fmt: skip
+    more = {f"more_cpu_us_{n}": round(medians[f"on at {n}"]["cpu_us"] - medians[f"off at {n}"]["cpu_us"], 1)
+            for n in CONNECTIONS}  # fmt: skip
+    return {"turns": turns, "seconds": seconds, **more, "runs": medians}
+
+
+def draw_ramp(pieces: Sequence[dict[str, Any]], path: Path) -> None:
+    """What was asked and refused, the workers, and the latencies, over time."""
+    from retrodict.evaluation.plots.canvas import ALERT, MAIN, QUIET, drawing
+
+    seconds = [5 * place for place in range(len(pieces))]
+    with drawing("Workers follow the load", height=3.4) as canvas:
+        axes, others = canvas.axes, canvas.axes.twinx()
+        for key, colour in (("p99_ms", MAIN), ("p50_ms", QUIET)):
+            axes.plot(seconds, [one[key] for one in pieces], color=colour, label=key.replace("_", " in "))
+        axes.set(xlabel="seconds", ylabel="milliseconds", yscale="log")
+        others.step(seconds, [one["workers"] for one in pieces], where="post", color=ALERT, label="workers")
+        others.set(ylabel="workers", ylim=(0, 1 + max(one["workers"] for one in pieces)))
+        others.yaxis.get_major_locator().set_params(integer=True)
+        for place, one in zip(seconds, pieces, strict=True):
+            if one["rate"] > pieces[0]["rate"]:
+                axes.axvspan(place, place + 5, color=QUIET, alpha=0.15, linewidth=0)
+        axes.figure.legend(loc="outside lower center", ncols=3)
+    path.write_text(canvas.svg)
+
+
 def write_requests(world: Path) -> dict[str, Path]:
     """Write what is asked of ours and of the others, a request a line."""
     asked = json.loads((world / "requests.json").read_text())
@@ -349,7 +417,9 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="ours alone, at 70 %% for long and at 300 %%")
     parser.add_argument("--rollback", type=int, metavar="WORKERS", help="until a rollback reaches so many workers")
     parser.add_argument("--workers", action="store_true", help="two of ours against one, and one beside a search")
+    parser.add_argument("--traces", action="store_true", help="ours with a span for each decision, and without")
     parser.add_argument("--ramp", action="store_true", help="workers that come and go with the load")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw that as SVG")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
     given = parser.parse_args()
     load_before = os.getloadavg()[0]
@@ -361,8 +431,14 @@ def main() -> None:
         if given.rollback:
             print(json.dumps(rollback_ms(world, given.rollback, given.turns)))
             return
+        if given.traces:
+            print(json.dumps(traces(world, given.turns, given.seconds)))
+            return
         if given.ramp:
-            print(json.dumps(ramp(world)))
+            pieces = ramp(world)
+            if given.plot is not None:
+                draw_ramp(pieces, given.plot)
+            print(json.dumps(pieces))
             return
         if given.workers:
             print(json.dumps(two_workers(world, given.turns, given.seconds)))

@@ -24,8 +24,8 @@ def evidence(canary, **columns):
         "decision": ["ok"] * size, "fallback": [None] * size, "score": [0.5] * size,
         "record__micros": [1_000] * size, **columns,
     }  # fmt: skip
-    table = pa.table({name: pa.array(v) if name != "fallback" else pa.array(v, pa.string())
-                      for name, v in values.items()})  # fmt: skip
+    values["fallback"] = pa.array(values["fallback"], pa.string())
+    table = pa.table({name: v if isinstance(v, pa.Array) else pa.array(v) for name, v in values.items()})
     return Evidence(table, units, np.asarray(canary))
 
 
@@ -192,6 +192,19 @@ def test_a_version_that_is_wrong_about_one_group_is_seen_by_what_the_old_one_mak
     assert judge(fallen, "disagreement <= 0.1 for each carrier", "hold").units_canary == 392
     nothing = evidence(arms(each), decision=decision, entity__carrier=carrier)
     assert judge(nothing, "disagreement <= 0.1", "prove").reason == "nothing was asked of the old version"
+
+
+def test_decisions_without_the_value_of_a_group_are_held_to_it_too():
+    """A fallback may have read no feature: its errors are in no group by one, and would be passed over."""
+    each = 400
+    fallback, band = ["ok"] * 190 + [None] * (2 * each - 190), [None] * 190 + ["a"] * (2 * each - 190)
+    data = evidence(arms(each), fallback=fallback, context__band=pa.array(band, pa.string()))
+    verdict = judge(data, "error_rate <= 0.05 for each band", "hold")
+    assert (verdict.verdict, verdict.units_canary) == ("failure", 190)
+    assert verdict.reason.startswith("band without a value: ")
+    data = evidence(arms(each), fallback=["ok"] * each + [None] * each, context__band=pa.nulls(2 * each, pa.string()))
+    assert judge(data, "error_rate <= 0.05 for each band", "hold").verdict == "failure"
+    assert judge(data, "error_rate <= 0.05 for each band", "prove").verdict == "inconclusive"
 
 
 def test_every_group_must_be_shown_and_a_small_one_is_inconclusive():

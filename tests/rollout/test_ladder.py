@@ -10,10 +10,17 @@ import pytest
 from tests.rollout.conftest import learn
 from tests.serving.project import prove
 
-from retrodict import Rollout
+from retrodict import Project, Rollout
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import HOUR, MINUTE
-from retrodict.core.errors import BusyError, NotFoundError, RefusedError, RetrodictError
+from retrodict.core.errors import (
+    BusyError,
+    DefinitionError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    RetrodictError,
+)
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.replay import replay_decision
 from retrodict.ledger import verify as audit
@@ -339,3 +346,36 @@ def test_the_old_version_is_asked_by_its_own_features(original_pair, tmp_path):
         answers: dict[str, str | None] = {}
         ladder.judge(made.project, "promise", now=made.clock.now(), answers=answers)
         assert answers == {record.id: old[record.context["weight"]] for record in records}
+
+
+@pytest.mark.parametrize(("condition", "near"), [
+    ("error_rate <= 0.1 for each depott", "'depot'"), ("dp_ratio(depo: ok) >= 0.8", "'depot'"),
+    ("rate(wran) <= 0.5", "'warn'"),
+])  # fmt: skip
+def test_a_condition_about_what_there_is_not_is_refused_at_the_start(world, condition, near):
+    """Also where the definition names no policy, which is known only then: it would never be more than inconclusive."""
+    add(world.root, f"\nloose = Rollout('loose', unit='depot', hold=[{condition!r}])\n")
+    with Workspace(world.root, actor="ana", clock=world.clock) as edited, pytest.raises(NotFoundError, match=near):
+        ladder.start(edited, "loose", "late_parcel@2", policy="promise", reason="x")
+    assert world.deployment.split is None
+
+
+@pytest.mark.parametrize("condition", ["error_rate <= 2", "disagreement <= 20 for each depot", "rate(warn) <= 30"])
+def test_a_limit_that_nothing_can_exceed_is_refused(condition):
+    """Per cent were meant."""
+    with pytest.raises(DefinitionError, match=r"a limit of a share must be from 0 to 1.*Write 0\.02 for 2 %"):
+        Rollout("loose", unit="depot", hold=[condition])
+
+
+def test_a_rollout_that_cannot_be_judged_keeps_no_other_from_being_looked_at(world, monkeypatch, caplog):
+    """It waits, and the log says why."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+
+    def fails(*_, **__):
+        raise IntegrityError("the model must be whole", where="model", got="half of it")
+
+    monkeypatch.setattr(ladder, "step_on", fails)
+    (status,) = Project(world.root, actor="ana").rollouts.run(once=True)
+    assert (status.move, status.done) == ("wait", False)
+    assert "the model must be whole" in status.reason
+    assert "the model must be whole" in caplog.text

@@ -35,7 +35,7 @@ strict = Policy("strict", late_parcel, decide={"warn": "score >= 0.3", "ok": "ot
 
 def make_world(root: Path) -> None:
     """Champion ``late_parcel@1`` in force by ``promise``; ``late_parcel@2``, ``wide@1`` and ``strange@1`` beside it."""
-    shutil.copytree(parcels.built(_make_world), root, dirs_exist_ok=True)
+    shutil.copytree(parcels.built(_make_world, parcels.DEFINITIONS), root, dirs_exist_ok=True)
 
 
 def _make_world(root: Path) -> None:

@@ -74,8 +74,9 @@ def parcels(days=DAYS, seed=1):
 
 
 @cache
-def built(make: Callable[[Path], None]) -> Path:
+def built(make: Callable[[Path], None], definitions: str) -> Path:
     """Folder of a project that is made once for all tests of this process; whoever changes it, changes a copy."""
+    assert definitions == DEFINITIONS  # which a test may replace
     folder = Path(tempfile.mkdtemp(prefix="retrodict-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     make(folder)
@@ -85,7 +86,7 @@ def built(make: Callable[[Path], None]) -> Path:
 def make_project(folder: Path, settings: str = "") -> Workspace:
     """Project with one deployed policy, and more settings; without any it is a copy of one."""
     if not settings:
-        shutil.copytree(built(_make), folder, dirs_exist_ok=True)
+        shutil.copytree(built(_make, DEFINITIONS), folder, dirs_exist_ok=True)
     else:
         _make(folder, settings)
     return Workspace(folder, actor="ana")

@@ -263,7 +263,7 @@ def test_who_asks_needs_a_key(apart, root):
     other = msgspec.msgpack.encode(ScoreQuestion(record.code, [record.features]))
     assert apart.models.send("POST", path, other, key)[0] == 404
     for body in (b"", b"\xc1", b'{"rows": []}', msgspec.msgpack.encode({"artifact": 5})):
-        assert apart.models.send("POST", path, body, key)[0] == 400
+        assert apart.models.send("POST", path, body, key)[0] == 415
     read = msgspec.msgpack.encode(FeatureQuestion(record.artifact, record.policy, 5, [{"depot": "north"}]))
     assert apart.features.send("POST", "/v1/features/late_parcel:read", read, key)[0] == 404  # of no such code
     with Client(f"http://127.0.0.1:{apart.decisions.port}", key="rtd_no_no") as client, pytest.raises(RefusedError):
@@ -521,6 +521,7 @@ WRONG_TRANSFERS = {
     "nothing": lambda handler, content: handler.send(b"", status=204),
     "redirect": lambda handler, content: handler.send(b"", ("location", "/v1/status"), status=302),
     "refusal in HTML": lambda handler, content: handler.send(b"<html>", status=404),
+    "wrong value in HTML": lambda handler, content: handler.send(b"<html>", status=400),
     "failure": lambda handler, content: handler.send(b'{"error": {"customer": "adler"}}', status=500),
 }
 

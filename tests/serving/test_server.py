@@ -383,6 +383,29 @@ def test_a_log_that_nobody_reads_holds_up_no_answer(root, workers):
     assert "nothing scores while a policy is halted" in log
 
 
+@pytest.mark.timeout(120)
+def test_a_server_whose_log_nobody_reads_ends(root):
+    """Its last lines are lost; it waits for no lock of the thread that would write them."""
+    server = Server(root, "--replay")
+    try:
+        pipe = os.open(f"/proc/{server.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, b"full\n" * 100)
+        os.close(pipe)
+        with Workspace(root, actor="ana") as workspace:
+            halt(workspace, "promise", reason="test")
+        for _ in range(15):
+            assert server.decide()[0] == 200
+            time.sleep(0.1)
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    finally:
+        with Workspace(root, actor="ana") as workspace:
+            release(workspace, "promise", reason="test")
+        server.kill()
+
+
 def test_lines_that_nobody_takes_are_dropped_and_counted():
     """The block goes on and ends; who reads again is told how many are missing."""
     reading, written = threading.Event(), []
@@ -391,6 +414,8 @@ def test_lines_that_nobody_takes_are_dropped_and_counted():
         def emit(self, record):
             reading.wait(60)
             written.append(record.getMessage())
+            if record.getMessage() == "line 1":
+                raise OSError  # of one line; the others are written all the same
 
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, [Stuck()]

@@ -89,15 +89,18 @@ class Loader:
             for name, servant in self.servants.items():
                 if servant.cache is not None:
                     servant.cache.drop(newest_drop(drops, name, servant.inputs)[0])
-            for name, revision in self._in_force().items():
+            in_force = self._in_force()
+            for name, revision in in_force.items():
+                if name in self.servants and revision.deployment.halted is not None:
+                    self.servants[name].halt(revision.deployment.halted)  # which waits for nothing that is loaded
+            for name, revision in in_force.items():
                 before = self.servants.get(name)
                 try:
                     same = before is not None and before.revision.revision == revision.revision
                     servants[name] = before if before is not None and same else self.load(revision)
                 except RetrodictError as error:
                     problem = problem or error
-                    if before is not None:  # a halt waits for nothing that may fail to load
-                        before.halt(revision.deployment.halted or before.halted)
+                    if before is not None:
                         servants[name] = before
             if servants != self.servants:
                 self.servants = servants

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, when
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, NotFoundError
+from retrodict.core.errors import BusyError, NotFoundError, RetrodictError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
@@ -343,12 +342,16 @@ class Rollouts(Namespace):
         return bool(ladder.running(self._workspace) or controller.watched(self._workspace))
 
     def _look(self, policy: str, answers: dict[str, str | None]) -> RolloutStatus:
-        with suppress(BusyError, NotFoundError):
+        why = "somebody changes it just now"
+        try:
             move, revision = ladder.step_on(self._workspace, policy, answers=answers)
             split = revision.deployment.split
             steps = () if split is None else tuple(ladder.rollout_of(self._workspace, split).steps)
             return RolloutStatus(revision, policy, split, steps, [], move.what, move.reason, done=move.what != "wait")
+        except (BusyError, NotFoundError):
+            pass
+        except RetrodictError as error:  # the others are looked at all the same
+            _log.error("rollout of %s: %s", policy, error)
+            why = str(error)
         revision = registry.current(self._workspace)[policy]
-        return RolloutStatus(
-            revision, policy, revision.deployment.split, (), [], "wait", "somebody changes it just now"
-        )
+        return RolloutStatus(revision, policy, revision.deployment.split, (), [], "wait", why)

@@ -40,6 +40,7 @@ METRICS = {
 _LOWER = {"error_rate", "p50_ms", "p95_ms", "p99_ms", "brier", "log_loss", "loss"}
 _TIMED = ("p50_ms", "p95_ms", "p99_ms")
 _ARGUED = {"rate": 1, "dp_ratio": 2}
+_SHARED = {"error_rate", "rate", "disagreement", "dp_ratio"}
 _NUMBER = r"\d+(?:\.\d+)?"
 _METRIC = r"(?P<metric>[a-z]\w*)(?:\((?P<of>[^()]+)\))?"
 _EACH = r"(?: for each (?P<group>[a-z]\w*))?"
@@ -116,6 +117,9 @@ def read_condition(text: str, *, where: str) -> Condition:
     if metric == "disagreement" and ("limit" not in parts or parts["op"] != "<="):
         raise DefinitionError("a disagreement must have a limit of its own: it is with the champion already",
                               where=where, got=text, remedy="Write 'disagreement <= 0.1'")  # fmt: skip
+    if metric in _SHARED and float(parts.get("limit") or 0) > 1:
+        raise DefinitionError("a limit of a share must be from 0 to 1", where=where, got=text,
+                              remedy="Write 0.02 for 2 %")  # fmt: skip
     if "margin" in parts:
         if metric not in _LOWER:
             raise DefinitionError("'not worse by' must be of a metric with a better side", where=where, got=text,

@@ -163,13 +163,16 @@ class Evidence:
         if not condition.group:
             return over_all
         names = self._named(condition.group)
-        missing = None if names is None else np.asarray(pa.array(names, from_pandas=True).is_null())
-        if names is None or missing is None or missing.all():
+        encoded = None if names is None else pa.array(names, from_pandas=True).dictionary_encode()
+        if encoded is None or (encoded.null_count == len(encoded) and kind == "prove"):
             reason = f"no decision has a value of {condition.group}"
             return replace(over_all, verdict="inconclusive", reason=reason, low=None, high=None)
-        texts, verdicts = np.where(missing, "", names.astype(str)), []
-        for place, name in enumerate(dict.fromkeys(texts[~missing]), start=1):
-            part = np.where((texts == name) & ~missing, values, np.nan)
+        # Those without a value are a group of their own: an answer of a fallback, which may have read no feature.
+        codes, verdicts = np.asarray(encoded.indices.fill_null(-1)), []
+        members = codes if kind == "hold" else codes[codes >= 0]
+        for place, code in enumerate(dict.fromkeys(members.tolist()), start=1):
+            name = "without a value" if code < 0 else str(encoded.dictionary[code])[:100]
+            part = np.where(codes == code, values, np.nan)
             one = self._verdict_on(condition, kind, part, why_not, alpha / (place * (place + 1)), min_units)
             verdicts.append(replace(one, reason=f"{condition.group} {name}: {one.reason}"))
         broken = [one for one in verdicts if one.verdict == "failure"]

@@ -139,6 +139,14 @@ def _check_alike(old: Servant, new: Servant, rollout: Rollout, where: str) -> No
         check_known(name, schemas[0], "a unit must be a value of requests", where=f"rollout:{rollout.name}, unit",
                     what="request value")  # fmt: skip
     policies = [one.policy.policy for one in (old, new)]
+    for one in (one for every in rollout.conditions.values() for one in every):
+        place = f"rollout:{rollout.name}, {one.text!r}"
+        for name in {one.group, *one.of[:-1]} - {""}:
+            check_known(name, [*schemas[0], *old.inputs], "groups must be of a value that records have", where=place,
+                        what="request value or feature")  # fmt: skip
+        for name in one.of[-1:]:
+            check_known(name, policies[0].decide, "a condition must be of a decision of the policy", where=place,
+                        what="decision")  # fmt: skip
     unlike = [name for name in ("record", "personal") if getattr(policies[0], name) != getattr(policies[1], name)]
     if unlike:
         raise RefusedError("both versions must be recorded alike", where=where, got=unlike,

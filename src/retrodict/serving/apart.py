@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from retrodict.core.errors import InputError, NotFoundError, RetrodictError, check_known
+from retrodict.core.errors import NotFoundError, RetrodictError, check_known
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -220,12 +220,11 @@ async def _question(app: DecisionApp, request: HttpRequest, form: type[Q]) -> Q:
     try:
         question = msgspec.msgpack.decode(body, type=form)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError("the body must be MessagePack of what a server of decisions asks", where="body",
-                         got=type(error).__name__, remedy="See 'Apart' on the page on serving") from None  # fmt: skip
+        text = "the body must be MessagePack of what a server of decisions of the same version asks"
+        raise RefusedRequestError(415, text) from error  # no 400, which is of a caller's values
     count = len(question.rows)
     if count > app.limits.batch:
-        raise InputError(f"a call must be about {app.limits.batch} rows at most", where="body", got=count,
-                         remedy="Ask again for the rest")  # fmt: skip
+        raise RefusedRequestError(413, f"a call must be about {app.limits.batch} rows at most; got {count}")
     request.origins = question.origins[:count]
     return question
 

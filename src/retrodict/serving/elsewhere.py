@@ -195,7 +195,7 @@ class _Server:
         try:
             text = msgspec.json.decode(body, type=dict[str, str])["error"].rstrip(".")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
-            text = f"the server of {self._part} must be one of Retrodict"
+            return self.unfit(f"status {status} without a text of Retrodict")
         where = f"serving.{self._part}_url"
         if status == 400:
             return InputError(text)  # where it says what, and of whose values

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import select
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler
 from queue import Full, Queue
-from threading import Thread
+from threading import Event, Thread
 
 __all__ = ["written_aside"]
 
@@ -33,7 +35,8 @@ def written_aside() -> Iterator[None]:
     """Write what the block logs in a thread; at most 1,000 lines wait, further ones are dropped and counted."""
     root, lines = logging.getLogger(), Queue[logging.LogRecord | None](_LINES)
     handlers, handler = root.handlers, _Dropping(lines)
-    thread = Thread(target=_write, args=(lines, handlers, handler), name="retrodict-log", daemon=True)
+    ended = Event()
+    thread = Thread(target=_write, args=(lines, handlers, handler, ended), name="retrodict-log", daemon=True)
     thread.start()
     root.handlers = [handler]
     try:
@@ -43,13 +46,23 @@ def written_aside() -> Iterator[None]:
         with suppress(Full):  # who does not read is not waited for at the end, either
             lines.put(None, timeout=_END_S)
         thread.join(_END_S)
+        ended.set()
+        thread.join(_END_S)
 
 
-def _write(lines: Queue[logging.LogRecord | None], handlers: Sequence[logging.Handler], handler: _Dropping) -> None:
+def _write(
+    lines: Queue[logging.LogRecord | None], handlers: Sequence[logging.Handler], handler: _Dropping, ended: Event
+) -> None:
     log = logging.Logger(__name__)  # noqa: LOG001  # of nobody else: what it logs is written here
     log.handlers = list(handlers)
+    room = select.poll()  # a thread that hangs in a write holds locks which the end of the process waits for
+    room.register(sys.__stderr__.fileno() if sys.__stderr__ else 2, select.POLLOUT)
     while (record := lines.get()) is not None:
-        log.handle(record)
+        while not room.poll(200):
+            if ended.is_set():
+                return
+        with suppress(Exception):  # of a stream that is closed, say: the next line may be written
+            log.handle(record)
         if handler.dropped and lines.qsize() < 2:  # or only the end is left
             count, handler.dropped = handler.dropped, 0
             log.warning("%d lines of the log were dropped: they came faster than they were read", count)

@@ -552,6 +552,8 @@ class _Watcher:
                 self._note(not_followed=str(error))
             except RetrodictError as error:  # the revision in force goes on deciding; readiness says so
                 self._note(problem=str(error))
+            except Exception as error:  # noqa: BLE001  # a full disk, say: the next look may find all well
+                self._note(problem=f"deployments cannot be followed: {type(error).__name__}")
 
     def _note(self, *, problem: str | None = None, not_followed: str | None = None) -> None:
         """Note why deployments are not followed; logged when it begins, and not again with each error until it ends."""
@@ -570,7 +572,7 @@ class _Watcher:
 
     async def _follow(self, servants: dict[str, Servant]) -> None:
         for name, servant in servants.items() if servants is not self._app.servants else ():
-            if servant is not self._app.servants.get(name):
+            if servant is not self._app.servants.get(name) and servant.halted is None:
                 await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
                 warm = partial(servant.warm, self._clock.now())
                 await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.on_server else warm()

@@ -53,7 +53,7 @@ def watched(workspace: Workspace) -> list[tuple[str, str]]:
 def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
     """Look at a running experiment once, as it was defined when it started, and do what comes next."""
     try:
-        revision, run, now = current(workspace)[policy], find_run(workspace, name), workspace.clock.now()
+        revision, run, now = current(workspace)[policy], find_run(workspace, name, policy), workspace.clock.now()
         experiment = definitions_of(workspace, run.state["code"]).get(Experiment, name)
         report, looks = examine(workspace, experiment, run, now=now)
         if run.until is None and report.stop:
@@ -71,4 +71,6 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
 def _broken(report: ExperimentReport) -> str:
     broken = [f"guardrail {effect.metric} of {effect.variant}: {effect.contrast.reason}" for effect in report.effects
               if effect.role == "guardrail" and effect.contrast.verdict == "failure"]  # fmt: skip
+    if report.balance.verdict == "failure":
+        broken.insert(0, "units are missing from an arm, so the numbers may mean little")
     return f"{'; '.join(broken)}; report sha256:{report.digest}"[:2_000]

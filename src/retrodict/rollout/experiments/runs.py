@@ -62,9 +62,9 @@ def find_runs(workspace: Workspace, name: str | None = None) -> list[ExperimentR
     return [run for run in runs.values() if name in (None, run.name)]
 
 
-def find_run(workspace: Workspace, name: str) -> ExperimentRun:
-    """Newest run of an experiment; NotFoundError if it never ran."""
-    runs = find_runs(workspace, name)
+def find_run(workspace: Workspace, name: str, policy: str | None = None) -> ExperimentRun:
+    """Newest run of an experiment, of any policy or of one; NotFoundError if it never ran."""
+    runs = [run for run in find_runs(workspace, name) if policy in (None, run.policy)]
     if not runs:
         raise NotFoundError("the experiment must have been started", where=f"experiment:{name}", got="no run",
                             remedy=f"Start it with: retrodict experiment start {name} --reason WHY")  # fmt: skip

@@ -19,7 +19,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import FileFinder, PathFinder, SourceFileLoader
+from functools import cache, partial
+from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TypeVar
@@ -265,7 +266,8 @@ def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[set[str
 
 def _take_out(folder: Path) -> dict[str, ModuleType]:
     """Forget the folder's modules, also as attributes of an installed package that they extend."""
-    neighbours = [key for key in list(sys.modules) if _is_neighbour(key, folder)]  # all, before a parent is gone
+    search = cache(partial(PathFinder.find_spec, path=[str(folder)]))  # once for each name of many modules
+    neighbours = [key for key in list(sys.modules) if _is_neighbour(key, folder, search)]  # before a parent is gone
     modules = {key: sys.modules.pop(key) for key in neighbours}
     for key, module in modules.items():
         parent, _, child = key.rpartition(".")
@@ -316,7 +318,7 @@ def _forget_finders(folder: Path) -> None:
             del sys.path_importer_cache[path]
 
 
-def _is_neighbour(key: str, folder: Path) -> bool:
+def _is_neighbour(key: str, folder: Path, search: Callable[[str], ModuleSpec | None]) -> bool:
     """Whether a loaded module lies in the folder, or has a name that the folder has, and is no installed one."""
     top = key.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("__main__", __name__.partition(".")[0]):
@@ -326,7 +328,7 @@ def _is_neighbour(key: str, folder: Path) -> bool:
         return False
     if any(Path(place).is_relative_to(folder) for place in places):
         return True
-    spec = PathFinder.find_spec(top, [str(folder)])
+    spec = search(top)
     # A mere folder (data/, tests/) takes the place of a package without __init__.py, and of no other.
     return spec is not None and (spec.origin is not None or getattr(sys.modules.get(top), "__file__", None) is None)
 

@@ -261,7 +261,10 @@ def test_of_two_controllers_one_does_the_step(world):
 def test_a_halted_policy_answers_without_a_model(world):
     """By its rules or its fallback, and the record says so; released, it scores again."""
     ladder.start(world.project, "careful", "late_parcel@2", reason="better")
-    ladder.halt(world.project, "promise", reason="a theft of keys")
+    assert "halted (a theft of keys). Nothing scores" in str(
+        ladder.halt(world.project, "promise", reason="a theft of keys")
+    )
+    assert "a theft of keys" in str(Project(world.root, actor="ana").policies.show("promise"))
     records = world.ask(40)
     assert {(record.model, record.fallback, record.error, record.arm) for record in records} == {
         ("", "ok", "HaltedError", "")
@@ -269,7 +272,7 @@ def test_a_halted_policy_answers_without_a_model(world):
     assert {record.fallback for record in world.ask(5, heaviest=80)} == {"ok"}
     with pytest.raises(RefusedError, match="must not be halted already"):
         ladder.halt(world.project, "promise", reason="again")
-    ladder.release(world.project, "promise", reason="new keys")
+    assert "late_parcel@1 decides" in str(ladder.release(world.project, "promise", reason="new keys"))
     assert {record.fallback for record in world.ask(200)} == {None}
     assert {logged.record.arm for logged in read_decisions(world.project)} == {"", "canary", "control"}
 

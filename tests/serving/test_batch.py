@@ -240,7 +240,7 @@ def test_a_log_that_cannot_be_written_answers_none(project):
 def test_what_is_late_is_not_computed(project, monkeypatch):
     """Past the deadline nothing is read or scored; the policy's fallback answers, and says why."""
     with Decider(project) as decider:
-        servant = decider._servants()["promise"]
+        servant = decider._servants("promise")["promise"]
         monkeypatch.setattr(servant, "_deadline_ns", -1)
         reads = []
         for name in ("read", "read_many"):

@@ -55,6 +55,7 @@ class PolicySettings(Shown):
             "policy": self.policy.name,
             "revision": None if self.revision is None else self.revision.revision,
             "model": self.policy.model.name if self.revision is None else self.revision.deployment.model,
+            "halted": None if self.revision is None else self.revision.deployment.halted,
             "changed": self.changed,
             "deadline": self.policy.deadline,
             "fallback": list(self.policy.fallback),
@@ -65,7 +66,8 @@ class PolicySettings(Shown):
         """What is in force, and the stages in their order."""
         since = "no" if self.revision is None else f"#{self.revision.revision}, since {when(self.revision.time)}"
         about = {"policy": self.policy.name, "model": self.to_dict()["model"], "in force": since,
-                 "deadline": self.policy.deadline, "fallback": list(self.policy.fallback) or None,
+                 "halted": self.to_dict()["halted"], "deadline": self.policy.deadline,
+                 "fallback": list(self.policy.fallback) or None,
                  "definition": "changed since it was deployed" if self.changed else None}  # fmt: skip
         return [Facts(about), Grid(("stage", "how"), list(self.policy.stages.items()))]
 

@@ -130,6 +130,9 @@ class Revision(Shown):
         deployment = self.deployment
         before = f" (before: {deployment.previous['model']})" if deployment.previous else ""
         decides = f"{deployment.policy}#{self.revision}: {deployment.model} decides{before}."
+        if deployment.halted is not None:
+            decides = (f"{deployment.policy}#{self.revision}: halted ({deployment.halted}). Nothing scores; rules or "
+                       f"fallback answer, until: retrodict release {deployment.policy} --reason WHY.")  # fmt: skip
         return [f"{decides} Running servers follow within a second."]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from retrodict.serving.open_inference import NUMBERS
 from retrodict.serving.routes import ROUTES, find_route, serves
 from retrodict.serving.versions import names
 
@@ -195,6 +194,8 @@ def _in_many(case: Schema) -> Schema:
 def _tensors(request: Mapping[str, Mapping[str, str]]) -> Schema:
     """Body of an inference: each value of a request is a tensor with one value for each case."""
     names: Schema = {"enum": [*request["entities"], *request["context"]]}
+    from retrodict.serving.open_inference import NUMBERS  # whose addresses come behind those of this page
+
     kinds: Schema = {"enum": ["BYTES", *NUMBERS]}
     shape: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
     parts = {"name": names, "shape": shape, "datatype": kinds, "data": {"type": "array"},

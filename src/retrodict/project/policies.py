@@ -65,8 +65,9 @@ class PolicySettings(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """What is in force, and the stages in their order."""
         since = "no" if self.revision is None else f"#{self.revision.revision}, since {when(self.revision.time)}"
-        about = {"policy": self.policy.name, "model": self.to_dict()["model"], "in force": since,
-                 "halted": self.to_dict()["halted"], "deadline": self.policy.deadline,
+        facts = self.to_dict()
+        about = {"policy": self.policy.name, "model": facts["model"], "in force": since,
+                 "halted": facts["halted"], "deadline": self.policy.deadline,
                  "fallback": list(self.policy.fallback) or None,
                  "definition": "changed since it was deployed" if self.changed else None}  # fmt: skip
         return [Facts(about), Grid(("stage", "how"), list(self.policy.stages.items()))]

@@ -20,7 +20,7 @@ from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
 from retrodict.features.plan import FeatureSet
 
-__all__ = ["METRICS", "Condition", "Rollout", "read_condition"]
+__all__ = ["METRICS", "SHARES", "Condition", "Rollout", "read_condition"]
 
 METRICS = {
     "error_rate": "share of decisions that a fallback answered",
@@ -37,10 +37,12 @@ METRICS = {
 }
 """What a condition may be about."""
 
+SHARES = {"error_rate", "rate", "disagreement"}
+"""Metrics from 0 to 1 of every unit: a limit of their own is judged exactly, from the first unit on."""
+
 _LOWER = {"error_rate", "p50_ms", "p95_ms", "p99_ms", "brier", "log_loss", "loss"}
 _TIMED = ("p50_ms", "p95_ms", "p99_ms")
 _ARGUED = {"rate": 1, "dp_ratio": 2}
-_SHARED = {"error_rate", "rate", "disagreement", "dp_ratio"}
 _NUMBER = r"\d+(?:\.\d+)?"
 _METRIC = r"(?P<metric>[a-z]\w*)(?:\((?P<of>[^()]+)\))?"
 _EACH = r"(?: for each (?P<group>[a-z]\w*))?"
@@ -117,7 +119,7 @@ def read_condition(text: str, *, where: str) -> Condition:
     if metric == "disagreement" and ("limit" not in parts or parts["op"] != "<="):
         raise DefinitionError("a disagreement must have a limit of its own: it is with the champion already",
                               where=where, got=text, remedy="Write 'disagreement <= 0.1'")  # fmt: skip
-    if metric in _SHARED and float(parts.get("limit") or 0) > 1:
+    if metric in {*SHARES, "dp_ratio"} and float(parts.get("limit") or 0) > 1:
         raise DefinitionError("a limit of a share must be from 0 to 1", where=where, got=text,
                               remedy="Write 0.02 for 2 %")  # fmt: skip
     if "margin" in parts:

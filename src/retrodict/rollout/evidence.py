@@ -25,7 +25,7 @@ from retrodict.evaluation.losses import row_losses
 from retrodict.evaluation.reference import feature_column
 from retrodict.outcomes.status import Outcomes, outcomes
 from retrodict.registry import Revision
-from retrodict.rollout.definitions import Condition, Rollout
+from retrodict.rollout.definitions import SHARES, Condition, Rollout
 from retrodict.rollout.rescore import Challenger, Rescorer
 from retrodict.rollout.statistics import (
     Allowed,
@@ -43,8 +43,6 @@ __all__ = ["ArmVerdict", "Evidence", "gather"]
 Floats = NDArray[np.float64]
 
 _QUALITY = {"brier", "log_loss", "loss"}
-_SHARES = {"error_rate", "rate", "disagreement"}
-"""Metrics from 0 to 1 of every unit: a limit of their own is judged exactly, from the first unit on."""
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 _BATCH = 2_000
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
@@ -203,7 +201,7 @@ class Evidence:
             enough = min(counted) >= min_units
             verdict = "success" if enough else "inconclusive"
             reason = f"not shown to be broken: {reason}" if enough else _too_few(counted, min_units)
-        elif min(counted) < min_units and not (kind == "hold" and condition.metric in _SHARES):
+        elif min(counted) < min_units and not (kind == "hold" and condition.metric in SHARES):
             verdict, reason = "inconclusive", why_not or _too_few(counted, min_units)
         return ArmVerdict(condition.text, kind, verdict, reason, condition.scale, *means,  # type: ignore[arg-type]
                           contrast.low, contrast.high, *units)  # fmt: skip
@@ -314,7 +312,7 @@ class Evidence:
 def _compare(condition: Condition, control: Sums, canary: Sums, alpha: float, min_units: int) -> Contrast:
     low, high = condition.low, condition.high
     allowed = Allowed(-np.inf if low is None else low, np.inf if high is None else high)
-    if condition.scale == "absolute" and condition.metric in _SHARES:
+    if condition.scale == "absolute" and condition.metric in SHARES:
         return bound_share(canary, allowed, alpha=alpha)
     if condition.scale == "absolute":
         return compare_means(_KNOWN_ZERO, canary, allowed, alpha=alpha, min_n=min_units)

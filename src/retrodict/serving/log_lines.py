@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import select
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler
@@ -56,7 +55,7 @@ def _write(
     log = logging.Logger(__name__)  # noqa: LOG001  # of nobody else: what it logs is written here
     log.handlers = list(handlers)
     room = select.poll()  # a thread that hangs in a write holds locks which the end of the process waits for
-    room.register(sys.__stderr__.fileno() if sys.__stderr__ else 2, select.POLLOUT)
+    room.register(2, select.POLLOUT)  # standard error; one that is closed has room, and its handler says the rest
     while (record := lines.get()) is not None:
         while not room.poll(200):
             if ended.is_set():

@@ -319,6 +319,7 @@ def test_tags_and_notes_change_later_in_the_ledger(make_project):
 
 def test_what_cannot_be_entered_holds_no_thread(make_project):
     """Closing says so, ends the thread that tries again and again, and whoever comes next enters the run."""
+    before = set(threading.enumerate())  # another test's project may still be open
     workspace = make_project(TABLE)
     key = workspace.config.path("ledger.key")
     with open_run(workspace, "late") as run:
@@ -326,7 +327,7 @@ def test_what_cannot_be_entered_holds_no_thread(make_project):
         key = key.rename(key.with_name("away"))
     with pytest.raises(RetrodictError):
         workspace.close()
-    assert "retrodict-runs" not in {thread.name for thread in threading.enumerate()}
+    assert "retrodict-runs" not in {thread.name for thread in set(threading.enumerate()) - before}
     key.rename(key.with_name("ledger.key"))
     entered = get_run(workspace, run.ref)
     assert (entered.status, entered.metrics["auc"]) == ("finished", 0.7)

@@ -164,7 +164,10 @@ def test_a_pin_to_an_earlier_revision_under_rollout_gets_around_no_halt(root):
         with Workspace(root, actor="ana") as workspace:
             client = Client(workspace)
             loader = Loader(workspace, health=client.app.health)
-            good = current(workspace)["promise"].deployment
+            definitions = DEFINITIONS.replace('deadline="5s"', 'deadline="5s", pins=True')
+            (root / "definitions.py").write_text(definitions)
+            with Workspace(root, actor="ana") as other:
+                good = deploy(other, "promise", reason="test").deployment
             split = {"candidate": good.target, "unit": ["depot"], "seed": "s", "share": 1.0, "control": 0.0}
             try:
                 for deployment in (replace(good, split=split), replace(good, halted="fire")):

@@ -44,16 +44,19 @@ def models(pair):
 
 def test_a_rollback_walks_back_and_never_forward(pair):
     """The earlier state as it was; a second rollback goes on from there, to what decided before that."""
+    text = (pair.root / "definitions.py").read_text()
     first = current(pair)["promise"].deployment
     promote(pair, "promise", "late_parcel@2", reason="better")
-    deploy(pair, "promise", model="late_parcel@1", reason="again")
+    (pair.root / "definitions.py").write_text(text.replace("weight > 90", "weight > 95"))
+    with Workspace(pair.root, actor="ana") as edited:
+        deploy(edited, "promise", model="late_parcel@2", reason="other rules")
     for model in "21":
         back = rollback(pair, "promise", reason="worse")
         assert back.deployment.model == f"late_parcel@{model}"
     assert replace(back.deployment, restores=None) == first
     with pytest.raises(RefusedError, match="must have decided before"):
         rollback(pair, "promise", reason="worse")
-    assert models(pair) == list("12121")
+    assert models(pair) == list("12221")
 
 
 def test_a_rollback_passes_over_what_deployed_the_same_again(pair):

@@ -23,6 +23,9 @@ expose(cli, "rollback", "rollback", to=Parameter("REF", model_refs), examples=[
     "retrodict rollback warn_early --reason 'warns too often'",
     "retrodict rollback warn_early --to late_arrival@1 --reason 'as in the pilot'",
 ])  # fmt: skip
+expose(cli, "drill", "policies.drill", examples=[
+    "retrodict drill warn_early", "retrodict drill warn_early --keep 5 --decisions 1000 --json",
+])  # fmt: skip
 expose(cli, "deployments", "policies.deployments", examples=[
     "retrodict deployments", "retrodict deployments warn_early --at 2013-09-01T00:00Z",
 ])  # fmt: skip

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from retrodict.decisions.sessions import SessionState
     from retrodict.models import artifact
     from retrodict.registry import Revision
-    from retrodict.rollout import ladder
+    from retrodict.rollout import drill, ladder
+    from retrodict.rollout.drill import DrillReport
 else:
     decisions, registry = lazy_modules("retrodict", "decisions", "registry")
     requests, sessions = lazy_modules("retrodict.decisions", "requests", "sessions")
     (artifact,) = lazy_modules("retrodict.models", "artifact")
-    (ladder,) = lazy_modules("retrodict.rollout", "ladder")
+    drill, ladder = lazy_modules("retrodict.rollout", "drill", "ladder")
 
 __all__ = ["Policies", "PolicySettings", "SessionView"]
 
@@ -211,3 +212,21 @@ class Policies(Namespace):
             Why, for the ledger.
         """
         return ladder.release(self._workspace, policy, reason=reason)
+
+    @names_damage
+    def drill(self, policy: str, *, keep: int = 3, decisions: int = 100) -> DrillReport:
+        """Try out a rollback: load each kept version in a fresh process and let it decide again.
+
+        What decides and what a rollback may go back to must load, and give its recorded decisions bit for bit; nothing
+        is switched. The report is in the ledger. Exit code 1 if a version could not decide at once.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        keep : int
+            Versions, the present one among them.
+        decisions : int
+            Newest recorded decisions of each version that are made again.
+        """
+        return drill.drill(self._workspace, policy, keep=keep, decisions=decisions)

@@ -23,6 +23,7 @@ __all__ = [
     "change",
     "current",
     "deployable",
+    "earlier_targets",
     "history",
     "in_force",
     "rolled_back",
@@ -246,6 +247,21 @@ def standing(revisions: Sequence[Revision]) -> list[Revision]:
         else:
             stack.append(numbered[restores])
     return stack
+
+
+def earlier_targets(revisions: Sequence[Revision]) -> list[Revision]:
+    """What a rollback of a policy may go back to, nearest first, each once.
+
+    It decided before, no rollback has taken it back, and its model was not rolled back from. One that deployed the same
+    again is no other: going back to it would change nothing.
+    """
+    marks, targets = rolled_back(revisions), [revisions[-1].deployment.target]
+    earlier = []
+    for one in reversed(standing(revisions)[:-1]):
+        if one.deployment.target not in targets and one.deployment.model not in marks:
+            targets.append(one.deployment.target)
+            earlier.append(one)
+    return earlier
 
 
 def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:

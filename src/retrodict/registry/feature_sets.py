@@ -8,18 +8,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.features.catalogue.changes import Reader
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.models.readers import service_sets
-from retrodict.registry.deployments import current
+from retrodict.registry.deployments import current, earlier_targets, history
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["feature_set_of", "readers_in_force", "served_feature_sets"]
 
 _log = logging.getLogger(__name__)
+
+_EARLIER = 2  # versions that a rollback may go to, whose state is kept current: with what decides they are three
 
 
 def feature_set_of(workspace: Workspace, code: str, model: str, inputs: Iterable[str] | None = None) -> FeatureSet:
@@ -40,13 +43,15 @@ def feature_set_of(workspace: Workspace, code: str, model: str, inputs: Iterable
 
 def readers_in_force(workspace: Workspace) -> list[Reader]:
     """Models that decide, those that a rollout brings in or that look on, and what decided before, by policy."""
-    readers = []
+    readers, revisions = [], history(workspace)
     for policy, revision in sorted(current(workspace).items()):
         deployment = revision.deployment
         pairs = [(deployment.model_code, deployment.model, True)]
-        previous = deployment.previous
-        if previous is not None and previous["model"] != deployment.model:
-            pairs.append((previous["model_code"], previous["model"], False))
+        earlier = earlier_targets([one for one in revisions if one.deployment.policy == policy])
+        before = [deployment.previous, *(one.deployment.target for one in islice(earlier, _EARLIER))]
+        for code, model in dict.fromkeys((one["model_code"], one["model"]) for one in before if one is not None):
+            if model != deployment.model:
+                pairs.append((code, model, False))
         if deployment.split is not None:
             candidate = deployment.split["candidate"]
             pairs.append((candidate["model_code"], candidate["model"], True))

@@ -27,11 +27,11 @@ from retrodict.registry import (
     change,
     current,
     deployable,
+    earlier_targets,
     get_version,
     history,
     list_versions,
     rolled_back,
-    standing,
 )
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace, capture_code, check_code
@@ -43,6 +43,7 @@ __all__ = [
     "find_current",
     "promote",
     "rollback",
+    "rollback_targets",
     "without_split",
 ]
 
@@ -233,8 +234,8 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
     """Go back to what decided before the present revision, whatever that was approved for then.
 
     A second rollback goes further back, never forward to what was rolled back from; a revision that deployed the same
-    once more is passed over. The model version that is left is
-    marked: a deployment takes it again only by name.
+    once more is passed over, and so is a version whose approval was taken back. The model version that is left is
+    marked: a deployment or a rollback takes it again only by name.
 
     No gate, no verification and no trial load of policy and features is in the way: the earlier state decided already,
     and speed is the point. Only the artifact is loaded, to check that its bytes are the ones that were approved.
@@ -266,7 +267,7 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
         if to is None:
             return change(workspace, without_split(before), action="rollback", reason=reason, after=before.revision)
         check_no_rollout(before, "a rollback to what decided before")
-    target = _earlier(history(workspace, policy), to)
+    target = rollback_targets(workspace, policy)[0] if to is None else _named(history(workspace, policy), to)
     # Of another rollback it is what that one restored, so that the next goes on from there.
     restores = target.deployment.restores or target.revision
     deployment = replace(target.deployment, restores=restores, split=None, **_around(before.deployment))
@@ -295,22 +296,25 @@ def without_split(revision: Revision) -> Deployment:
     return replace(deployment, split=None, restores=restores)
 
 
-def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
-    """Revision that a rollback goes back to."""
+def rollback_targets(workspace: Workspace, policy: str) -> list[Revision]:
+    """What a rollback may go back to, nearest first; RefusedError if there is nothing."""
+    revisions = history(workspace, policy)
+    targets = [one for one in earlier_targets(revisions) if get_version(workspace, one.deployment.model).approved]
+    if not targets:
+        marks = rolled_back(revisions)
+        raise RefusedError(
+            "something must have decided before the present revision",
+            where=f"policy:{policy}",
+            got=f"revision {revisions[-1].revision}{', and rolled back from: ' * bool(marks)}{', '.join(marks)}",
+            remedy="Deploy another version instead, or name one that was rolled back from with --to",
+        )
+    return targets
+
+
+def _named(revisions: Sequence[Revision], to: str | int) -> Revision:
+    """Revision that a rollback is told to go back to."""
     present = revisions[-1]
     policy = present.deployment.policy
-    if to is None:
-        # One that deployed the same again is no other: going back to it would change nothing.
-        decides = present.deployment.target
-        earlier = [one for one in standing(revisions)[:-1] if one.deployment.target != decides]
-        if not earlier:
-            raise RefusedError(
-                "something must have decided before the present revision",
-                where=f"policy:{policy}",
-                got=f"revision {present.revision}",
-                remedy="Deploy another version instead, or name one that was rolled back from with --to",
-            )
-        return earlier[-1]
     name = str(to).removeprefix(f"{policy}#")
     revisions_by_name = {text: one for one in revisions for text in (str(one.revision), one.deployment.model)}
     check_known(

@@ -30,7 +30,8 @@ from retrodict.core.errors import (
     RetrodictError,
     RetryableError,
 )
-from retrodict.core.retries import Retry
+from retrodict.core.retries import Retry, waited_for
+from retrodict.core.timed_http import TimedTransport
 
 __all__ = ["KEY_VARIABLE", "Answer", "AsyncClient", "Client"]
 
@@ -264,8 +265,7 @@ class Client(_Base):
     key : str, optional
         API key or signed token.  [default: the variable ``RETRODICT_API_KEY``]
     timeout : float, default 30
-        Seconds for a call with all its attempts; of :class:`Client` while the head of an answer comes byte by byte, for
-        each of them.
+        Seconds for a call with all its attempts.
     retries : int, default 2
         Attempts after the first, 0 to 10.
     ids : bool, default False
@@ -289,7 +289,7 @@ class Client(_Base):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._http = httpx.Client(**self._options)
+        self._http = httpx.Client(**self._options, transport=TimedTransport(self._options["verify"]))
 
     def decide(
         self, policy: str, entities: Mapping[str, Any], context: Mapping[str, Any] | None = None, *,
@@ -344,13 +344,10 @@ class Client(_Base):
             time.sleep(result)
 
     def _ask(self, call: _Call) -> dict[str, Any] | float:
-        pieces = []
-        with self._http.stream(**self._begin(call)) as response:
-            for piece in response.iter_bytes():
-                pieces.append(piece)
-                if time.monotonic() > call.until + _GRACE_S:  # httpx's own timeout is of each piece
-                    raise httpx.ReadTimeout("the answer did not end in time")
-        return self._read(call, response, b"".join(pieces))
+        request = self._begin(call)
+        with waited_for(time.perf_counter_ns() + int(request["timeout"] * 1e9)):
+            response = self._http.request(**request)
+        return self._read(call, response, response.content)
 
 
 class AsyncClient(_Base):

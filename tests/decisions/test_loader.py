@@ -98,6 +98,35 @@ def test_a_load_that_failed_is_tried_again(project, good):
     assert loader.load_current()["promise"].revision == current(project)["promise"]
 
 
+def test_a_load_that_fails_again_and_again_is_tried_with_pauses(project, good, monkeypatch):
+    """Up to five seconds long; and at once when something has changed."""
+    now, loads, load = [100.0], [], Loader.load
+    monkeypatch.setattr("retrodict.decisions.loader.monotonic", lambda: now[0])
+    monkeypatch.setattr(Loader, "load", lambda self, revision: loads.append(revision) or load(self, revision))
+    loader = Loader(project)
+    loader.load_current()
+
+    def count(seconds):
+        """How often it is loaded by somebody who looks twenty times a second."""
+        loads.clear()
+        for _ in range(int(seconds * 20)):
+            with pytest.raises(RetrodictError, match=r"0{12}"):
+                loader.load_current()
+            now[0] += 0.05
+        return len(loads)
+
+    try:
+        change(project, replace(good, artifact="0" * 64), action="deploy", reason="broken")
+        assert 3 <= count(1) <= 7
+        assert 2 <= count(9) <= 6
+        assert 5 <= count(30) <= 7
+        change(project, replace(good, artifact="0" * 64), action="deploy", reason="broken still")
+        assert count(0.1) >= 1
+    finally:
+        change(project, good, action="deploy", reason="whole again")
+    assert loader.load_current()["promise"].revision == current(project)["promise"]
+
+
 def test_a_halt_waits_for_nothing_that_cannot_be_loaded(project, good):
     """What decides goes on, but scores no more; and comes back only with a release that can be loaded."""
     loader = Loader(project)

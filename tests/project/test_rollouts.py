@@ -91,7 +91,11 @@ def test_the_commands(project, capsys):
     unit = run(project, capsys, "rollout", "unit", "promise", "--value", "weight=3.5")[1]
     assert unit["model"] in ("late_parcel@1", "late_parcel@2")
     assert run(project, capsys, "halt", "promise", "--reason", "theft")[1]["halted"] == "theft"
+    (planned,) = [one for one in run(project, capsys, "plan")[1]["policies"] if one["name"] == "promise"]
+    assert planned["halted"] == "theft"
+    assert "Warning: promise is halted (theft)" in str(project.plan())
     assert "halted" not in run(project, capsys, "release", "promise", "--reason", "keys")[1]
+    assert "halted" not in str(project.plan())
     assert run(project, capsys, "rollout", "abort", "promise", "--reason", "wrong")[1]["action"] == "abort"
     code, _ = run(project, capsys, "rollout", "status", "promise")
     assert code != 0

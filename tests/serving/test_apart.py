@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
@@ -23,6 +24,7 @@ from retrodict.core.clock import parse_time
 from retrodict.core.errors import ConfigurationError, InputError, RefusedError
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.replay import replay_decision
+from retrodict.registry import change, current
 from retrodict.registry.api_keys import issue_key
 from retrodict.serving import ServeOptions, serve
 from retrodict.serving.elsewhere import FeatureQuestion, ScoreAnswer, ScoreQuestion
@@ -151,10 +153,19 @@ def test_what_is_wrong_is_said_in_the_same_words(apart):
     assert "'sent'" in answer["error"]
 
 
+def ready(apart):
+    """What the server of decisions says of the two others, which is itself ready in any case."""
+    status, answer = apart.decisions.send("GET", "/readyz")
+    assert (status, answer["status"]) == (200, "ready")
+    return answer["parts"]
+
+
 @pytest.mark.timeout(180)
 def test_each_is_killed_in_turn(apart, whole):
     """The fallback answers while one is away, and the record says so; back again, it is asked again."""
+    wait_until(lambda: ready(apart) == {"features": "reached", "models": "reached"})
     apart.models.kill()
+    wait_until(lambda: ready(apart) == {"features": "reached", "models": "away"})  # before anybody asks for a decision
     record = record_of(apart.root, apart.decide()[1])
     assert (record.fallback, record.error, record.score) == ("ok", "AttemptsError", None)
     assert (record.features, record.reads) == tuple(getattr(record_of(apart.root, whole[0]), name)
@@ -166,9 +177,11 @@ def test_each_is_killed_in_turn(apart, whole):
     assert record_of(apart.root, apart.decide()[1]).error == "OpenBreakerError"
     assert apart.decisions.send("GET", "/readyz")[1]["stores"]["models"] in ("open", "half_open")
     apart.again("models")
+    wait_until(lambda: ready(apart)["models"] == "reached")
     wait_until(lambda: apart.decide()[1].get("fallback") is None)
 
     apart.features.kill()
+    wait_until(lambda: ready(apart)["features"] == "away")
     record = record_of(apart.root, apart.decide()[1])
     assert (record.fallback, record.views) == ("ok", {"depot_delays": {"status": "not_read", "age_s": None}})
     assert record.features == {}
@@ -189,6 +202,35 @@ def test_each_is_killed_in_turn(apart, whole):
     assert (status, answer) == (200, {"score": whole[0]["score"], "model": "late_parcel@1"})
     apart.begin()
     assert apart.decide()[1]["score"] == whole[0]["score"]
+
+
+@pytest.mark.timeout(120)
+def test_a_version_that_cannot_be_loaded_is_named_and_keeps_no_other_away(tmp_path):
+    """A server of models starts without it, and its refusals speak of models."""
+    with make_project(tmp_path) as workspace:
+        good = current(workspace)["promise"].deployment
+        before = {**good.target, "model": "late_parcel@7", "model_code": "0" * 64}
+        change(workspace, replace(good, previous=before), action="deploy", reason="test")
+    server = Server(tmp_path, "--only", "models")
+    try:
+        status, answer = server.send("GET", "/readyz")
+        assert (status, list(answer["not_loaded"])) == (200, ["late_parcel@7"])
+        assert "000000" in answer["not_loaded"]["late_parcel@7"]
+        status, about = server.send("GET", "/v2/models/late_parcel")
+        row = {one["name"]: None for one in about["inputs"]}
+        assert server.send("POST", "/v1/models/late_parcel:score", {"entities": {}, "context": row})[0] == 200
+        for path in ("/v2/models/late_parcel/versions/7", "/v2/models/other"):
+            status, answer = server.send("GET", path)
+            assert (status, "polic" in answer["error"], "model" in answer["error"]) == (404, False, True)
+        for name in ("late_parcel@7", "other"):
+            status, answer = server.send("POST", f"/v1/models/{name}:score", {"entities": {}, "context": row})
+            assert (status, "polic" in answer["error"], "model" in answer["error"]) == (404, False, True)
+        with Workspace(tmp_path, actor="ana") as workspace:
+            change(workspace, good, action="deploy", reason="test")
+        wait_until(lambda: "not_loaded" not in server.send("GET", "/readyz")[1])
+    finally:
+        log = server.stop()
+    assert log.count("late_parcel@7 cannot be loaded") == 1
 
 
 def test_addresses_are_those_of_the_part(apart):
@@ -504,6 +546,14 @@ def dripping(handler, content):
             time.sleep(0.05)
 
 
+def dripping_head(handler, content):
+    with contextlib.suppress(OSError):
+        for byte in b"HTTP/1.1 200 OK\r\nx-long: " + b"x" * 600:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+
 def endless(handler, content):
     handler.send(b"", length=2**33)
     with contextlib.suppress(OSError):
@@ -513,6 +563,7 @@ def endless(handler, content):
 
 WRONG_TRANSFERS = {
     "dripping": dripping,
+    "dripping head": dripping_head,
     "endless": endless,
     "cut off": lambda handler, content: handler.send(content, length=len(content) + 5),
     "packed": lambda handler, content: handler.send(gzip.compress(bytes(2**29), 1), ("content-encoding", "gzip")),

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from time import perf_counter_ns
+from types import SimpleNamespace
 
 import pytest
 from tests.serving.project import AT, REQUEST
@@ -434,6 +435,30 @@ def test_nothing_deployed_is_not_ready(workspace):
     assert (broken[0], empty[0]) == (503, 503)
     assert b"not what was stored" in broken[2]
     assert b"retrodict deploy" in empty[2]
+
+
+def test_a_part_that_is_away_is_named(workspace):
+    """200 as long as something in force decides without it; models that only score have no other answer."""
+
+    async def run():
+        client = Client(workspace)
+        answers = []
+        for reached in ({}, {"features": True, "models": False}):
+            client.app.reached = reached
+            answers.append(await client.send("GET", "/readyz"))
+        alone = SimpleNamespace(policy=SimpleNamespace(policy=SimpleNamespace(decide={})))
+        client.app.servants = {"late_parcel": alone}
+        answers.append(await client.send("GET", "/readyz"))
+        client.app.reached = {"models": True}
+        answers.append(await client.send("GET", "/readyz"))
+        await client.close()
+        return [(status, json.loads(body)) for status, _, body in answers]
+
+    whole, away, unanswered, again = asyncio.run(run())
+    assert "parts" not in whole[1]
+    assert (away[0], away[1]["parts"]) == (200, {"features": "reached", "models": "away"})
+    assert (unanswered[0], "without the server of models" in unanswered[1]["error"]) == (503, True)
+    assert (again[0], again[1]["parts"]) == (200, {"models": "reached"})
 
 
 def test_a_slow_body_holds_no_place_and_not_for_ever(workspace, monkeypatch):

@@ -5,18 +5,22 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 import pytest
 from tests.serving.process import Server
 from tests.serving.project import REQUEST, make_project
 
 from retrodict.core.errors import RetrodictError
+from retrodict.core.log_lines import written_aside
 from retrodict.decisions.lineage import trace_decision
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.parity import check_parity
@@ -25,7 +29,7 @@ from retrodict.ledger import read_seals, verify
 from retrodict.registry import current
 from retrodict.rollout import deploy, promote, rollback
 from retrodict.rollout.ladder import halt, release
-from retrodict.serving.log_lines import written_aside
+from retrodict.serving.consumer import end_children
 from retrodict.workspace import Workspace
 
 
@@ -404,6 +408,55 @@ def test_a_server_whose_log_nobody_reads_ends(root):
         with Workspace(root, actor="ana") as workspace:
             release(workspace, "promise", reason="test")
         server.kill()
+
+
+def full_pipe():
+    """Ends of a pipe that takes nothing more."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
+@pytest.mark.timeout(120)
+def test_a_process_beside_a_server_ends_though_nobody_reads_its_log(root):
+    """It has begun, and wrote a line of its log where no room is."""
+    reading, writing = full_pipe()
+    command = [sys.executable, "-P", "-m", "retrodict", "features", "stream", "--project", str(root), "--verbose",
+               "--parent", str(os.getpid())]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writing)
+    os.close(writing)
+    try:
+        term = 1 << (signal.SIGTERM - 1)
+        until = time.monotonic() + 60
+        while not int(re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) & term:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
+def test_a_process_that_does_not_end_is_killed():
+    """A server ends all the same, and the others are asked to end, too."""
+    children = [subprocess.Popen([sys.executable, "-c", f"{ignore}import time; print(flush=True); time.sleep(60)"],
+                                 stdout=subprocess.PIPE)
+                for ignore in ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); ", "")]  # fmt: skip
+    for child in children:
+        child.stdout.readline()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrodict.serving.consumer._PATIENCE_S", 0.5)
+        end_children(children)
+    assert [child.returncode for child in children] == [-signal.SIGKILL, -signal.SIGTERM]
+    for child in children:
+        child.stdout.close()
 
 
 def test_lines_that_nobody_takes_are_dropped_and_counted():

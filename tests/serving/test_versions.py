@@ -20,6 +20,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import approve, change, current
 from retrodict.rollout import deploy
 from retrodict.rollout.ladder import halt, release
+from retrodict.serving.idempotency import RequestUnderWayError
 from retrodict.workspace import Workspace
 
 
@@ -100,12 +101,87 @@ def test_the_record_names_the_revision_that_was_asked_for(root):
 
 
 def test_any_other_revision_is_a_404_that_names_those_that_are_warm(root):
-    newest, earlier, answers = asked(
-        root, True, *[("", BODY, [version(lambda *_, v=v: v)]) for v in (99, "x", "", "1 ")]
-    )
-    for status, _, body in answers:
-        assert status == 404
-        assert f"Ask for {newest} or {earlier}" in json.loads(body)["error"]
+    """What is no number at all is a 400, which names them, too."""
+    numbers, words = ("99", str(10**17)), ("late", "x", "", "1 ", "1.0", "-1", "²", "1" * 30)
+    newest, earlier, answers = asked(root, True, *[("", BODY, [version(lambda *_, v=v: v)]) for v in numbers + words])
+    for text, (status, _, body) in zip(numbers + words, answers, strict=True):
+        error = json.loads(body)["error"]
+        assert status == (404 if text in numbers else 400), text
+        assert ("by its number" in error) == (text in words)
+        assert f"Ask for {newest} or {earlier}" in error
+
+
+class Following:
+    """An application over a project whose policy changes."""
+
+    def __init__(self, root, workspace):
+        self.root, self.client = root, Client(workspace)
+        self.loader = Loader(workspace, health=self.client.app.health)
+
+    def deploy(self, threshold):
+        """Deploy the policy with a threshold; the number of its revision."""
+        text = DEFINITIONS.replace('deadline="5s"', 'deadline="5s", pins=True')
+        (self.root / "definitions.py").write_text(text.replace("score >= 0.5", f"score >= {threshold}"))
+        return self.act(deploy)
+
+    def act(self, act):
+        """Do something to the policy, which the application follows; the number of its revision."""
+        with Workspace(self.root, actor="ana") as other:
+            act(other, "promise", reason="test")
+        self.client.app.follow(self.loader.load_current())
+        return self.client.app.servants["promise"].revision.revision
+
+    async def pinned(self, *revisions):
+        """Statuses of requests that pin the revisions; those of 200 are answered by them."""
+        statuses = []
+        for number in revisions:
+            pin = (b"retrodict-version", str(number).encode())
+            status, _, body = await self.client.send("POST", DECIDE, BODY, [*SIMULATED, pin])
+            assert status != 200 or json.loads(body)["policy"] == f"promise#{number}"
+            statuses.append(status)
+        return statuses
+
+
+def following(root, script):
+    """Run a script over an application."""
+
+    async def run():
+        with Workspace(root, actor="ana") as workspace:
+            app = Following(root, workspace)
+            try:
+                return await script(app)
+            finally:
+                await app.client.close()
+
+    return asyncio.run(run())
+
+
+def test_what_is_no_other_version_takes_no_revision_away(root):
+    """A halt, a release, the same deployed again: the version before stays warm, until there is another one."""
+
+    async def script(app):
+        first, second = app.deploy("0.31"), app.deploy("0.32")
+        for act in (halt, release, halt, release, deploy):
+            newest = app.act(act)
+            assert await app.pinned(first, second, newest) == [200, 200, 200], act
+        third = app.deploy("0.33")
+        assert await app.pinned(first, second, newest, third) == [404, 200, 200, 200]
+        again = app.deploy("0.32")  # what decided before is in force again, and the third the one before
+        assert await app.pinned(second, third, again) == [200, 200, 200]
+
+    following(root, script)
+
+
+def test_of_one_version_no_more_than_some_revisions_are_kept(root, monkeypatch):
+    """The newest of each."""
+    monkeypatch.setattr("retrodict.serving.versions._MOST", 2)
+
+    async def script(app):
+        first = app.deploy("0.31")
+        numbers = [app.deploy("0.32"), *(app.act(deploy) for _ in range(3))]
+        assert await app.pinned(first, *numbers) == [200, 404, 200, 200, 200]
+
+    following(root, script)
 
 
 def test_a_policy_that_does_not_let_callers_choose_refuses(root):
@@ -174,7 +250,7 @@ def test_a_pin_to_an_earlier_revision_under_rollout_gets_around_no_halt(root):
                     with Workspace(root, actor="ana") as other:
                         change(other, deployment, action="deploy", reason="test")
                     client.app.follow(loader.load_current())
-                number = str(client.app.earlier["promise"].revision.revision).encode()
+                number = str(client.app.earlier["promise"][0].revision.revision).encode()
                 pin = [*SIMULATED, (b"retrodict-version", number)]
                 answers = [await client.send("POST", DECIDE, BODY, pin)]
                 batch = json.dumps({"requests": [json.loads(BODY)] * 2}).encode()
@@ -207,6 +283,31 @@ def test_a_failure_is_counted_once(root, way, monkeypatch):
     assert headers.get(b"retry-after") == (b"1" if way == "pinned" else None)
     assert counts.pop('decisions_failed_total{policy="promise",status="503",error="RetryableError"}') == 1
     assert [*counts.values()] == [1]  # of the revision
+
+
+def test_a_failure_is_counted_for_the_revision_that_was_asked(root):
+    """Alone, with an id that cannot be, in a batch, and of no form at all."""
+    wrong, batch = b'{"entities": {}}', json.dumps({"requests": [{"entities": {}}]}).encode()
+    long_id = (b"idempotency-key", lambda *_: "x" * 300)
+    requests = [("", wrong, []), ("", BODY, [long_id]), (":batch", batch, []), ("", b"{", [])]
+    for path, body, headers in requests:
+        counts = {}
+        newest, earlier, _ = asked(root, True, (path, body, [*headers, version(before)]), counts=counts)
+        assert counts.pop(f'revision_failures_total{{policy="promise",revision="{earlier}"}}') == 1, path
+        assert not [name for name in counts if f'"{newest}"' in name]
+
+
+def test_who_asks_by_an_id_that_is_held_may_ask_again(root, monkeypatch):
+    """Of an earlier revision, too: 409 with Retry-After, as of the one in force."""
+
+    async def held(*_):
+        raise RequestUnderWayError("the first call must have its answer", where="request id", got="none yet")
+
+    monkeypatch.setattr("retrodict.serving.shared_requests.RequestIndex.hold", held)
+    monkeypatch.setattr("retrodict.serving.shared_requests.RequestIndex.claim", lambda *_: None)
+    key = (b"idempotency-key", lambda newest, _: f"held-{newest}")
+    _, _, answers = asked(root, True, ("", BODY, [key]), ("", BODY, [version(before), key]))
+    assert [(status, headers[b"retry-after"]) for status, headers, _ in answers] == [(409, b"1")] * 2
 
 
 def test_an_id_of_another_request_is_counted_once(root):

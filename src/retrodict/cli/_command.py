@@ -15,7 +15,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
@@ -172,7 +172,8 @@ def command(
             session = CommandContext(folder=values.pop("project_dir", None), actor=values.pop("actor", None),
                                      as_json=values.pop("as_json"))  # fmt: skip
             try:
-                return function(session, **values)
+                with _written_aside() if values.get("parent") is not None else nullcontext():
+                    return function(session, **values)
             finally:
                 session.close()
 
@@ -379,6 +380,13 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{self.format(record)}\n")
         sys.stderr.flush()
+
+
+def _written_aside() -> AbstractContextManager[None]:
+    """Of a process beside a server, whose standard error is the server's, and may be a pipe that nobody reads."""
+    from retrodict.core.log_lines import written_aside  # whose imports no other command needs
+
+    return written_aside()
 
 
 def _log_to_stderr(level: int) -> None:

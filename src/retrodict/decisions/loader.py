@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from time import monotonic
 from typing import Any
 
 from retrodict.core.errors import DefinitionError, NotFoundError, RetrodictError, near
@@ -28,6 +29,7 @@ from retrodict.workspace import Workspace, definitions_of
 __all__ = ["Loader", "find_servant", "load_policy"]
 
 _CACHE_SIZE = 8
+_LONGEST_PAUSE_S = 5.0
 
 
 def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
@@ -43,12 +45,12 @@ def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
     return policy
 
 
-def find_servant(servants: Mapping[str, Servant], policy: str, *, where: str) -> Servant:
-    """Servant of a policy; NotFoundError with near names if it is not deployed."""
+def find_servant(servants: Mapping[str, Servant], policy: str, *, where: str, what: str = "policy") -> Servant:
+    """Servant of a policy, or of a model by itself; NotFoundError with near names if it is not deployed."""
     servant = servants.get(policy)
     if servant is None:
         raise NotFoundError(
-            "the policy must be deployed", where=where, got=policy, remedy=near(policy, servants, what="policy")
+            f"the {what} must be deployed", where=where, got=policy, remedy=near(policy, servants, what=what)
         )
     return servant
 
@@ -68,6 +70,8 @@ class Loader:
     ----------
     servants : dict
         Policy name to servant, as of the last :meth:`load_current`; replaced as a whole, never changed in place.
+    problems : dict of str to RetrodictError
+        By name, why those that are in force cannot be loaded.
     """
 
     def __init__(self, workspace: Workspace, *, health: FeatureHealth | None = None) -> None:
@@ -75,17 +79,23 @@ class Loader:
         self.servants: dict[str, Servant] = {}
         self._parts: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._loaded: tuple[object, int] | None = None
+        self.problems: dict[str, RetrodictError] = {}
+        self._failed: tuple[object, int] | None = None  # when something could not be loaded, and that was the state
+        self._pause, self._until = 0.0, 0.0
 
     def load_current(self) -> dict[str, Servant]:
         """Servants of the revisions in force now; one whose revision did not change stays.
 
         When it raises, for the reasons of :meth:`load`, the earlier servant of that policy stays, halted where its
-        newest revision is; :attr:`servants` has it and those of all the others, and the next call tries again.
+        newest revision is; :attr:`servants` has it and those of all the others. A later call tries again: at once
+        after a change of the records, else after pauses up to five seconds.
         """
         records = self._workspace.records  # a counter means something for one opened store only
         counter = records.change_counter()
         if self._loaded != (records, counter):
-            servants, drops, problem = {}, read_drops(self._workspace), None
+            if self._failed == (records, counter) and monotonic() < self._until:
+                self._refuse()
+            servants, drops, problems = {}, read_drops(self._workspace), dict[str, RetrodictError]()
             for name, servant in self.servants.items():
                 if servant.cache is not None:
                     servant.cache.drop(newest_drop(drops, name, servant.inputs)[0])
@@ -99,15 +109,23 @@ class Loader:
                     same = before is not None and before.revision.revision == revision.revision
                     servants[name] = before if before is not None and same else self.load(revision)
                 except RetrodictError as error:
-                    problem = problem or error
+                    problems[name] = error
                     if before is not None:
                         servants[name] = before
             if servants != self.servants:
                 self.servants = servants
-            if problem is not None:
-                raise problem
+            self.problems = problems
+            if problems:
+                again = self._failed == (records, counter)
+                self._pause = min(2 * self._pause or 0.05, _LONGEST_PAUSE_S) if again else 0.0
+                self._failed, self._until = (records, counter), monotonic() + self._pause
+                self._refuse()
             self._loaded = records, counter
         return self.servants
+
+    def _refuse(self) -> None:
+        """Raise why something is not loaded; each time anew, or its traceback would grow with every look."""
+        raise next(iter(self.problems.values())).with_traceback(None)
 
     def _in_force(self) -> Mapping[str, Revision]:
         return current(self._workspace)

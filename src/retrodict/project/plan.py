@@ -85,7 +85,7 @@ class ModelPlan:
 class PolicyPlan:
     """A defined policy, or a model in force without one, against its deployment.
 
-    ``status`` is ``not deployed``, ``as deployed`` or ``changed``.
+    ``status`` is ``not deployed``, ``as deployed`` or ``changed``; ``halted`` is why nothing scores for it.
     """
 
     name: str
@@ -98,6 +98,7 @@ class PolicyPlan:
     unverified: bool = False
     behind: tuple[str, ...] = ()
     streamed: tuple[str, ...] = ()
+    halted: str | None = None
 
     @property
     def building(self) -> list[str]:
@@ -172,6 +173,8 @@ class Plan(Shown):
         warnings = [f"Warning: {m.newest or m.name}: {sentence}" for m in self.models for sentence in m.warnings]
         streamed = [s for p in self.policies for s in p.streamed] + [s for x in self.services for s in x.streamed]
         warnings += [f"Warning: {sentence}" for sentence in dict.fromkeys(streamed)]
+        warnings += [f"Warning: {p.name} is halted ({p.halted}): nothing scores, and rules or fallback answer until: "
+                     f"retrodict release {p.name} --reason WHY" for p in self.policies if p.halted]  # fmt: skip
         findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
         notes = [*warnings, findings if self.findings else None]
         return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
@@ -350,5 +353,6 @@ def _policy(
     deployed = revision.deployment
     status = "as deployed" if deployed.policy_version == policy.version else "changed"
     return replace(
-        plan, status=status, revision=revision.revision, model=deployed.model, deployed_version=deployed.policy_version
-    )
+        plan, status=status, revision=revision.revision, model=deployed.model, deployed_version=deployed.policy_version,
+        halted=deployed.halted,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from retrodict.serving.http_answer import HttpAnswer
+from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import HttpRequest
 from retrodict.serving.openapi import PAGE_HEADERS, docs_page, landing_page, openapi
 from retrodict.serving.routes import route
@@ -17,7 +17,39 @@ from retrodict.serving.telemetry import breaker_states, process_series
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__: list[str] = []
+__all__ = ["readiness"]
+
+
+@route("GET", "/healthz", None)
+async def _alive(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    return HttpAnswer(b'{"status":"alive"}')
+
+
+@route("GET", "/readyz", None)
+async def readiness(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
+    """Say whether this process can answer; a refusal says why it cannot."""
+    lags = {flow.view: flow.table for flow in app.health.flows if flow.table.behind}
+    unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
+    if app.problem is not None:
+        raise RefusedRequestError(503, app.problem)
+    if not app.servants and not app.services and not (app.parts and app.parts.loaded):
+        nothing = "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
+        raise RefusedRequestError(503, app.services_problem or nothing)
+    if unbuilt:
+        raise RefusedRequestError(
+            503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build"
+        )
+    away = [part for part, answers in app.reached.items() if not answers]
+    if away and not any(servant.policy.policy.decide for servant in app.servants.values()):
+        raise RefusedRequestError(503, f"nothing in force has an answer without the server of {' and '.join(away)}")
+    behind = {flow.view: app.health.behind[flow.version] for flow in app.health.flows
+              if flow.version in app.health.behind}  # fmt: skip
+    missing = app.colleagues.missing() if app.colleagues is not None else []
+    stores = {name: guard.state for name, guard in app.workspace.breakers.items() if guard.state != "closed"}
+    parts = {part: "reached" if answers else "away" for part, answers in app.reached.items()}
+    notes = {"behind": behind, "workers": missing, "stores": stores, "parts": parts,
+             "not_followed": app.not_followed, "not_loaded": app.not_loaded}  # fmt: skip
+    return HttpAnswer(msgspec.json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
 
 @route("GET", "/metrics")

@@ -23,7 +23,6 @@ from retrodict.core.clock import Clock, parse_time
 from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import UlidFactory
 from retrodict.core.retries import left_s
-from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
@@ -47,7 +46,7 @@ from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
 from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
-from retrodict.serving.versions import asked_servant, decide_by, keep_warm
+from retrodict.serving.versions import asked_servant, decide_by, keep_warm, servant_named
 
 if TYPE_CHECKING:
     from retrodict.serving.apart import Parts
@@ -116,14 +115,16 @@ class DecisionApp:
     servants : dict
         Policy name to servant; replaced as a whole by the watcher, never changed in place.
     earlier : dict
-        Policy name to the servant before, where it reads nothing that those in force do not: for who asks for its
-        revision.
+        Policy name to the servants before, newest first, that read nothing that those in force do not: for who asks
+        for their revision.
     services : dict
         Name to feature service, as the process started with them.
     services_problem : str, optional
         Why there are none, if the definitions module cannot be read.
     problem, not_followed : str, optional
         Why a new revision cannot be loaded, and why nobody knows if there is one: the records are away.
+    not_loaded : dict
+        By name, why versions of models cannot be loaded that are asked beside the one that decides.
     telemetry : Telemetry
     turns : Turns
         Whose request is worked on.
@@ -145,6 +146,8 @@ class DecisionApp:
         What it serves alone; None: everything.
     parts : Parts, optional
         What servers of decisions ask of it.
+    reached : dict of str to bool
+        Whether each part that is elsewhere answered, as somebody beside the requests has seen last.
     """
 
     def __init__(
@@ -152,17 +155,19 @@ class DecisionApp:
         part: Part | None = None,
     ) -> None:  # fmt: skip
         self.servants: dict[str, Servant] = {}
-        self.earlier: dict[str, Servant] = {}
+        self.earlier: dict[str, tuple[Servant, ...]] = {}
         self.services: dict[str, ServedFeatures] = {}
         self.services_problem: str | None = None
         self.telemetry, self.health = Telemetry(), FeatureHealth()
         self.problem: str | None = None
         self.not_followed: str | None = None
+        self.not_loaded: dict[str, str] = {}
         self.colleagues: Colleagues | None = None
         self.callers: Callers | None = None
         self.traces: Traces | None = None
         self.connected: DrainingState | None = None
         self.part, self.parts = part, cast("Parts | None", None)
+        self.reached: dict[str, bool] = {}
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self.workspace = recorder.workspace
         self._simulated_time = simulated_time
@@ -210,7 +215,7 @@ class DecisionApp:
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
         if failure is not None and request.parameter and needed == "score" and scope["path"].startswith(_DECIDING):
-            self._note_failure(request.parameter, answer.status, failure, request.body)
+            self._note_failure(request.parameter, answer.status, failure, request.body, request.servant)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]
         if request.origin is not None:
@@ -232,7 +237,7 @@ class DecisionApp:
             try:
                 question = decode_request(body, None if servant is None else servant.schema)
             except InputError:
-                find_servant(self.servants, request.parameter, where="address")  # a wrong name is said first
+                asked_servant(self, request)  # a wrong name is said first
                 raise
             request_id = read_header(request.scope, ID_HEADER, "Idempotency-Key")
             # Of a policy that is gone an id is still known: it is not looked for here.
@@ -254,7 +259,7 @@ class DecisionApp:
                 origin=self._origin(request, queue.servant),
             )  # fmt: skip
         at = self.moment(request.scope)
-        servant = find_servant(self.servants, request.parameter, where="address")
+        servant = servant_named(self, request.parameter, alone=request.route.startswith("/v1/models/"))
         limit = request.limit_ns()
         return servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived, limit_ns=limit)
 
@@ -342,7 +347,7 @@ class DecisionApp:
         finally:
             for entry in entries:
                 entry.release()
-        return [self._item(entry, request.parameter) for entry in entries]
+        return [self._item(entry, request.parameter, servant) for entry in entries]
 
     async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
         left = left_s(None if limit is None else limit + arrived)
@@ -377,10 +382,10 @@ class DecisionApp:
             for (_, entry), recorded in zip(written, marks, strict=True):
                 entry.recorded = recorded
 
-    def _item(self, entry: BatchItem, policy: str) -> dict[str, Any]:
+    def _item(self, entry: BatchItem, policy: str, servant: Servant) -> dict[str, Any]:
         if entry.error is not None or entry.record is None:
             error = entry.error or InternalError("a request of a batch must have an answer", where="batch", got="none")
-            self._note_failure(policy, status_of(error), error, entry.body)
+            self._note_failure(policy, status_of(error), error, entry.body, servant)
             return {"status": status_of(error), "error": str(error)}
         if entry.replayed:
             self.telemetry.count("decisions_replayed_total", f'policy="{entry.record.policy}"')
@@ -390,13 +395,15 @@ class DecisionApp:
             **({"replayed": True} if entry.replayed else {}),
         }
 
-    def _note_failure(self, policy: str, status: int, error: Exception, body: bytes) -> None:
-        """Count and note a request that got no decision; nothing has a name that a caller made up."""
+    def _note_failure(
+        self, policy: str, status: int, error: Exception, body: bytes, servant: Servant | None = None
+    ) -> None:
+        """Count and note a request that got no decision, of that in force where nobody was asked; no made-up names."""
         refused = isinstance(error, RefusedRequestError)
-        servant, kind = self.servants.get(policy), "Refused" if refused else type(error).__name__
+        servant, kind = servant or self.servants.get(policy), "Refused" if refused else type(error).__name__
         name = "_other" if servant is None else policy
         self.telemetry.count("decisions_failed_total", f'policy="{name}",status="{status}",error="{kind}"')
-        names, text = [], "the policy must be deployed"
+        names, text = [], "what is asked must be deployed"
         if servant is not None:
             self.telemetry.count("revision_failures_total", revision_label(name, servant.revision.revision))
             names = [*servant.schema.entities, *servant.schema.context]
@@ -482,7 +489,7 @@ class DecisionApp:
 
     @route("GET", "/v1/policies/{policy}")
     async def _policy(self, request: HttpRequest) -> HttpAnswer:
-        servant = find_servant(self.servants, request.parameter, where="address")
+        servant = servant_named(self, request.parameter)
         return HttpAnswer(_json.encode(self._description(request.parameter, servant)))
 
     @route("GET", "/v1/status")
@@ -515,6 +522,7 @@ class DecisionApp:
             "scoring": {name: self.engines.describe(name, servant) for name, servant in self.servants.items()},
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
             "problem": self.problem,
+            "not_loaded": self.not_loaded,
             "requests": sum(n for (name, _), n in self.telemetry.counters.items() if name == "requests_total"),
             "in_flight": self.turns.taken,
             "queued": self.turns.queued,
@@ -536,35 +544,6 @@ class DecisionApp:
             counts = {} if servant.cache is None else servant.cache.take_counts()
             for (name, label), count in counts.items():
                 self.telemetry.count(name, f'policy="{policy}"' + (f",{label}" if label else ""), count)
-
-    @route("GET", "/healthz", None)
-    async def _alive(self, _: HttpRequest) -> HttpAnswer:
-        return HttpAnswer(b'{"status":"alive"}')
-
-    @route("GET", "/readyz", None)
-    async def ready(self, _: HttpRequest) -> HttpAnswer:
-        """Say whether this process can answer; a refusal says why it cannot."""
-        lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
-        unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
-        if self.problem is not None:
-            raise RefusedRequestError(503, self.problem)
-        if not self.servants and not self.services and not (self.parts and self.parts.loaded):
-            nothing = (
-                "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
-            )
-            raise RefusedRequestError(503, self.services_problem or nothing)
-        if unbuilt:
-            raise RefusedRequestError(
-                503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build"
-            )
-        behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
-                  if flow.version in self.health.behind}  # fmt: skip
-        missing = self.colleagues.missing() if self.colleagues is not None else []
-        away = {
-            name: guard.state for name, guard in self._recorder.workspace.breakers.items() if guard.state != "closed"
-        }
-        notes = {"behind": behind, "workers": missing, "stores": away, "not_followed": self.not_followed}
-        return HttpAnswer(_json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
     def _body(self, record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
         """What the caller gets, and whether its record is durable where it is not."""

@@ -26,7 +26,8 @@ from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace, capture_code, definitions_of
 
-__all__ = ["code_of", "consume", "ending_signals", "share_partitions", "start_companion", "start_consumer"]
+__all__ = ["code_of", "consume", "end_children", "ending_signals", "share_partitions", "start_companion",
+           "start_consumer"]  # fmt: skip
 
 _POLL_S = 0.02
 _REPORT_S = 30.0
@@ -220,7 +221,7 @@ def _consume_in_children(workspace: Workspace, processes: int, *, parent: int | 
                     _log.warning("the process of partitions %s was ended by signal %d: again", shares[place], -code)
                     children[place] = start_consumer(workspace, shares[place], once=once, code=services)
         finally:
-            _end(children)
+            end_children(children)
 
 
 def _check_restart(code: int, deaths: int) -> None:
@@ -240,7 +241,7 @@ def _check_restart(code: int, deaths: int) -> None:
         )
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def end_children(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ask all children to end, so that each ends between two transactions; kill those that do not."""
     for child in children:
         if child.poll() is None:

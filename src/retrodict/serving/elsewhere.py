@@ -34,8 +34,9 @@ from retrodict.core.errors import (
     RetryableError,
     ServerAwayError,
 )  # fmt: skip
-from retrodict.core.retries import TELLING_S, left_s, waiting_until
+from retrodict.core.retries import TELLING_S, left_s, waited_for, waiting_until
 from retrodict.core.tasks import Target
+from retrodict.core.timed_http import TimedTransport
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.records import Value
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place
@@ -51,6 +52,8 @@ __all__ = ["FeatureAnswer", "FeatureQuestion", "Origin", "ReadRow", "RemoteLoade
 _MOST_BYTES = 16 * 2**20  # of an answer
 _STRAINED = {429: "a server that has no place now", 504: "an answer that came too late"}
 _AWAY = (502, 503)
+_PROBES = {"features": "/v1/features/-:read", "models": "/v1/models/-:rows"}
+_PROBE_NS = 1_000_000_000
 
 Origin = tuple[str, str]
 """Request id of a request, and the ``traceparent`` of its span, or nothing: what it is made for elsewhere."""
@@ -134,8 +137,9 @@ class _Server:
         token = os.environ.get(KEY_VARIABLE)
         headers = {"content-type": "application/msgpack", "accept-encoding": "identity"}
         headers |= {"authorization": f"Bearer {token}"} if token else {}
-        verify: ssl.SSLContext | bool = ssl.create_default_context() if self._url.startswith("https:") else True
-        self._http = httpx.Client(base_url=self._url, trust_env=False, verify=verify, headers=headers)
+        context = ssl.create_default_context() if self._url.startswith("https:") else None
+        self._http = httpx.Client(base_url=self._url, trust_env=False, headers=headers,
+                                  transport=TimedTransport(context))  # fmt: skip
 
     def ask(self, path: str, question: msgspec.Struct, form: type[T]) -> T:
         """Answer to a question.
@@ -154,6 +158,17 @@ class _Server:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self.unfit(type(error).__name__) from error
 
+    def answers(self) -> bool:
+        """Whether a server answers at the address that is asked: a question that none takes, so that it costs little.
+
+        The breaker knows nothing of it, and it counts for no rate of a key.
+        """
+        try:
+            with waited_for(perf_counter_ns() + _PROBE_NS), self._http.stream("GET", _PROBES[self._part]) as response:
+                return response.status_code not in (*_AWAY, *_STRAINED)
+        except httpx.TransportError:
+            return False
+
     def unfit(self, got: str) -> IntegrityError:
         """What to raise for an answer that does not fit its question."""
         return IntegrityError(f"an answer of the server of {self._part} must fit the question",
@@ -165,15 +180,12 @@ class _Server:
         if left <= 0:
             raise TimeoutError(f"deadline passed before {self._part}")
         wait, body = min(left, self._most_s), bytearray()
-        with self._guard.breaker.attempt():
+        with self._guard.breaker.attempt(), waited_for(began + int(wait * 1e9)):
             try:
-                # A limit of httpx is of each read: who answers drop by drop would hold the thread for hours.
                 with self._http.stream("POST", path, content=content, timeout=wait,
                                        headers={"retrodict-deadline": f"{wait * 1e3:.3f}"}) as response:  # fmt: skip
                     for chunk in response.iter_raw():
                         body += chunk
-                        if perf_counter_ns() - began > wait * 1e9:
-                            raise httpx.ReadTimeout("it is not all there")
                         if len(body) > _MOST_BYTES:
                             raise self.unfit(f"more than {_MOST_BYTES >> 20} MB")
             except httpx.TransportError as error:
@@ -328,6 +340,11 @@ class RemoteModel(ModelArtifact):
 class RemoteLoader(Loader):
     """Builds servants whose features or models, or both, are elsewhere, by the settings.
 
+    Attributes
+    ----------
+    servers : dict
+        By part, who is asked.
+
     Raises
     ------
     ConfigurationError
@@ -337,9 +354,9 @@ class RemoteLoader(Loader):
     def __init__(self, workspace: Workspace, *, health: FeatureHealth | None = None) -> None:
         # What is read elsewhere is counted there, and marked there if it is behind.
         super().__init__(workspace, health=None if workspace.config["serving.features_url"] else health)
-        self._servers = {part: _Server(workspace, part) for part in ("features", "models")
+        self.servers = {part: _Server(workspace, part) for part in ("features", "models")
                          if workspace.config[f"serving.{part}_url"]}  # fmt: skip
-        if not self._servers:
+        if not self.servers:
             raise ConfigurationError(
                 "a server of decisions alone must know a server of features or of models",
                 where=workspace.config.place("serving.features_url"), got="neither serving.features_url nor models_url",
@@ -347,11 +364,11 @@ class RemoteLoader(Loader):
             )  # fmt: skip
 
     def _load_model(self, digest: str) -> ModelArtifact:
-        if "models" not in self._servers:
+        if "models" not in self.servers:
             return super()._load_model(digest)
-        return RemoteModel.known(self._workspace.objects, digest, self._servers["models"])
+        return RemoteModel.known(self._workspace.objects, digest, self.servers["models"])
 
     def _read_features(self, features: FeatureSet, code: str, model: str, digest: str) -> OnlineFeatures:
-        if "features" not in self._servers:
+        if "features" not in self.servers:
             return super()._read_features(features, code, model, digest)
-        return RemoteFeatures(features, self._servers["features"], model, digest, code)
+        return RemoteFeatures(features, self.servers["features"], model, digest, code)

@@ -7,12 +7,15 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrodict.core.errors import InputError
 from retrodict.decisions.records import DecisionRecord
 from retrodict.serving.deadlines import late
 from retrodict.serving.http_answer import RefusedRequestError
+
+if TYPE_CHECKING:
+    from retrodict.decisions.servant import Servant
 
 __all__ = [
     "BODY_S",
@@ -45,7 +48,8 @@ class HttpRequest:
 
     ``decided`` is for its traces: records that were made for it, and when they began and ended to become durable. So
     are ``span``, where it had to begin before the answer, ``origin``, what the request is called where other servers
-    are asked for it, and ``origins``, those of a server of decisions that this one is made for.
+    are asked for it, and ``origins``, those of a server of decisions that this one is made for. ``servant`` is who is
+    asked, where a caller has chosen the revision.
     """
 
     scope: Scope
@@ -59,6 +63,7 @@ class HttpRequest:
     span: Any = None
     origin: tuple[str, str] | None = None
     origins: Sequence[tuple[str, str]] = ()
+    servant: Servant | None = None
 
     def header(self, name: bytes) -> str | None:
         """Value of a header that is of no weight: the last one, if it stands more than once."""

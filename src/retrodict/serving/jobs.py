@@ -45,6 +45,7 @@ BODY = 8 << 20
 _STATE, _ASKED, _ANSWERED = b"\0jobs\0s", b"\0jobs\0q", b"\0jobs\0a"
 _TOGETHER, _MOST = 100, 100_000
 _LEASE = 10 * SECOND
+_CALLBACK_S = 5.0  # for one attempt, whatever comes of it
 _LOOK_S, _FULL_S, _AWAY_S = 0.5, 0.1, 1.0
 
 _json = msgspec.json.Encoder()
@@ -335,7 +336,7 @@ async def _tell(workspace: Workspace, job: ScoringJob) -> str:
     body = _json.encode(job.describe())
 
     async def post() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+        async with asyncio.timeout(_CALLBACK_S), httpx.AsyncClient(trust_env=False, timeout=_CALLBACK_S) as client:
             url, headers = str(job.callback), _signed(workspace, job, body)
             async with client.stream("POST", url, content=body, headers=headers) as response:
                 if not response.is_success:
@@ -343,7 +344,7 @@ async def _tell(workspace: Workspace, job: ScoringJob) -> str:
 
     try:
         _check_callback(workspace, job.callback)  # the settings may be others by now
-        await Retry((httpx.HTTPError,), retries=4).call_async(post, f"callback of job {job.id}")
+        await Retry((httpx.HTTPError, TimeoutError), retries=4).call_async(post, f"callback of job {job.id}")
     except RetrodictError as error:
         return f"failed: {error}"
     return "delivered"

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, NotFoundError
-from retrodict.decisions.loader import find_servant
 from retrodict.decisions.requests import DecisionRequest, decode_body
 from retrodict.decisions.servant import Servant
+from retrodict.serving.about import readiness
 from retrodict.serving.batch import BatchItem
 from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import ID_HEADER, HttpRequest, read_header
 from retrodict.serving.routes import route
 from retrodict.serving.telemetry import revision_label
-from retrodict.serving.versions import names, of_version, warm
+from retrodict.serving.versions import names, of_version, servant_named, warm
 
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
@@ -98,7 +98,7 @@ async def _live(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
 
 @route("GET", "/v2/health/ready", None)
 async def _ready(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
-    await app.ready(request)
+    await readiness(app, request)
     return HttpAnswer(b'{"ready":true}')
 
 
@@ -170,7 +170,7 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     name, (servant, *_), part = _find(app, request.parameter)
     if part is not None:
         raise _unknown()
-    request.parameter = name
+    request.parameter, request.servant = name, servant
     if read_header(request.scope, ID_HEADER, "Idempotency-Key") is not None:
         raise InputError("a request id must be for one decision", where="header Idempotency-Key", got="one for all",
                          remedy="Leave it out, or use POST /v1/decisions/{policy}:batch")  # fmt: skip
@@ -222,10 +222,9 @@ def _find(app: DecisionApp, path: str) -> tuple[str, list[Servant], str | None]:
     match = _PATH(path)
     if match is None:
         raise _unknown()
-    find_servant(app.servants, match["name"], where="address")
-    servants = warm(app, match["name"])
-    chosen_version = of_version(servants, match["version"], where="address")
-    return match["name"], chosen_version, match["part"]
+    servant_named(app, match["name"])
+    servants = of_version(app, match["name"], match["version"], where="address")
+    return match["name"], servants, match["part"]
 
 
 def _unknown() -> NotFoundError:

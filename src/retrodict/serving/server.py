@@ -17,33 +17,31 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, RetrodictError, RetryableError
+from retrodict.core.errors import BusyError, RetrodictError
+from retrodict.core.log_lines import written_aside
 from retrodict.core.retries import without_pauses
-from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
-from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.acceptor import Acceptor
 from retrodict.serving.apart import NoRecorder, Parts, loader_of
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.board import Board
-from retrodict.serving.callers import Callers, open_callers
+from retrodict.serving.callers import open_callers
 from retrodict.serving.certificate import Certificate, open_certificate
 from retrodict.serving.connection import BoundedConnection, DrainingState, raise_open_files
-from retrodict.serving.consumer import code_of, ending_signals, start_companion, start_consumer
+from retrodict.serving.consumer import code_of, end_children, ending_signals, start_companion, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.jobs import run_jobs
-from retrodict.serving.log_lines import written_aside
 from retrodict.serving.routes import Part
 from retrodict.serving.services import load_services
 from retrodict.serving.traces import open_traces
+from retrodict.serving.watcher import Watcher, keep_callers
 from retrodict.serving.worker_scale import WorkerScale, parse_workers
 from retrodict.workspace import Workspace
 from retrodict.workspace.servers import announce_server
@@ -53,12 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Companion", "ServeOptions", "answer", "keep_health", "loop_factory", "open_port", "serve", "url_of"]
 
-_POLL_S = 0.05
 _HEALTH_S = 2.0
 _DOUBT_S = 5.0  # that the stores may take to say how far features are
 _BUILD_S = 3600.0
 _AFTER_ERROR_S = 5.0
-_CALLERS_S = 0.25
 _QUEUE = 1024  # connections that wait to be taken
 _DRAIN_S = 0.5  # in which callers who keep their connections learn of the end
 
@@ -213,9 +209,7 @@ class _Beside:
                 self._process, self._ended = start_companion(self._companion.arguments), None
 
     def end(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(timeout=10)
+        end_children([] if self._process is None else [self._process])
 
 
 def _refresh(workspace: Workspace, health: FeatureHealth, upkeep: Upkeep | None) -> None:
@@ -246,8 +240,7 @@ class _Consumer:
             self._process, self._ended = start_consumer(self._workspace, code=self._code), None
 
     def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=10)
+        end_children([self._process])
 
 
 def _bring_up_to_date(upkeep: Upkeep) -> None:
@@ -377,10 +370,10 @@ async def answer(
     app.traces = open_traces(config)
     loading, loader = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load"), loader_of(only, workspace, app.health)
     app.parts = Parts(workspace, loader, loading) if only in ("features", "models") else None
-    watcher = _Watcher(workspace, app, loader, loading)
+    watcher = Watcher(workspace, app, loader, loading)
     tasks: list[asyncio.Task[None]] = []
     try:
-        await watcher.look()
+        await watcher.begin()
         if only == "features" and app.parts is not None:
             await app.parts.load_current()
         app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
@@ -398,8 +391,9 @@ async def answer(
         await begin(app)
         if server.grpc is not None:
             await server.grpc.start()
-        aside = [watcher.run(), beside(app), _keep_callers(app.callers), *([run_jobs(app)] if app.records else [])]
-        tasks = [asyncio.create_task(one) for one in [*aside, *([certificate.keep()] if certificate else [])]]
+        aside = [watcher.run(), watcher.keep_reached(), beside(app), keep_callers(app.callers),
+                 *([run_jobs(app)] if app.records else []), *([certificate.keep()] if certificate else [])]  # fmt: skip
+        tasks = [asyncio.create_task(one) for one in aside]
         with without_pauses():  # a derived feature that is tried again would hold up everybody
             await server.serve(sockets=[])
     finally:
@@ -415,21 +409,6 @@ async def answer(
         app.failures.close()
         inlet.close()
         loading.shutdown()
-
-
-async def _keep_callers(callers: Callers | None) -> None:
-    """Take in keys that were issued or ended; while the records are away, those that are known go on to count."""
-    with ThreadPoolExecutor(1, thread_name_prefix="retrodict-callers") as thread:
-        problem = ""
-        while callers is not None:
-            await asyncio.sleep(_CALLERS_S)
-            try:
-                await asyncio.get_running_loop().run_in_executor(thread, callers.look)
-                problem = ""
-            except Exception as error:  # noqa: BLE001  # an end of this would be the end of every revocation
-                if str(error) != problem:
-                    problem = str(error)
-                    _log.error("who may call cannot be read again: %s", problem)
 
 
 async def keep_health(
@@ -535,45 +514,3 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
             loop.remove_signal_handler(number)
-
-
-class _Watcher:
-    """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
-
-    def __init__(self, workspace: Workspace, app: DecisionApp, loader: Loader, pool: ThreadPoolExecutor) -> None:
-        self._app, self._pool, self._clock, self._loader = app, pool, workspace.clock, loader
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(_POLL_S)
-            try:
-                await self.look()
-            except RetryableError as error:  # the records are away, which decisions do not need
-                self._note(not_followed=str(error))
-            except RetrodictError as error:  # the revision in force goes on deciding; readiness says so
-                self._note(problem=str(error))
-            except Exception as error:  # noqa: BLE001  # a full disk, say: the next look may find all well
-                self._note(problem=f"deployments cannot be followed: {type(error).__name__}")
-
-    def _note(self, *, problem: str | None = None, not_followed: str | None = None) -> None:
-        """Note why deployments are not followed; logged when it begins, and not again with each error until it ends."""
-        if problem is not None and self._app.problem != problem:
-            _log.error("a new revision cannot be loaded: %s", problem)
-        if not_followed is not None and self._app.not_followed is None:
-            _log.error("deployments are not followed for now: %s", not_followed)
-        self._app.problem, self._app.not_followed = problem, not_followed
-
-    async def look(self) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
-        finally:  # one that cannot be loaded keeps no other from being followed
-            await self._follow(self._loader.servants)
-        self._note()
-
-    async def _follow(self, servants: dict[str, Servant]) -> None:
-        for name, servant in servants.items() if servants is not self._app.servants else ():
-            if servant is not self._app.servants.get(name) and servant.halted is None:
-                await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
-                warm = partial(servant.warm, self._clock.now())
-                await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.on_server else warm()
-        self._app.follow(servants)

@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 
 from retrodict.core.errors import RetrodictError
+from retrodict.core.log_lines import written_aside
 from retrodict.features.online import FeatureHealth, ViewFlow
 from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.connection import raise_open_files
-from retrodict.serving.log_lines import written_aside
 from retrodict.serving.routes import Part
 from retrodict.serving.server import ServeOptions, answer, loop_factory
 from retrodict.serving.telemetry import Telemetry, breaker_states, process_series
@@ -157,15 +157,16 @@ def main() -> None:
                         format=f"%(asctime)s %(levelname)s worker {spec.slot} %(name)s: %(message)s")  # fmt: skip
     logging.getLogger("retrodict").setLevel(spec.log_level)
     raise_open_files()
-    try:
-        with Workspace(spec.root, actor=spec.actor) as workspace:
-            if spec.code is not None:
-                workspace.definitions = definitions_of(workspace, spec.code)
-            with written_aside(), asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(_work(workspace, spec))
-    except RetrodictError as error:
-        _log.error("the worker cannot go on: %s", error)
-        sys.exit(1)
+    with written_aside():
+        try:
+            with Workspace(spec.root, actor=spec.actor) as workspace:
+                if spec.code is not None:
+                    workspace.definitions = definitions_of(workspace, spec.code)
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.run(_work(workspace, spec))
+        except RetrodictError as error:
+            _log.error("the worker cannot go on: %s", error)
+            sys.exit(1)
 
 
 async def _work(workspace: Workspace, spec: Spec) -> None:

@@ -1,4 +1,4 @@
-"""Log lines of a server, written by a thread of its own: a pipe that nobody reads any more holds up no answer."""
+"""Log lines of a server, or of a process beside one, written by a thread: a pipe that nobody reads holds up nothing."""
 
 from __future__ import annotations
 

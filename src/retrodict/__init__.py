@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retrodict.models.warmstart import WarmStart
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
-    from retrodict.rollout.definitions import Rollout
+    from retrodict.rollout.definitions import Guard, Rollout
     from retrodict.rollout.experiments.definitions import Experiment, Metric
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "FeatureView",
     "Greedy",
     "GroupSplit",
+    "Guard",
     "HashSplit",
     "Impute",
     "Interact",
@@ -105,7 +106,7 @@ __getattr__, __dir__ = lazy_names(
         "models.warmstart": ("WarmStart",),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
-        "rollout.definitions": ("Rollout",),
+        "rollout.definitions": ("Guard", "Rollout"),
         "decisions.definitions": ("Policy", "Rule", "Session"),
         "rollout.experiments.definitions": ("Experiment", "Metric"),
     },

@@ -31,6 +31,7 @@ expose(cli, "deployments", "policies.deployments", examples=[
 ])  # fmt: skip
 policies = group(cli, "policies", "What is done to each request.")
 expose(policies, "show", "policies.show", examples=["retrodict policies show warn_early"])
+expose(policies, "guards", "policies.guards", examples=["retrodict policies guards warn_early"])
 expose(policies, "session", "policies.session", unit=Parameter("NAME=VALUE", callback=name_values, more={"nargs": -1}),
        examples=["retrodict policies session remind customer=adler",
                  "retrodict policies session remind customer=adler --drop"])  # fmt: skip

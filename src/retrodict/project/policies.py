@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from retrodict.decisions.sessions import SessionState
     from retrodict.models import artifact
     from retrodict.registry import Revision
-    from retrodict.rollout import drill, ladder
+    from retrodict.rollout import drill, guards, ladder
     from retrodict.rollout.drill import DrillReport
+    from retrodict.rollout.guards import GuardMove
 else:
     decisions, registry = lazy_modules("retrodict", "decisions", "registry")
     requests, sessions = lazy_modules("retrodict.decisions", "requests", "sessions")
     (artifact,) = lazy_modules("retrodict.models", "artifact")
-    drill, ladder = lazy_modules("retrodict.rollout", "drill", "ladder")
+    drill, guards, ladder = lazy_modules("retrodict.rollout", "drill", "guards", "ladder")
 
 __all__ = ["Policies", "PolicySettings", "SessionView"]
 
@@ -230,3 +231,17 @@ class Policies(Namespace):
             Newest recorded decisions of each version that are made again.
         """
         return drill.drill(self._workspace, policy, keep=keep, decisions=decisions)
+
+    @names_damage
+    def guards(self, policy: str) -> Listing[GuardMove]:
+        """Show the guards of a policy in force: what is shown by now, and what each would do; nothing is done.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        """
+        moves = [guards.guard_on(self._workspace, policy, one, act=False)
+                 for one in guards.guards_of(self._workspace, policy)]  # fmt: skip
+        return Listing.table("guards", moves, ("guard", "would", "why"), lambda one: (one.guard, one.move, one.reason),
+                             empty="No guard was defined when it was deployed.")  # fmt: skip

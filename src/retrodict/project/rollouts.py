@@ -22,13 +22,14 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict import registry
     from retrodict.registry import Revision
-    from retrodict.rollout import ladder
+    from retrodict.rollout import guards, ladder
     from retrodict.rollout.evidence import ArmVerdict
     from retrodict.rollout.experiments import controller
     from retrodict.rollout.experiments.controller import ExperimentMove
+    from retrodict.rollout.guards import GuardMove
 else:
     (registry,) = lazy_modules("retrodict", "registry")
-    (ladder,) = lazy_modules("retrodict.rollout", "ladder")
+    guards, ladder = lazy_modules("retrodict.rollout", "guards", "ladder")
     (controller,) = lazy_modules("retrodict.rollout.experiments", "controller")
 
 _log = logging.getLogger(__name__)
@@ -301,12 +302,12 @@ class Rollouts(Namespace):
     @names_damage
     def run(
         self, policy: str | None = None, *, once: bool = False, every: str = "30s", parent: int | None = None
-    ) -> Listing[RolloutStatus | ExperimentMove]:
+    ) -> Listing[RolloutStatus | ExperimentMove | GuardMove]:
         """Look at every rollout under way, and do what comes next; again and again, unless once.
 
-        So with running experiments: one whose guardrail is shown to be exceeded ends, and all get control. `serve`
-        starts one while there is something to look at. Killed anywhere, it has done a step whole or not at all; if
-        several run, one of them does each step.
+        So with running experiments: one whose guardrail is shown to be exceeded ends, and all get control. So with
+        guards of what is in force, which do what they declare. `serve` starts one while there is something to look at.
+        Killed anywhere, it has done a step whole or not at all; if several run, one of them does each step.
 
         Parameters
         ----------
@@ -325,8 +326,11 @@ class Rollouts(Namespace):
             began = time.monotonic()
             policies = [one for one in ladder.running(self._workspace) if policy in (None, one)]
             answers = {one: answers.get(one, {}) for one in policies}
-            statuses: list[RolloutStatus | ExperimentMove] = [self._look(one, answers[one]) for one in policies]
+            statuses: list[RolloutStatus | ExperimentMove | GuardMove] = [
+                self._look(one, answers[one]) for one in policies]  # fmt: skip
             statuses += [controller.step_on(self._workspace, *one) for one in controller.watched(self._workspace)
+                         if policy in (None, one[0])]  # fmt: skip
+            statuses += [guards.guard_on(self._workspace, *one) for one in guards.watched(self._workspace)
                          if policy in (None, one[0])]  # fmt: skip
             if once or (parent is not None and (not statuses or os.getppid() != parent)):
                 return Listing.table("rollouts", statuses, ("policy", "move", "why"),
@@ -338,8 +342,9 @@ class Rollouts(Namespace):
             time.sleep(max(pause_s, 5 * (time.monotonic() - began)))  # a long log is no reason to read it all the time
 
     def any_under_way(self) -> bool:
-        """Whether a rollout or a watched experiment is under way, so that something has to look on."""
-        return bool(ladder.running(self._workspace) or controller.watched(self._workspace))
+        """Whether a rollout, a watched experiment or a guard is there, so that something has to look on."""
+        workspace = self._workspace
+        return bool(ladder.running(workspace) or controller.watched(workspace) or guards.watched(workspace))
 
     def _look(self, policy: str, answers: dict[str, str | None]) -> RolloutStatus:
         why = "somebody changes it just now"

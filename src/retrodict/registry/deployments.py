@@ -31,7 +31,18 @@ __all__ = [
 ]
 
 Action = Literal[
-    "deploy", "promote", "rollback", "rollout", "pause", "resume", "abort", "halt", "release", "shadow", "experiment"
+    "deploy",
+    "promote",
+    "rollback",
+    "rollout",
+    "pause",
+    "resume",
+    "abort",
+    "halt",
+    "release",
+    "shadow",
+    "experiment",
+    "alert",
 ]
 
 TARGET = ("policy_version", "code", "model", "artifact", "model_code")
@@ -83,6 +94,8 @@ class Deployment:
         Experiments whose variants the answers name.
     halted : str, optional
         Why nothing scores: every answer is the policy's rules or fallback.
+    guards : dict of str to dict
+        By name what guards have done since this decides: when, in which window, and by which verdicts.
     """
 
     policy: str
@@ -97,6 +110,7 @@ class Deployment:
     shadows: list[dict[str, Any]] = field(default_factory=list)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     halted: str | None = None
+    guards: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def target(self) -> dict[str, str]:
@@ -105,7 +119,7 @@ class Deployment:
 
     def content(self) -> dict[str, Any]:
         """Plain form, as it is kept: without the fields that say nothing, which earlier releases do not know."""
-        late = ("split", "shadows", "experiments", "halted")
+        late = ("split", "shadows", "experiments", "halted", "guards")
         return {name: value for name, value in asdict(self).items() if value or name not in late}
 
 
@@ -269,14 +283,13 @@ def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
     marks: dict[str, int] = {}
     before: Revision | None = None
     for revision in revisions:
-        model = revision.deployment.model
         split = None if before is None else before.deployment.split
-        if revision.action == "rollback" and split is not None:
-            marks[split["candidate"]["model"]] = revision.revision
-        elif revision.action == "rollback" and before is not None:
-            marks[before.deployment.model] = revision.revision
-        if split is None:
-            marks.pop(model, None)
+        stays = before is not None and split is not None and revision.deployment.target == before.deployment.target
+        if revision.action == "rollback" and before is not None:
+            left = before.deployment.model if split is None or not stays else split["candidate"]["model"]
+            marks[left] = revision.revision
+        if not stays:
+            marks.pop(revision.deployment.model, None)
         before = revision
     return marks
 

@@ -9,9 +9,10 @@ from retrodict.core.lazy import lazy_names
 if TYPE_CHECKING:
     from retrodict.rollout.changes import deploy, promote, rollback
     from retrodict.rollout.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
-    from retrodict.rollout.definitions import Rollout
+    from retrodict.rollout.definitions import Guard, Rollout
 
 __all__ = [
+    "Guard",
     "LogComparison",
     "Reproduction",
     "Rollout",
@@ -26,7 +27,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "changes": ("deploy", "promote", "rollback"),
-        "definitions": ("Rollout",),
+        "definitions": ("Guard", "Rollout"),
         "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
     },
 )

@@ -42,6 +42,7 @@ __all__ = [
     "deploy",
     "find_current",
     "promote",
+    "restored",
     "rollback",
     "rollback_targets",
     "without_split",
@@ -268,11 +269,16 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
             return change(workspace, without_split(before), action="rollback", reason=reason, after=before.revision)
         check_no_rollout(before, "a rollback to what decided before")
     target = rollback_targets(workspace, policy)[0] if to is None else _named(history(workspace, policy), to)
+    deployment = restored(workspace, before.deployment, target)
+    return change(workspace, deployment, action="rollback", reason=reason, after=before.revision)
+
+
+def restored(workspace: Workspace, before: Deployment, target: Revision) -> Deployment:
+    """Deployment that a rollback leaves; IntegrityError if the bytes of its model are not those that were approved."""
+    ModelArtifact.load(workspace.objects, target.deployment.artifact)
     # Of another rollback it is what that one restored, so that the next goes on from there.
     restores = target.deployment.restores or target.revision
-    deployment = replace(target.deployment, restores=restores, split=None, **_around(before.deployment))
-    ModelArtifact.load(workspace.objects, deployment.artifact)
-    return change(workspace, deployment, action="rollback", reason=reason, after=before.revision)
+    return replace(target.deployment, restores=restores, split=None, guards={}, **_around(before))
 
 
 def _around(deployment: Deployment) -> dict[str, Any]:

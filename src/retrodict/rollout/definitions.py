@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -20,7 +20,7 @@ from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
 from retrodict.features.plan import FeatureSet
 
-__all__ = ["METRICS", "SHARES", "Condition", "Rollout", "read_condition"]
+__all__ = ["EVENTS", "METRICS", "QUALITY", "SHARES", "Condition", "Guard", "Rollout", "read_condition", "read_trigger"]
 
 METRICS = {
     "error_rate": "share of decisions that a fallback answered",
@@ -40,6 +40,16 @@ METRICS = {
 SHARES = {"error_rate", "rate", "disagreement"}
 """Metrics from 0 to 1 of every unit: a limit of their own is judged exactly, from the first unit on."""
 
+QUALITY = {"brier", "log_loss", "loss"}
+"""Metrics of which nothing is known before outcomes are."""
+
+EVENTS = {
+    "approval revoked": "the approval of the version that decides was taken back",
+    "drift": "a monitor of the policy has fired on psi since the version decides",
+    "data quality": "a batch of a table of its features was halted since the version decides",
+}
+"""What a guard may act on beside conditions."""
+
 _LOWER = {"error_rate", "p50_ms", "p95_ms", "p99_ms", "brier", "log_loss", "loss"}
 _TIMED = ("p50_ms", "p95_ms", "p99_ms")
 _ARGUED = {"rate": 1, "dp_ratio": 2}
@@ -52,6 +62,7 @@ _SENTENCES = (
     re.compile(rf"{_METRIC} not worse by (?P<margin>{_NUMBER}){_EACH}"),
     re.compile(rf"{_METRIC} within (?P<span>{_NUMBER}){_EACH}"),
 )
+_TRIGGER = re.compile(r"(.+?) ([<>]) (.+)")
 _WAIT = re.compile(r"(?:wait (\S+) then )?(pause|rollback)")
 
 
@@ -139,6 +150,24 @@ def read_condition(text: str, *, where: str) -> Condition:
         return Condition(text, metric, of, "difference", low, high, group)
     low, high = _sides(parts["op"], change)
     return Condition(text, metric, of, "ratio", low, high, group)
+
+
+def read_trigger(text: str, *, where: str) -> Condition:
+    """Read what a guard acts on, ``error_rate > 0.01`` or ``p99_ms > baseline * 2``, as the condition that must hold.
+
+    Raises
+    ------
+    DefinitionError
+        As :func:`read_condition`; or if it asks for another version to compare with.
+    """
+    match = _TRIGGER.fullmatch(str(text))
+    if match is None or "champion" in text or text.startswith("disagreement"):
+        raise DefinitionError("a guard must act on 'METRIC > 0.01', 'METRIC > baseline * 2' or an event", where=where,
+                              got=text, remedy=f"Events are {', '.join(EVENTS)}; metrics {', '.join(METRICS)}"
+                              )  # fmt: skip
+    metric, sign, limit = match.groups()
+    opposite = f"{metric} {'<=' if sign == '>' else '>='} {limit.replace('baseline', 'champion', 1)}"
+    return replace(read_condition(opposite, where=where), text=text)
 
 
 def _sides(operator: str, limit: float) -> tuple[float | None, float | None]:
@@ -263,14 +292,138 @@ class Rollout(Definition):
         for name in self.unit:
             yield NameUse("request value", name, "a unit must be a value that requests bring",
                           f"rollout {self.name}, unit", names=values)  # fmt: skip
-        for condition in [*self.conditions["hold"], *self.conditions["prove"]]:
-            if condition.of:
-                yield NameUse("decision", condition.of[-1], "a condition must be of a decision of the policy",
-                              f"rollout {self.name}, {condition.text!r}", names=list(self.policy.decide))  # fmt: skip
-            for name in {condition.group, *condition.of[:-1]} - {""}:
-                yield NameUse("request value or feature", name, "groups must be of a value that records have",
-                              f"rollout {self.name}, {condition.text!r}",
-                              names=[*values, *features.columns])  # fmt: skip
+        yield from _names(self.policy, [*self.conditions["hold"], *self.conditions["prove"]], f"rollout {self.name}")
+
+
+def _names(policy: Policy, conditions: Sequence[Condition], where: str) -> Iterator[NameUse]:
+    """Decisions and groups of conditions that a policy must have."""
+    features = FeatureSet(policy.model.features)
+    values = [*features.request_keys, *features.request_columns, *features.columns]
+    for condition in conditions:
+        place = f"{where}, {condition.text!r}"
+        if condition.of:
+            yield NameUse("decision", condition.of[-1], "a condition must be of a decision of the policy", place,
+                          names=list(policy.decide))  # fmt: skip
+        for name in {condition.group, *condition.of[:-1]} - {""}:
+            yield NameUse("request value or feature", name, "groups must be of a value that records have", place,
+                          names=values)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Guard(Definition):
+    """What is done about a version in force when the data show that something is wrong with it.
+
+    Parameters
+    ----------
+    name : str
+    policy : Policy
+        Whose decisions are looked at.
+    when : list of str
+        Any of them is enough. Conditions as in ``Rollout.hold``, written as what must not be: ``"error_rate > 0.01"``,
+        ``"p99_ms > baseline * 2"``, ``"rate(warn) > baseline + 0.1 for each carrier"``. Events: ``"drift"``, ``"data
+        quality"``, ``"approval revoked"``. On too little data, or immature outcomes, nothing is done.
+    then : {"rollback", "halt", "shadow", "gradual", "alert"}
+        Go back at once; let nothing score; go back and let what decided look on as a shadow; go back by ``steps``; or
+        only say so.
+    otherwise : {"alert", "halt"}, default "alert"
+        What is done where there is nothing to go back to.
+    window : duration, default "24h"
+        Decisions are judged by windows of this length since the version came in force, and each begins anew; conditions
+        on outcomes by all decisions since then.
+    baseline : duration, default "7d"
+        Decisions of this long before the version came in force are what it is compared with; of a first version those
+        of this long since then, and nothing compared is judged before.
+    unit : str or list of str, optional
+        Values of requests that name whose decisions belong together. By default each is judged by itself.
+    steps, bake
+        Of ``gradual``: percent of the units that have what decided before, and how long each step lasts.
+    min_units : int, default 100
+        With fewer nothing is shown, except of a share that has a limit of its own.
+    alpha : float, default 0.001
+        Chance that it acts in a window though all is as it must be, however often it is looked at.
+
+    Examples
+    --------
+    >>> Guard("errors", when=["error_rate > 0.01"], then="rollback").conditions[0].high
+    0.01
+    """
+
+    kind: ClassVar[str] = "guard"
+
+    policy: Policy | None = None
+    when: tuple[str, ...] | list[str] = ()
+    then: str = "alert"
+    otherwise: str = "alert"
+    window: str = "24h"
+    baseline: str = "7d"
+    unit: str | tuple[str, ...] | list[str] = ()
+    steps: tuple[float, ...] | list[float] = (25, 50, 100)
+    bake: str = "1h"
+    min_units: int = 100
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        """Check every field by itself."""
+        super().__post_init__()
+        where = f"guard {self.name}"
+        object.__setattr__(self, "when", tuple(self.when))
+        object.__setattr__(self, "unit", (self.unit,) if isinstance(self.unit, str) else tuple(self.unit))
+        if not self.when or (self.then == "gradual" and not self.unit):
+            raise DefinitionError("a guard must name what it acts on, and one that goes back by steps a unit",
+                                  where=where, got=(self.when, self.unit), remedy="Write when=[...] and unit='customer'"
+                                  )  # fmt: skip
+        _ = self.conditions
+        for field, words in (
+            ("then", ("rollback", "halt", "shadow", "gradual", "alert")),
+            ("otherwise", ("alert", "halt")),
+        ):
+            check_known(getattr(self, field), words, f"{field} must be one of these", where=where, what="word",
+                        error=DefinitionError)  # fmt: skip
+        for field in ("window", "baseline"):
+            parse_duration(getattr(self, field), where=f"{where}, {field}")
+        _ = self.unit and self.way_back
+        if not 0 < self.alpha <= 0.2 or self.min_units < 1:
+            raise DefinitionError("alpha must lie between 0 and 0.2, and min_units be at least 1", where=where,
+                                  got=(self.alpha, self.min_units), remedy="Leave them out")  # fmt: skip
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """What must hold: the opposite of what it acts on, without the events."""
+        return [read_trigger(text, where=f"guard {self.name}, when") for text in self.when if text not in EVENTS]
+
+    @property
+    def way_back(self) -> Rollout:
+        """Steps of ``gradual``."""
+        return Rollout(self.name, steps=self.steps, bake=self.bake, unit=self.unit, hold=(), min_units=self.min_units)
+
+    def uses(self) -> Iterator[NameUse]:
+        """Decisions and groups that its policy must have."""
+        return iter(()) if self.policy is None else _names(self.policy, self.conditions, f"guard {self.name}")
+
+    @classmethod
+    def defaults(cls, policy: Policy, *, business: str | None = None, unit: str | tuple[str, ...] = ()) -> list[Guard]:
+        """Guards to begin with, for the definitions module; write others in the place of those that do not fit.
+
+        Parameters
+        ----------
+        policy : Policy
+        business : str, optional
+            Share that must not fall by a tenth, as ``"rate(approve)"``. None: no such guard.
+        unit : str or list of str, optional
+            For a way back by steps where quality has fallen by a twentieth. None: that is an alert.
+        """
+        target = policy.model.known_target
+        loss = "brier" if target is None or target.task == "binary" else "loss"
+        rows: list[tuple[str, list[str], str, str]] = [
+            ("errors", ["error_rate > 0.01"], "rollback", "alert"),
+            ("latency", ["p99_ms > baseline * 2"], "alert", "alert"),
+            ("quality", [f"{loss} > baseline * 1.05"], "gradual" if unit else "alert", "alert"),
+            ("inputs", ["drift", "data quality"], "shadow", "alert"),
+            ("security", ["approval revoked"], "rollback", "halt"),
+            *([] if business is None else [("business", [f"{business} < baseline * 0.9"], "rollback", "alert")]),
+        ]
+        return [cls(f"{policy.name}_{name}", policy, when, then, otherwise, unit=unit if then == "gradual" else ())
+                for name, when, then, otherwise in rows]  # fmt: skip
 
 
 def _steps(steps: Sequence[float], where: str) -> tuple[float, ...]:

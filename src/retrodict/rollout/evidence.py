@@ -9,7 +9,7 @@ aborts most rollouts of identical versions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from retrodict.evaluation.losses import row_losses
 from retrodict.evaluation.reference import feature_column
 from retrodict.outcomes.status import Outcomes, outcomes
 from retrodict.registry import Revision
-from retrodict.rollout.definitions import SHARES, Condition, Rollout
+from retrodict.rollout.definitions import QUALITY, SHARES, Condition, Rollout
 from retrodict.rollout.rescore import Challenger, Rescorer
 from retrodict.rollout.statistics import (
     Allowed,
@@ -38,11 +38,10 @@ from retrodict.rollout.statistics import (
 )
 from retrodict.workspace import Workspace
 
-__all__ = ["ArmVerdict", "Evidence", "gather"]
+__all__ = ["ArmVerdict", "Evidence", "compare_arms", "gather"]
 
 Floats = NDArray[np.float64]
 
-_QUALITY = {"brier", "log_loss", "loss"}
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 _BATCH = 2_000
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
@@ -346,13 +345,13 @@ def gather(
     assert split is not None
     start = split["started"] if split["share"] <= 0.5 else split["since"]
     metrics = {one.metric for every in rollout.conditions.values() for one in every}
-    matured = outcomes(workspace, policy, now=now, start=start) if metrics & _QUALITY else None
-    table = decisions_table(workspace, policy, start=start, end=now) if matured is None else matured.decisions
-    arms = np.asarray(table.column("record__arm").to_numpy(zero_copy_only=False)).astype(str)
-    in_arms = np.isin(arms, (CANARY, CONTROL)) & (table.column("revision").to_numpy() > split["from"])
-    rows, canary = table.filter(pa.array(in_arms)), arms[in_arms] == CANARY
-    columns = [_values_of(rows, name) for name in split["unit"]]
-    units = _number_units(columns) if rows.num_rows else np.empty(0, dtype=np.int64)
+
+    def in_arms(table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        arms = np.asarray(table.column("record__arm").to_numpy(zero_copy_only=False)).astype(str)
+        return np.isin(arms, (CANARY, CONTROL)) & (table.column("revision").to_numpy() > split["from"]), arms == CANARY
+
+    data = compare_arms(workspace, policy, in_arms, (start, now), split["unit"], outcomes_count=bool(metrics & QUALITY))
+    rows, canary = data.decisions, data.canary
     others = None
     if "disagreement" in metrics:
         answers = {} if answers is None else answers
@@ -360,7 +359,31 @@ def gather(
         canary_ids = {name for name, is_canary in zip(ids, canary, strict=True) if is_canary}
         _ask_champion(workspace, revision, canary_ids - answers.keys(), start, now, answers)
         others = np.array([answers.get(name) for name in ids], dtype=object)
-    return Evidence(rows, units, canary, None if matured is None else matured.select(in_arms), others)
+    return replace(data, others=others)
+
+
+def compare_arms(
+    workspace: Workspace,
+    policy: str,
+    arms: Callable[[pa.Table], tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+    span: tuple[int, int],
+    unit: Sequence[str],
+    *,
+    outcomes_count: bool,
+) -> Evidence:
+    """Logged decisions of a span of time in two arms.
+
+    ``arms`` says of a table of decisions which of them are in either arm, and which are in the canary. Without a
+    ``unit`` each decision is one.
+    """
+    start, end = span
+    matured = outcomes(workspace, policy, now=end, start=start) if outcomes_count else None
+    table = decisions_table(workspace, policy, start=start, end=end) if matured is None else matured.decisions
+    mask, canary = arms(table)
+    rows = table.filter(pa.array(mask))
+    columns = [_values_of(rows, name) for name in unit]
+    units = _number_units(columns) if columns and rows.num_rows else np.arange(rows.num_rows, dtype=np.int64)
+    return Evidence(rows, units, canary[mask], None if matured is None else matured.select(mask))
 
 
 def _ask_champion(

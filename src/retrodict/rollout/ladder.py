@@ -26,15 +26,16 @@ from retrodict.core.identity import content_hash
 from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.servant import Servant
-from retrodict.registry import Revision, change, current, get_version, history, rolled_back
-from retrodict.rollout.changes import check_deployable, check_no_rollout, find_current, without_split
-from retrodict.rollout.definitions import Rollout
+from retrodict.registry import Deployment, Revision, change, current, get_version, history, rolled_back
+from retrodict.rollout.changes import check_deployable, check_no_rollout, find_current, restored, without_split
+from retrodict.rollout.definitions import Guard, Rollout
 from retrodict.rollout.evidence import ArmVerdict, gather
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = [
     "Move",
     "abort",
+    "first_step",
     "halt",
     "judge",
     "next_move",
@@ -105,12 +106,7 @@ def start(workspace: Workspace, name: str, to: str, *, policy: str | None = None
         new = loader.load(Revision(0, 0, workspace.actor, "rollout", reason, candidate))
         _check_alike(old, new, rollout, where)
         now = workspace.clock.now()
-        split = {
-            "rollout": rollout.name, "rollout_version": rollout.version, "code": candidate.code,
-            "seed": f"{rollout.name}/{policy_name}#{before.revision}", "unit": list(rollout.unit), "step": 0,
-            "phase": "running", "from": before.revision, "started": now, "candidate": candidate.target, "verdicts": [],
-        }  # fmt: skip
-        split |= _step(rollout, 0, now)
+        split = first_step(rollout, before, candidate, candidate.code, now)
         revision = change(workspace, replace(before.deployment, split=split, restores=None), action="rollout",
                           reason=reason, after=before.revision)  # fmt: skip
         overrides(candidate.model)
@@ -153,6 +149,16 @@ def _check_alike(old: Servant, new: Servant, rollout: Rollout, where: str) -> No
                            remedy="Deploy the policy with the changed field first")  # fmt: skip
 
 
+def first_step(rollout: Rollout, before: Revision, candidate: Deployment, code: str, now: int) -> dict[str, Any]:
+    """Split that a rollout begins with, by a definition that ``code`` has."""
+    return {
+        "rollout": rollout.name, "rollout_version": rollout.version, "code": code,
+        "seed": f"{rollout.name}/{candidate.policy}#{before.revision}", "unit": list(rollout.unit), "step": 0,
+        "phase": "running", "from": before.revision, "started": now, "candidate": candidate.target, "verdicts": [],
+        **_step(rollout, 0, now),
+    }  # fmt: skip
+
+
 def _step(rollout: Rollout, number: int, now: int) -> dict[str, Any]:
     share = rollout.steps[number] / 100
     return {"step": number, "share": share, "control": min(share, 1 - share), "since": now,
@@ -171,7 +177,11 @@ def under_way(workspace: Workspace, policy: str) -> tuple[Revision, dict[str, An
 
 def rollout_of(workspace: Workspace, split: Mapping[str, Any]) -> Rollout:
     """Definition that a rollout was started with, whatever is written in it by now."""
-    rollout = definitions_of(workspace, split["code"]).get(Rollout, split["rollout"])
+    definitions = definitions_of(workspace, split["code"])
+    if "back" in split:  # a guard's way back
+        rollout = definitions.get(Guard, split["rollout"]).way_back
+    else:
+        rollout = definitions.get(Rollout, split["rollout"])
     if content_hash(rollout) != split["rollout_version"]:
         raise InputError("the code of a rollout must define what was started", where=f"rollout:{rollout.name}",
                          got=rollout.version, remedy="Abort it and start it again")  # fmt: skip
@@ -264,7 +274,12 @@ def _promote(workspace: Workspace, revision: Revision, reason: str) -> Revision:
     """Let the candidate decide everything; what decided stays warm, as what a rollback goes back to."""
     deployment, split = revision.deployment, revision.deployment.split
     assert split is not None
-    champion = replace(deployment, **split["candidate"], previous=deployment.target, split=None, restores=None)
+    if "back" in split:  # it decided before, and what is left is marked
+        target = next(one for one in history(workspace, deployment.policy) if one.revision == split["back"])
+        champion = restored(workspace, deployment, target)
+        return change(workspace, champion, action="rollback", reason=reason, after=revision.revision)
+    around: dict[str, Any] = {"split": None, "restores": None, "guards": {}}
+    champion = replace(deployment, **split["candidate"], previous=deployment.target, **around)
     return change(workspace, champion, action="promote", reason=reason, after=revision.revision)
 
 

@@ -63,6 +63,8 @@ class Answer:
         Which one decided in place of the model.
     views : dict
         Views that were not simply read, with ``status`` and ``age_s``.
+    warnings : list of str
+        Values that were sent and that nothing which decides reads.
     recorded : str or None
         ``async`` or ``no`` where the record is not durable before the answer.
     replayed : bool
@@ -83,6 +85,7 @@ class Answer:
     reasons: list[str] = field(default_factory=list)
     fallback: str | None = None
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     recorded: str | None = None
     replayed: bool = False
     status: int = 200

@@ -98,6 +98,22 @@ def test_a_load_that_failed_is_tried_again(project, good):
     assert loader.load_current()["promise"].revision == current(project)["promise"]
 
 
+def test_what_a_rollout_or_an_experiment_reads_is_not_unread(project, good):
+    """Unit and condition of both; all else that no feature asks for is."""
+    experiment = {"name": "e", "unit": ["customer"], "seed": "s", "variants": {"a": 1.0}, "share": 1.0, "layer": None,
+                  "slot": [0, 1], "where": "country = 'de'"}  # fmt: skip
+    split = {"candidate": good.target, "unit": ["account"], "seed": "s", "share": 0.5, "control": 0.5,
+             "where": "amount > 5"}  # fmt: skip
+    sent = dict.fromkeys(["customer", "country", "account", "amount", "weight", "wieght"])
+    for changes, unread in (
+        ({}, ["customer", "country", "account", "amount", "wieght"]),
+        ({"experiments": [experiment]}, ["account", "amount", "wieght"]),
+        ({"split": split}, ["customer", "country", "wieght"]),
+        ({"split": split, "experiments": [experiment]}, ["wieght"]),
+    ):
+        assert Loader(project).load(revision(replace(good, **changes))).unread(sent) == unread
+
+
 def test_a_load_that_fails_again_and_again_is_tried_with_pauses(project, good, monkeypatch):
     """Up to five seconds long; and at once when something has changed."""
     now, loads, load = [100.0], [], Loader.load

@@ -13,7 +13,7 @@ from retrodict import Entity, FeatureView, Source, Table, agg
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError
 from retrodict.decisions.facts import _of_entity, typed_column
-from retrodict.decisions.requests import RequestSchema, decode_request
+from retrodict.decisions.requests import RequestSchema, decode_request, unread_warnings
 from retrodict.features import FeatureSet
 
 SCHEMA = RequestSchema({"origin": "text", "customer": "int"}, {"due": "time", "amount": "number", "vip": "bool"})
@@ -193,3 +193,13 @@ def test_a_single_fault_is_said_as_it_is():
     body = {"entities": {"origin": "JFK", "customer": "x"}, "context": {"due": None, "amount": 1, "vip": True}}
     with pytest.raises(InputError, match=r"^body, entities, 'customer'"):
         SCHEMA.check(decode_request(json.dumps(body).encode()))
+
+
+def test_what_nothing_reads_is_named_and_what_may_be_meant():
+    """The moment of a decision by what it is in training; a long name is cut."""
+    reads = frozenset(["weight", "express"])
+    assert unread_warnings(["wieght", "sent", "x" * 5_000], reads, frozenset(["sent"])) == [
+        "nothing that decides reads 'wieght' of the context; did you mean 'weight'?",
+        "nothing that decides reads 'sent' of the context: the moment of a decision is that at which it is asked for",
+        f"nothing that decides reads '{'x' * 100}' of the context",
+    ]

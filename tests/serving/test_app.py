@@ -437,6 +437,35 @@ def test_nothing_deployed_is_not_ready(workspace):
     assert b"retrodict deploy" in empty[2]
 
 
+def test_values_that_nothing_reads_are_named(workspace):
+    """Once to their caller, alone, again by an id and in a batch; such decisions are counted, and made as ever."""
+    typo = {**REQUEST, "context": {**REQUEST["context"], "wieght": 3, "colour": "red"}}
+    key = [*SIMULATED, (b"idempotency-key", b"unread")]
+
+    async def run():
+        client = Client(workspace)
+        body = json.dumps(typo).encode()
+        batch = json.dumps({"requests": [typo, REQUEST]}).encode()
+        many = json.dumps(
+            {**REQUEST, "context": {**REQUEST["context"], **dict.fromkeys(map(str, range(200)))}}
+        ).encode()
+        answers = [await client.send(*one) for one in (
+            ("POST", DECIDE, BODY), ("POST", DECIDE, body), ("POST", DECIDE, body, key), ("POST", DECIDE, body, key),
+            ("POST", f"{DECIDE}:batch", batch), ("POST", DECIDE, many))]  # fmt: skip
+        counts = client.app.telemetry.named()
+        await client.close()
+        return [json.loads(body) for _, _, body in answers], counts
+
+    (plain, warned, first, again, several, many), counts = asyncio.run(run())
+    text = "nothing that decides reads {} of the context"
+    expected = [text.format("'wieght'") + "; did you mean 'weight'?", text.format("'colour'")]
+    assert [one.get("warnings") for one in (plain, warned, first, again)] == [None, *[expected] * 3]
+    assert (again, plain["score"]) == (first, warned["score"])
+    assert [one.get("warnings") for one in several["answers"]] == [expected, None]
+    assert len(many["warnings"]) == 5
+    assert counts['decisions_unread_total{policy="promise"}'] == 4
+
+
 def test_a_part_that_is_away_is_named(workspace):
     """200 as long as something in force decides without it; models that only score have no other answer."""
 

@@ -271,6 +271,14 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_earlier_one_in_charge(proje
         change(project, good, action="deploy", reason="whole again")
 
 
+def test_values_that_nothing_reads_are_logged_once(project, decider, caplog):
+    """By their names; again when they are others."""
+    for more in ({"wieght": 1}, {"wieght": 2}, {}, {"colour": 1, "wieght": 2}):
+        decider.decide("promise", {**VALUES, **more}, at=AT)
+    lines = [record.getMessage() for record in caplog.records if "nothing that decides reads" in record.getMessage()]
+    assert [line.rpartition(" reads ")[2] for line in lines] == ["wieght", "colour, wieght"]
+
+
 def test_a_full_disk_gives_no_decision(project, decider):
     """What cannot be made durable is not returned."""
     decider.decide("promise", VALUES, at=AT)

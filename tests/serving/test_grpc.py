@@ -103,6 +103,24 @@ def test_the_descriptors_are_those_of_the_proto_files(tmp_path):
     assert shipped == FileDescriptorSet.FromString((tmp_path / "new").read_bytes())
 
 
+def test_an_answer_has_variants_and_warnings():
+    """As HTTP has them; of tensors as text, since parameters hold no lists."""
+    from retrodict.serving.grpc.calls import METHODS, Reply
+
+    def filled(path, content):
+        method = METHODS[path]
+        answer = method.answer()
+        method.fill(answer, None, Reply(200, {}, json.dumps(content).encode()))
+        return answer
+
+    answer = filled("/retrodict.v1.Decisions/Decide", {"decision": "ok", "score": None, "variants": {"colour": "red"},
+                                                       "warnings": ["a", "b"], "reasons": ["c"]})  # fmt: skip
+    assert (dict(answer.variants), [*answer.warnings], [*answer.reasons]) == ({"colour": "red"}, ["a", "b"], ["c"])
+    head = {"model_name": "m", "model_version": "1", "outputs": [], "parameters": {"warnings": ["a"]}}
+    answer = filled("/inference.GRPCInferenceService/ModelInfer", head)
+    assert {name: one.string_param for name, one in answer.parameters.items()} == {"warnings": '["a"]'}
+
+
 @pytest.mark.parametrize("order", [("open_inference.grpc.protocol", "retrodict.serving.grpc.calls"),
                                    ("retrodict.serving.grpc.calls", "open_inference.grpc.protocol")])  # fmt: skip
 def test_messages_of_a_client_in_the_same_process_do_not_clash(order):

@@ -20,6 +20,7 @@ from retrodict.decisions.records import Value
 __all__ = [
     "DecisionRequest",
     "RequestSchema",
+    "unread_warnings",
     "check_unique",
     "decode_body",
     "decode_request",
@@ -216,8 +217,26 @@ def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
     return {"got": "another form", "remedy": f"See {see} for the request"}
 
 
+def unread_warnings(names: Sequence[str], reads: frozenset[str], moment: frozenset[str] = frozenset()) -> list[str]:
+    """What to tell the caller, and nobody else, of values of the context that nothing reads, up to five of them.
+
+    ``moment`` has the names by which the moment of a decision is told in training.
+    """
+    return [_unread_warning(name[:_LONGEST_NAME], reads, name in moment) for name in names[:_TOLD]]
+
+
+@lru_cache(1_000)
+def _unread_warning(name: str, reads: frozenset[str], is_moment: bool) -> str:  # of a cache
+    text = f"nothing that decides reads {name!r} of the context"
+    if is_moment:
+        return f"{text}: the moment of a decision is that at which it is asked for"
+    close = get_close_matches(name, reads, n=1)
+    return f"{text}; did you mean {close[0]!r}?" if close else text
+
+
 _KINDS = {kind.request_word: kind for kind in KINDS.values()}
 _EPOCH = date(1970, 1, 1)
+_TOLD, _LONGEST_NAME = 5, 100
 _COMPARISONS = 20  # of missing names with those that nothing reads: thousands would hold up the server for seconds
 _Reader = tuple[str, str, Callable[[Any], Any]]  # name, kind as it is written, and what reads a value
 FIRST, LAST = parse_time("1900-01-01T00:00Z"), parse_time("2200-01-01T00:00Z")

@@ -22,7 +22,7 @@ from retrodict.decisions.records import DecisionRecord, Value, named_outputs, se
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
 from retrodict.decisions.sessions import Choice, Sessions
-from retrodict.decisions.variants import VariantAssigner
+from retrodict.decisions.variants import VariantAssigner, names_of_units
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score, Speed
 from retrodict.models.explain import reason_texts
@@ -184,10 +184,17 @@ class Servant:
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
         self._variants = VariantAssigner(revision.deployment.experiments)
         self.halted: str | None = revision.deployment.halted
+        experiments = revision.deployment.experiments
+        self.reads = frozenset(schema.context).union(*map(names_of_units, experiments))  # values of the context
 
     def halt(self, reason: str | None) -> None:
         """Score no more, for a halt of the policy that came after its revision; again where there is none."""
         self.halted = reason
+
+    def unread(self, context: Mapping[str, Value]) -> list[str]:
+        """Names of a context that no feature, rule, rollout or experiment reads: its caller may have meant others."""
+        reads = self.reads
+        return [] if context.keys() <= reads else [name for name in context if name not in reads]
 
     def join(self, sessions: Sessions) -> None:
         """Take decisions into sessions from here on."""

@@ -16,6 +16,7 @@ from retrodict.decisions.assignment import bucket, unit_text
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.decisions.variants import names_of_units
 
 __all__ = ["CANARY", "CONTROL", "TrafficSplit", "SplitServant"]
 
@@ -33,7 +34,7 @@ class TrafficSplit:
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        self.unit, self.seed = tuple(state["unit"]), state["seed"]
+        self.unit, self.seed, self.reads = tuple(state["unit"]), state["seed"], names_of_units(state)
         self.share, self.control = state["share"], state["control"]
         self.where = None if state.get("where") is None else parse(state["where"]).to_row()
 
@@ -70,7 +71,9 @@ class SplitServant(Servant):
     def lead(self, candidate: Servant, split: TrafficSplit) -> None:
         """Take the new version in."""
         self.candidate, self.split = candidate, split
+        self.reads |= split.reads
         self.views |= candidate.views
+        self.reads |= candidate.reads
         self.on_server = self.on_server or candidate.on_server
         self.asks_model = self.asks_model or candidate.asks_model
         self.waits = self.waits or candidate.waits

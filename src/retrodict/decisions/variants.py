@@ -14,7 +14,7 @@ from retrodict.core.expressions import parse
 from retrodict.decisions.assignment import bucket, unit_text
 from retrodict.decisions.records import Value
 
-__all__ = ["VariantAssigner", "choose_variant"]
+__all__ = ["VariantAssigner", "choose_variant", "names_of_units"]
 
 
 def choose_variant(place: float, weights: Mapping[str, float], share: float = 1.0) -> str | None:
@@ -39,6 +39,12 @@ def choose_variant(place: float, weights: Mapping[str, float], share: float = 1.
             return name
         start += weight
     return None
+
+
+def names_of_units(state: Mapping[str, Any]) -> frozenset[str]:
+    """Values of a request that a rollout or an experiment reads: its unit, and which units it takes in."""
+    where = state.get("where")
+    return frozenset([*state["unit"], *(() if where is None else parse(where).columns)])
 
 
 class VariantAssigner:

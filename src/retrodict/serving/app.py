@@ -46,7 +46,7 @@ from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
 from retrodict.serving.traces import Traces
 from retrodict.serving.turns import RequestHead, Turns, full
-from retrodict.serving.versions import asked_servant, decide_by, keep_warm, servant_named
+from retrodict.serving.versions import asked_servant, decide_by, keep_warm, servant_named, warnings_of
 
 if TYPE_CHECKING:
     from retrodict.serving.apart import Parts
@@ -297,14 +297,14 @@ class DecisionApp:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
                 request.decided = [([record], 0, 0)]
-                return HttpAnswer(_json.encode(record.answer()), headers=REPLAYED)
+                return HttpAnswer(_json.encode(self._body(record, None)), headers=REPLAYED)
             record = await self._judge(request, question)
         except BaseException:
             claim.release()
             raise
         record = structs.replace(record, request_id=request_id, request_hash=content)
         await self._record(request, [record], claims=[claim])  # which lets go of the claim
-        return HttpAnswer(_json.encode(record.answer()))
+        return HttpAnswer(_json.encode(self._body(record, None)))
 
     @route("POST", "/v1/decisions/{policy}:batch", "score")
     async def _decide_many(self, request: HttpRequest) -> HttpAnswer:
@@ -442,6 +442,8 @@ class DecisionApp:
         decided = f'policy="{record.policy}",decision="{record.decision}",fallback="{record.fallback or ""}"'
         self.telemetry.count("decisions_total", decided)
         servant = self.servants.get(record.policy)
+        if servant is not None and servant.unread(record.context):
+            self.telemetry.count("decisions_unread_total", f'policy="{record.policy}"')
         if servant is not None and servant.cache is not None and record.fallback is None:
             result = "miss" if record.cached is None else "hit"
             self.telemetry.count("score_cache_total", f'policy="{record.policy}",result="{result}"')
@@ -547,9 +549,14 @@ class DecisionApp:
 
     def _body(self, record: DecisionRecord, recorded: str | None) -> dict[str, Any]:
         """What the caller gets, and whether its record is durable where it is not."""
+        body = record.answer()
         if not self.records:
-            return {name: value for name, value in record.answer().items() if name not in ("decision_id", "policy")}
-        return record.answer() if recorded is None else {**record.answer(), "recorded": recorded}
+            del body["decision_id"], body["policy"]
+        elif recorded is not None:
+            body["recorded"] = recorded
+        if warnings := warnings_of(self, record):
+            body["warnings"] = warnings
+        return body
 
     def moment(self, scope: Scope) -> int:
         """Time of a request: now, or what its caller says to a server that replays."""

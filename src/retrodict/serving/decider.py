@@ -35,6 +35,7 @@ from retrodict.workspace import Workspace
 
 __all__ = ["Decider", "GivenAnswer"]
 
+_TOLD = 20  # names that are read by nothing
 _PATIENCE_S = 60.0  # for another process that reads a table into the state
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Decider:
         self._writer: LogWriter | None = None
         self._requests: RequestIndex | None = None
         self._problems: dict[str, str | None] = {}
+        self._unread: dict[str, tuple[str, ...]] = {}
         self._lock, self._sampling = Lock(), Sampling()
         self.failures: Counter[tuple[str, str]] = Counter()
 
@@ -211,6 +213,7 @@ class Decider:
             _entry(values, servant.schema, key, explain, request_id)
             for values, key, request_id in zip(cases, keys or none, request_ids or none, strict=True)
         ]
+        self._tell_unread(servant, policy, entries)
         try:
             if any(entry.request_id is not None for entry in entries):
                 check_takes_ids(servant.policy.policy, where="request_id")
@@ -230,6 +233,14 @@ class Decider:
             entry.error or GivenAnswer(cast("DecisionRecord", entry.record), entry.replayed, entry.recorded is None)
             for entry in entries
         ]
+
+    def _tell_unread(self, servant: Servant, policy: str, entries: Sequence[BatchItem]) -> None:
+        """Log what is sent and read by nothing, when it is other than with the decisions before."""
+        contexts = [entry.question.context for entry in entries if entry.question is not None]
+        unread = tuple(dict.fromkeys(name for context in contexts for name in servant.unread(context)))
+        if unread and self._unread.get(policy) != unread:
+            _log.warning("policy %s: nothing that decides reads %s", policy, ", ".join(unread[:_TOLD]))
+        self._unread[policy] = unread
 
     def _record(self, servant: Servant, entries: Sequence[BatchItem], at: int) -> None:
         """Decide what is open, and make it durable."""

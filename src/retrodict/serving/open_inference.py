@@ -349,9 +349,10 @@ def _answer(
         outputs.append(output)
     body: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": outputs}
     reasons = [answer.get("reasons", []) for answer in answers]
-    body |= ({} if form.id is None else {"id": form.id}) | (
-        {"parameters": {"reasons": reasons}} if any(reasons) else {}
-    )
+    parameters = {"reasons": reasons} if any(reasons) else {}
+    if warnings := next((answer["warnings"] for answer in answers if "warnings" in answer), None):
+        parameters["warnings"] = warnings  # every case has the same inputs
+    body |= ({} if form.id is None else {"id": form.id}) | ({"parameters": parameters} if parameters else {})
     head = _json.encode(body)
     if not tensors:
         return HttpAnswer(head)

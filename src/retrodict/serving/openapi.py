@@ -218,6 +218,9 @@ def _answer(description: Mapping[str, Any]) -> Schema:
         "model": {"type": ["string", "null"]}, "policy": {"type": "string"},
         "reasons": {"type": "array", "items": {"type": "string"}}, "fallback": {"type": "string"},
         "views": {"type": "object", "description": "Status and age of views that were not simply read"},
+        "variants": {"type": "object", "description": "Experiment to variant, of those that take the unit in"},
+        "warnings": {"type": "array", "items": {"type": "string"},
+                     "description": "Values of the context that nothing reads"},
         "recorded": {"enum": ["async", "no"], "description": "Where its record is not durable yet, or there is none"},
     }  # fmt: skip
     return _object(properties, required=[name for name in ("decision_id", "decision", "policy") if name in properties],

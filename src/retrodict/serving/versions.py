@@ -15,6 +15,8 @@ import msgspec
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetryableError
 from retrodict.decisions.loader import find_servant
+from retrodict.decisions.records import DecisionRecord
+from retrodict.decisions.requests import unread_warnings
 from retrodict.decisions.servant import Servant
 from retrodict.serving.batch import BatchItem
 from retrodict.serving.http_answer import REPLAYED, RETRY, HttpAnswer, RefusedRequestError
@@ -24,7 +26,7 @@ from retrodict.serving.idempotency import check_request_id
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["asked_servant", "decide_by", "keep_warm", "names", "of_version", "servant_named", "warm"]
+__all__ = ["asked_servant", "decide_by", "keep_warm", "names", "of_version", "servant_named", "warm", "warnings_of"]
 
 _VERSION = b"retrodict-version"
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}").fullmatch
@@ -52,6 +54,18 @@ def warm(app: DecisionApp, name: str) -> list[Servant]:
     return list(versions.values())
 
 
+def warnings_of(app: DecisionApp, record: DecisionRecord) -> list[str]:
+    """What the caller of a decision should know: values that were sent, and that nothing which decided it reads."""
+    servant = app.servants.get(record.policy)
+    if servant is not None and servant.revision.revision != record.revision:
+        servant = next((one for one in warm(app, record.policy) if one.revision.revision == record.revision), None)
+    if servant is None or not (unread := servant.unread(record.context)):
+        return []
+    model = servant.policy.policy.model
+    moment = frozenset(model.parsed_decide_at.columns) if model.timed else frozenset()
+    return unread_warnings(unread, servant.reads, moment)
+
+
 def keep_warm(app: DecisionApp, servants: Mapping[str, Servant]) -> dict[str, tuple[Servant, ...]]:
     """Those that can be asked beside what comes into force, newest first: a halt is of the policy, whoever is asked."""
     current = {version for servant in servants.values() for version in servant.views}
@@ -63,12 +77,12 @@ def keep_warm(app: DecisionApp, servants: Mapping[str, Servant]) -> dict[str, tu
         for one in candidates:
             if one.revision.deployment.halted is None and one.views <= current:
                 versions.setdefault(_version(one), []).append(one)
-        asked = [one for group in [*versions.values()][:2] for one in group[:_MOST]]
-        for servant in asked:
+        revisions = [one for group in [*versions.values()][:2] for one in group[:_MOST]]
+        for servant in revisions:
             servant.cache = None  # which is of one that is in force
             servant.halt(now.halted)
-        if asked:
-            earlier[name] = tuple(asked)
+        if revisions:
+            earlier[name] = tuple(revisions)
     return earlier
 
 

@@ -168,8 +168,8 @@ def _read_tensors(answer: Any, _: Any, reply: Reply) -> None:
     size = int(reply.headers.get(HEAD_LENGTH, len(reply.body)))
     head, data = _decode(reply.body[:size]), reply.body[size:]
     answer.model_name, answer.model_version, answer.id = head["model_name"], head["model_version"], head.get("id", "")
-    if "parameters" in head:  # which have no lists here
-        answer.parameters["reasons"].string_param = _encode(head["parameters"]["reasons"]).decode()
+    for name, lists in head.get("parameters", {}).items():  # which have no lists here
+        answer.parameters[name].string_param = _encode(lists).decode()
     for one in head["outputs"]:
         output = answer.outputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
         if "parameters" in one:
@@ -203,14 +203,16 @@ def _write_case(message: Any, _: Headers) -> bytes:
 
 def _read_decision(answer: Any, _: Any, reply: Reply) -> None:
     content = _decode(reply.body)
-    views, outputs, reasons = (content.pop(name, None) for name in ("views", "outputs", "reasons"))
+    views, outputs, variants = (content.pop(name, {}) for name in ("views", "outputs", "variants"))
+    for name in ("reasons", "warnings"):
+        getattr(answer, name).extend(content.pop(name, ()))
     for name, value in content.items():
         if value is not None:
             setattr(answer, name, value)
-    answer.outputs.update(outputs or {})
-    answer.reasons.extend(reasons or ())
+    answer.outputs.update(outputs)
+    answer.variants.update(variants)
     answer.replayed = reply.headers.get(b"idempotency-replayed") == b"true"
-    _put_views(answer, views or {})
+    _put_views(answer, views)
 
 
 def _write_entities(message: Any, _: Headers) -> bytes:

@@ -22,6 +22,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
                  "models": "learning"},
     "Running": {"pipelines": "pipelines"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "drill": "policies",
+                 "incident": "policies",
                  "deployments": "policies", "policies": "policies", "serve": "policies", "api-keys": "policies",
                  "decide": "policies", "decisions": "policies", "rollout": "rollouts", "halt": "rollouts",
                  "release": "rollouts",

@@ -26,6 +26,10 @@ expose(cli, "rollback", "rollback", to=Parameter("REF", model_refs), examples=[
 expose(cli, "drill", "policies.drill", examples=[
     "retrodict drill warn_early", "retrodict drill warn_early --keep 5 --decisions 1000 --json",
 ])  # fmt: skip
+expose(cli, "incident", "policies.incident", action=Parameter("TEXT", option=True, more={"multiple": True}), examples=[
+    "retrodict incident warn_early",
+    "retrodict incident warn_early --cause 'weather feed in knots' --output incident.md",
+])  # fmt: skip
 expose(cli, "deployments", "policies.deployments", examples=[
     "retrodict deployments", "retrodict deployments warn_early --at 2013-09-01T00:00Z",
 ])  # fmt: skip

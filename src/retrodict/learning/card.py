@@ -77,7 +77,7 @@ class ModelCard(Shown):
         """The card as Markdown."""
         parts = [f"# {self.model}"]
         for title, block in self.sections.items():
-            parts += [f"## {title}", "\n".join(_lines(block))]
+            parts += [f"## {title}", "\n".join(markdown_lines(block))]
         return "\n\n".join(parts) + "\n"
 
     def html(self) -> str:
@@ -399,7 +399,8 @@ def _plain(block: Block) -> Any:
     return str(block)
 
 
-def _lines(block: Block) -> Iterator[str]:
+def markdown_lines(block: Block) -> Iterator[str]:
+    """Lines of Markdown that show a block; no value is taken for markup."""
     if isinstance(block, Facts):
         yield from (f"- **{name}**: {_inline(text)}" for name, text in block.cells())
     elif isinstance(block, Grid) and len(block.columns) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from retrodict.decisions.sessions import SessionState
     from retrodict.models import artifact
     from retrodict.registry import Revision
-    from retrodict.rollout import drill, guards, ladder
+    from retrodict.rollout import drill, guards, incident, ladder
     from retrodict.rollout.drill import DrillReport
     from retrodict.rollout.guards import GuardMove
+    from retrodict.rollout.incident import Incident
 else:
     decisions, registry = lazy_modules("retrodict", "decisions", "registry")
     requests, sessions = lazy_modules("retrodict.decisions", "requests", "sessions")
     (artifact,) = lazy_modules("retrodict.models", "artifact")
-    drill, guards, ladder = lazy_modules("retrodict.rollout", "drill", "guards", "ladder")
+    drill, guards, incident, ladder = lazy_modules("retrodict.rollout", "drill", "guards", "incident", "ladder")
 
 __all__ = ["Policies", "PolicySettings", "SessionView"]
 
@@ -245,3 +247,32 @@ class Policies(Namespace):
                  for one in guards.guards_of(self._workspace, policy)]  # fmt: skip
         return Listing.table("guards", moves, ("guard", "would", "why"), lambda one: (one.guard, one.move, one.reason),
                              empty="No guard was defined when it was deployed.")  # fmt: skip
+
+    @names_damage
+    def incident(
+        self, policy: str, *, revision: int | None = None, cause: str | None = None, action: Sequence[str] = (),
+        output: str | Path | None = None,
+    ) -> Incident:  # fmt: skip
+        """Show the post-mortem of a rollback or a halt; say its cause, and what is to be done.
+
+        What happened is read from the ledger: timeline, decisions made meanwhile, time to detect and to mitigate.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        revision : int, optional
+            Which rollback or halt.  [default: the newest]
+        cause : str, optional
+            Why it came about, for the ledger.
+        action : list of str
+            What is to be done, for the ledger; may be repeated.
+        output : path, optional
+            Also write it to this file: .html or .md.
+        """
+        result = incident.find_incident(self._workspace, policy, revision)
+        if cause is not None or action:
+            result = incident.note_incident(self._workspace, result, cause=cause, actions=list(action))
+        if output is not None:
+            result.write(output)
+        return result

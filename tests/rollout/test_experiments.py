@@ -37,7 +37,7 @@ from retrodict.rollout.experiments import (
     start,
     stop,
 )
-from retrodict.rollout.experiments.report import _Judge, _judge
+from retrodict.rollout.experiments.report import _Judge, judge
 from retrodict.rollout.experiments.units import UnitRows
 from retrodict.rollout.statistics import holm
 from retrodict.workspace import Workspace
@@ -349,7 +349,7 @@ def judged(definition, arms, looks=(), *, planned=100, before=None):
                     segments={name: np.where(rng.random(variant.size) < 0.5, "x", "y") for name in definition.segments},
                     before=before(sums) if before else None, crossed=0, void=0, pending=0)  # fmt: skip
     started = ExperimentRun("e", "p", "v", 0, None, {"units": planned, "share": 1.0, "variants": definition.variants})
-    return _judge(definition, started, rows, DAY, list(looks))
+    return judge(definition, started, rows, DAY, list(looks))
 
 
 def test_a_wrong_sample_ratio_blocks_the_verdict():

@@ -37,8 +37,8 @@ from retrodict.rollout.statistics import (
 from retrodict.rollout.statistics.contrast import unknown
 from retrodict.workspace import Workspace
 
-__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", "ExperimentReport", "record_look",
-           "report_on"]  # fmt: skip
+__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", "ExperimentReport", "judge",
+           "record_look", "report_on"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
@@ -191,7 +191,7 @@ def examine(
     entries = workspace.ledger.entries(object_id=f"experiment:{name}", action="experiment.look")
     looks = [entry.payload for entry in entries
              if entry.payload["since"] == run.since and entry.payload["now"] <= now]  # fmt: skip
-    return _judge(experiment, run, rows, now, looks), looks
+    return judge(experiment, run, rows, now, looks), looks
 
 
 def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:
@@ -212,17 +212,18 @@ def _key(effect: MetricEffect) -> str:
     return f"{effect.role} {effect.metric} {effect.variant} {effect.segment}".strip()
 
 
-def _judge(
+def judge(
     experiment: Experiment, run: ExperimentRun, rows: UnitRows, now: int, looks: Sequence[Mapping[str, Any]]
 ) -> ExperimentReport:
+    """Report on a run from its units, as of a time and after earlier looks."""
     units = {name: int((rows.variant == name).sum()) for name in experiment.variants}
     before = [look["balance_p"] for look in looks if look["balance_p"] is not None]
     balance = check_balance(units, experiment.variants, p_before=min(before, default=1.0))
     planned = run.state["units"]
-    judge = _Judge(experiment, rows, planned, looks)
-    effects = list(judge.all())
+    contrasts = _Judge(experiment, rows, planned, looks)
+    effects = list(contrasts.all())
     verdict, reason, advice, stop = _verdict(experiment, balance, effects)
-    days, weekdays = judge.over_time(_leader(experiment, effects))
+    days, weekdays = contrasts.over_time(_leader(experiment, effects))
     return ExperimentReport(
         experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
         until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
@@ -277,6 +278,7 @@ class _Judge:
         self, experiment: Experiment, rows: UnitRows, planned: int, looks: Sequence[Mapping[str, Any]]
     ) -> None:
         self._experiment, self._rows, self._planned = experiment, rows, planned
+        self._arms: dict[str | None, NDArray[np.bool_]] = {name: rows.variant == name for name in experiment.variants}
         self._p_values: dict[str, float] = {}
         for look in looks:
             for key, p in look["p_values"].items():
@@ -336,7 +338,7 @@ class _Judge:
     ) -> tuple[list[Floats] | None, float]:
         """Values of control's and a treatment's units, less what the covariate foretells, and the variance left."""
         above, below = self._rows.sums[metric.name]
-        arms = [part & (self._rows.variant == name) & (below != 0) for name in (self._experiment.control, variant)]
+        arms = [part & self._arms[name] & (below != 0) for name in (self._experiment.control, variant)]
         if any(not arm.any() or below[arm].sum() == 0 for arm in arms):
             return None, 1.0
         values = [linearise(above[arm], below[arm]) for arm in arms]

@@ -25,7 +25,7 @@ from retrodict.rollout.experiments.definitions import Experiment, UnitMetric
 from retrodict.stores.sql import query, quote, quote_text
 from retrodict.workspace import Workspace
 
-__all__ = ["UnitRows", "history_rows", "read_units"]
+__all__ = ["UnitRows", "aggregate", "history_rows", "read_units"]
 
 Floats = NDArray[np.float64]
 _RECORD = {"decision": "decision", "score": "score", "label": "label", "fallback": "fallback",
@@ -73,31 +73,38 @@ def read_units(workspace: Workspace, experiment: Experiment, *, since: int, unti
         Start, end (None: it runs) and as of when, microseconds since 1970-01-01 UTC.
     """
     joined = outcomes(workspace, experiment.policy.name, now=now, start=since, end=until)
-    table = _table(joined)
+    return aggregate(workspace, experiment, joined, since=since)
+
+
+def aggregate(workspace: Workspace, experiment: Experiment, joined: Outcomes, *, since: int) -> UnitRows:
+    """The same of decisions that are there."""
     of = f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
-    return _aggregate(workspace, experiment, table, joined, of, since, now)
+    return _aggregate(workspace, experiment, _table(joined, of), joined, since, joined.now)
 
 
 def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, now: int) -> UnitRows:
     """The same of all decisions of the policy from a time on, as one variant: what a plan is made from."""
     joined = outcomes(workspace, experiment.policy.name, now=now, start=start)
-    return _aggregate(workspace, experiment, _table(joined), joined, quote_text("all"), start, now)
+    return _aggregate(workspace, experiment, _table(joined, quote_text("all")), joined, start, now)
 
 
-def _table(joined: Outcomes) -> pa.Table:
+def _table(joined: Outcomes, variant: str) -> pa.Table:
+    """Decisions with their outcomes, and the variant of each by an expression."""
     table = joined.decisions.append_column("label", pa.array(joined.label, from_pandas=True))
-    return table.append_column("status", pa.array(joined.status.tolist(), pa.string()))
+    variants = query(f"SELECT ({variant}) AS variant FROM rows", rows=table).column(0)
+    table = table.append_column("variant", variants)
+    return table.append_column("status", pa.array(joined.status))
 
 
 def _aggregate(
-    workspace: Workspace, experiment: Experiment, table: pa.Table, joined: Outcomes, variant: str, since: int, now: int
+    workspace: Workspace, experiment: Experiment, table: pa.Table, joined: Outcomes, since: int, now: int
 ) -> UnitRows:
     label = experiment.policy.model.label
     matured = now - label.maturity - isinstance(label, Outcome)
     texts = [text for text in (experiment.where,) if text is not None]
     names = {*experiment.unit, *experiment.segments, *(name for m in experiment.metrics for name in m.columns),
              *(name for text in texts for name in parse(text).columns)}  # fmt: skip
-    seen = _seen(experiment, table, sorted(names), variant)
+    seen = _seen(experiment, table, sorted(names))
     units = ", ".join(map(quote, experiment.unit))
     sums = []
     for place, metric in enumerate(experiment.metrics):
@@ -109,29 +116,28 @@ def _aggregate(
             counts += f" AND time < first + {width} AND first + {width} <= {cutoff}"
         sums += [f"coalesce(sum({value}) FILTER ({counts}), 0) AS n{place}",
                  f"coalesce(sum({per}) FILTER ({counts}), 0) AS d{place}"]  # fmt: skip
-    segments = "".join(f", CAST(arg_min(s.{quote(name)}, s.time) AS VARCHAR) AS s{i}"
-                       for i, name in enumerate(experiment.segments))  # fmt: skip
+    more = "".join(f", CAST(arg_min({quote(name)}, time) AS VARCHAR) AS s{i}"
+                   for i, name in enumerate(experiment.segments))  # fmt: skip
+    if any(metric.within is not None for metric in experiment.metrics):
+        seen = f"SELECT *, min(time) OVER (PARTITION BY {units}) AS first FROM ({seen})"
     rows = query(
-        f"WITH seen AS ({seen}), units AS (SELECT {units}, min(variant) AS arm, count(DISTINCT variant) AS arms, "
-        f"min(time) AS first FROM seen GROUP BY ALL) "
-        f"SELECT {units}, arm, arms, first{segments}, {', '.join(sums)} FROM seen s JOIN units USING ({units}) "
-        f"GROUP BY {units}, arm, arms, first ORDER BY {units}",
+        f"SELECT {units}, min(variant) AS arm, min(variant) = max(variant) AS once, min(time) AS since{more}, "
+        f"{', '.join(sums)} FROM ({seen}) GROUP BY {units} ORDER BY {units}",
         rows=table,
     )
     before = _before(workspace, experiment, rows, since, now)
-    one = np.asarray(rows.column("arms").to_numpy()) == 1
-    has_variant = np.asarray(query(f"SELECT ({variant}) IS NOT NULL AS has FROM rows", rows=table).column(0).to_numpy())
-    times = np.asarray(table.column("time").to_numpy())
+    one = np.asarray(rows.column("once").to_numpy(), dtype=np.bool_)
+    has_variant, times = table.column("variant").is_valid().to_numpy(), np.asarray(table.column("time").to_numpy())
 
     def column(name: str) -> Floats:
         values: Floats = np.asarray(rows.column(name).to_numpy(), dtype=np.float64)[one]
         return values
 
     return UnitRows(
-        variant=np.array(rows.column("arm").to_pylist(), dtype=np.str_)[one],
-        first=np.asarray(rows.column("first").to_numpy(), dtype=np.int64)[one],
+        variant=_texts(rows.column("arm"))[one],
+        first=np.asarray(rows.column("since").to_numpy(), dtype=np.int64)[one],
         sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
-        segments={name: np.array(rows.column(f"s{i}").fill_null("unknown").to_pylist(), dtype=np.str_)[one]
+        segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]
                   for i, name in enumerate(experiment.segments)},
         before=None if before is None else before[one],
         crossed=int((~one).sum()),
@@ -140,7 +146,13 @@ def _aggregate(
     )  # fmt: skip
 
 
-def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str], variant: str) -> str:
+def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    codes = column.combine_chunks().dictionary_encode()
+    texts: NDArray[np.str_] = np.array(codes.dictionary.to_pylist() or [""], dtype=np.str_)[codes.indices.to_numpy()]
+    return texts
+
+
+def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     """Query of the decisions that have a variant, with every name that is read."""
     places = dict(_RECORD)
     for column in table.column_names:
@@ -160,7 +172,7 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str], variant
     fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
     if experiment.where is not None:
         fits.append(f"({parse(experiment.where).to_sql()})")
-    rows = f"SELECT time, status, {variant} AS variant{columns} FROM rows"
+    rows = f"SELECT time, status, variant{columns} FROM rows"
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}"
 
 
@@ -184,13 +196,14 @@ def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since:
     metric = experiment.primary
     value, per, counts = _value(metric)
     counts += " AND status = 'known'" if "label" in metric.columns else ""
-    seen = _seen(experiment, _table(earlier), sorted({*experiment.unit, *metric.columns}), quote_text("all"))
+    past = _table(earlier, quote_text("all"))
+    seen = _seen(experiment, past, sorted({*experiment.unit, *metric.columns}))
     units = ", ".join(map(quote, experiment.unit))
     ratios = query(
         f"WITH seen AS ({seen}), past AS (SELECT {units}, sum({value}) FILTER ({counts}) / "
         f"nullif(sum({per}) FILTER ({counts}), 0) AS ratio FROM seen GROUP BY ALL) "
         f"SELECT ratio FROM units LEFT JOIN past USING ({units}) ORDER BY {units}",
-        rows=_table(earlier), units=rows.select(list(experiment.unit)),
+        rows=past, units=rows.select(list(experiment.unit)),
     ).column(0).to_numpy()  # fmt: skip
     values = np.asarray(ratios, dtype=np.float64)
     seen_before = ~np.isnan(values)

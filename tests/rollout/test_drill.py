@@ -8,13 +8,15 @@ import shutil
 import pytest
 from tests.rollout.conftest import learn
 from tests.rollout.test_changes import spoil
+from tests.rollout.test_ladder import BAD
 
 from retrodict import Project
 from retrodict.cli.main import run
 from retrodict.core.errors import NotFoundError, RefusedError
 from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
-from retrodict.registry import approve, current, history
+from retrodict.models.artifact import ModelArtifact
+from retrodict.registry import approve, current, get_version, history
 from retrodict.registry.feature_sets import readers_in_force
 from retrodict.rollout import deploy, promote, rollback
 from retrodict.rollout.drill import drill
@@ -130,3 +132,32 @@ def test_the_state_of_three_versions_is_kept_current(three):
         ("late_parcel@3", True), ("late_parcel@2", False), ("late_parcel@1", False)
     ]  # fmt: skip
     assert Project(three.root, actor="ana").policies.drill("promise", keep=2).keep == 2
+
+
+def test_a_trial_refuses_a_version_that_fails_or_changes_too_much(pair):
+    """On the newest decisions; what came of it stands in the reason, and the old version is warm."""
+    with pytest.raises(RefusedError, match="must be of recorded decisions"):
+        deploy(pair, "promise", model="late_parcel@2", trial=10)
+    records = ask(pair, 60)
+    artifact = ModelArtifact.load(pair.objects, get_version(pair, "late_parcel@2").artifact)
+    again = ["warn" if artifact.score_row(one.features).score >= 0.5 else "ok" for one in records]
+    changes = sum(new != one.decision for new, one in zip(again, records, strict=True))
+    text = (pair.root / "definitions.py").read_text()
+    revision = deploy(pair, "promise", model="late_parcel@2", reason="better", trial=60, max_changes=changes / 60)
+    assert revision.reason == f"better (trial: {changes} of 60 recorded decisions change)"
+    assert revision.deployment.previous["model"] == "late_parcel@1"
+    (pair.root / "definitions.py").write_text(text.replace('"warn": "score >= 0.5"', '"warn": "score >= 0.0"'))
+    with Workspace(pair.root, actor="ana") as edited:
+        with pytest.raises(RefusedError, match=r"at most 0\.1 of them otherwise.*ok -> warn"):
+            deploy(edited, "promise", trial=60)
+        assert deploy(edited, "promise", trial=60, max_changes=1.0).deployment.model == "late_parcel@2"
+    good = '@derived\ndef size(weight: float, express: bool):\n    return {"weight": weight, "express": express}\n'
+    assert good in text
+    (pair.root / "definitions.py").write_text(text.replace(good, BAD))
+    assert learn(pair.root) == "late_parcel@3"
+    with Workspace(pair.root, actor="ana") as edited:
+        ask(edited, 90)  # the last five weigh more than it can bear
+        with pytest.raises(RefusedError, match=r"'errors': \{'DefinitionError: .*': 5\}"):
+            deploy(edited, "promise", trial=90, max_changes=1.0)
+        deploy(edited, "promise", model="late_parcel@2", trial=90, max_changes=1.0)
+    assert len(history(pair, "promise")) == 4

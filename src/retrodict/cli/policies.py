@@ -16,6 +16,7 @@ _VERSION = Parameter("REF", model_refs)
 
 expose(cli, "deploy", "deploy", model=_VERSION, examples=[
     "retrodict deploy warn_early", "retrodict deploy warn_early --model late_arrival@1 --reason 'pilot'",
+    "retrodict deploy warn_early --trial 1000 --max-changes 0.02",
 ])  # fmt: skip
 expose(cli, "promote", "promote", model=_VERSION,
        examples=["retrodict promote warn_early late_arrival@2 --reason 'better on August'"])  # fmt: skip

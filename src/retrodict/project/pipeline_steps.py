@@ -243,8 +243,8 @@ def _deploy(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Fac
                            where=f"step {part.name}", got=candidate,
                            remedy=f"See: retrodict models show {candidate}")  # fmt: skip
     if _in_force(workspace, params["policy"]) != version:  # a run that was killed may have done so
-        choice = {"model": version} if model in job["trained"] else {}
-        project.deploy(params["policy"], **choice, reason=params["reason"])
+        choice = version if model in job["trained"] else None
+        project.deploy(params["policy"], model=choice, reason=params["reason"])
     revision = registry.current(workspace)[params["policy"]]
     return {"policy": params["policy"], "revision": revision.revision, "model": revision.deployment.model}, {}
 

@@ -178,8 +178,9 @@ class Project(Fits):
         return read_plan(self.workspace)
 
     def deploy(
-        self, policy: str, *, model: str | None = None, reason: str = "deploy", force: str | None = None
-    ) -> Revision:
+        self, policy: str, *, model: str | None = None, reason: str = "deploy", force: str | None = None,
+        trial: int = 0, max_changes: float = 0.1,
+    ) -> Revision:  # fmt: skip
         """Put a policy in force with an approved version of its model.
 
         Refused while a view of the model has not passed `features verify` as it was when the model was trained.
@@ -194,8 +195,13 @@ class Project(Fits):
             Why, for the ledger.
         force : str, optional
             Serve views that have not passed or were never built, for this reason; recorded.
+        trial : int
+            Newest decisions that it makes again first; an error refuses it.
+        max_changes : float
+            Share of these that it may decide otherwise.
         """
-        return rollout.deploy(self.workspace, policy, model=model, reason=reason, force=force)
+        more: dict[str, Any] = {"trial": trial, "max_changes": max_changes}
+        return rollout.deploy(self.workspace, policy, model=model, reason=reason, force=force, **more)
 
     def promote(self, policy: str, model: str, *, reason: str, force: str | None = None) -> Revision:
         """Let another approved version of the model decide.

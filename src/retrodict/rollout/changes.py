@@ -6,6 +6,7 @@ decided before is named in the revision, so that servers keep its model warm and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from retrodict.data.columns import check_names
 from retrodict.decisions.compiled import check_clear
 from retrodict.decisions.definitions import Policy, find_policy
 from retrodict.decisions.loader import Loader
+from retrodict.decisions.log import recent_decisions
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online import unbuilt_views
 from retrodict.features.plan import FeatureSet
@@ -34,6 +36,7 @@ from retrodict.registry import (
     rolled_back,
 )
 from retrodict.registry.feature_sets import feature_set_of
+from retrodict.rollout.rescore import Challenger, Rescorer
 from retrodict.workspace import Workspace, capture_code, check_code
 
 __all__ = [
@@ -56,6 +59,8 @@ def deploy(
     model: str | None = None,
     reason: str = "deploy",
     force: str | None = None,
+    trial: int = 0,
+    max_changes: float = 0.1,
 ) -> Revision:
     """Put a policy in force, as its definition is now, with a version of its model.
 
@@ -71,17 +76,22 @@ def deploy(
     force : str, optional
         Why views that have not passed verification, or whose state was never built, may serve all the same, for the
         ledger. None: they may not.
+    trial : int, default 0
+        Newest recorded decisions of the policy that it makes again before anything is switched. An error refuses it.
+    max_changes : float, default 0.1
+        Share of these that it may decide otherwise.
 
     Raises
     ------
     RefusedError
-        If the version is not approved, a gate did not pass, or a view has not passed verification or was never built.
+        If the version is not approved, a gate did not pass, a view has not passed verification or was never built, or
+        the trial went wrong.
     DefinitionError
         If the policy or its model reads a name that does not exist.
     """
     name = find_policy(workspace.definitions, policy).name
     with workspace.lock(f"rollout/{name}"):
-        return _put(workspace, policy, model, reason, "deploy", force)
+        return _put(workspace, policy, model, reason, "deploy", force, (trial, max_changes))
 
 
 def promote(workspace: Workspace, policy: str, model: str, *, reason: str, force: str | None = None) -> Revision:
@@ -109,6 +119,7 @@ def _put(
     reason: str,
     action: Literal["deploy", "promote"],
     force: str | None,
+    trial: tuple[int, float] = (0, 1.0),
 ) -> Revision:
     definition = find_policy(workspace.definitions, policy)
     before = current(workspace).get(policy)
@@ -119,8 +130,34 @@ def _put(
         deployment = replace(deployment, previous=before.deployment.target, **_around(before.deployment))
     # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
+    if trial[0]:
+        reason = f"{reason} ({_try_out(workspace, deployment, *trial)})"
     record_overrides(deployment.model)
     return change(workspace, deployment, action=action, reason=reason)
+
+
+def _try_out(workspace: Workspace, deployment: Deployment, count: int, max_changes: float) -> str:
+    """Let what is to be deployed make the newest decisions again, on the values in the log; what came of it."""
+    logged = [one for one in recent_decisions(workspace, max(20_000, count))
+              if one.policy == deployment.policy and one.fallback is None]  # fmt: skip
+    records = sorted(logged, key=lambda one: one.time)[-count:]
+    where = f"policy:{deployment.policy}, trial"
+    if not records or not 0 <= max_changes <= 1:
+        raise RefusedError("a trial must be of recorded decisions, and may change a share of them from 0 to 1",
+                           where=where, got=(len(records), max_changes), remedy="Deploy it without --trial"
+                           )  # fmt: skip
+    rescorer = Rescorer(workspace, Challenger("trial", policy=deployment.policy, **deployment.target))
+    pairs = list(zip(records, rescorer.rescore(records), strict=True))
+    errors = Counter(new.error for _, new in pairs if new.error is not None)
+    changes = Counter(f"{old.decision} -> {new.decision}" for old, new in pairs
+                      if new.error is None and old.decision != new.decision)  # fmt: skip
+    if errors or changes.total() > max_changes * len(records):
+        raise RefusedError(
+            f"a version must make recorded decisions without an error, and at most {max_changes:.4g} of them otherwise",
+            where=where, got={"decisions": len(records), "errors": dict(errors), "changes": dict(changes)},
+            remedy="See which with: retrodict replay window; or allow more: --max-changes",
+        )  # fmt: skip
+    return f"trial: {changes.total()} of {len(records)} recorded decisions change"
 
 
 def check_deployable(

@@ -279,3 +279,18 @@ def test_stretches_of_a_rollout_share_its_level():
     ways = ({"steps": few}, {"steps": many}, {"steps": few, "alpha": 0.05 / 3})
     first, second, third = (judge(data, "error_rate <= 0.01", "hold", **more).low for more in ways)
     assert second == third < first
+
+
+@pytest.mark.parametrize(("steps", "stretches"), [
+    ((10, 50, 100), 1), ((50, 100), 1), ((50, 70, 100), 2), ((51, 70, 100), 2), ((10, 50, 60, 70, 100), 3), ((100,), 1),
+])  # fmt: skip
+def test_half_of_the_units_is_still_of_the_first_stretch(steps, stretches):
+    """As the control then has the other half; a step above has decisions of its own."""
+    assert Rollout("small", unit="customer", steps=steps).stretches == stretches
+
+
+def test_too_few_units_in_all_hold_nothing_for_each_group_either():
+    """That no group is shown to be broken says nothing where hardly anybody was asked."""
+    few = evidence(arms(50), decision=decisions((0.3, 0.3), 50), context__group=["a", "b"] * 50)
+    verdict = judge(few, "rate(warn) within 0.3 for each group", "hold")
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "50 units with a value are fewer than the 100 needed")

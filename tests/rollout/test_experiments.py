@@ -499,6 +499,11 @@ def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
     assert (last.action, last.reason) == ("experiment", move.reason)
     assert {record.variants["tone"] for record in harmful.ask(60)} == {"control"}
     assert not len(rollouts_of(harmful).run(once=True))
+    entries = harmful.project.ledger.entries
+    looks = list(entries(object_id="experiment:tone", action="experiment.look"))
+    late = controller.step_on(harmful.project, "promise", "tone")  # by one who found it running still
+    assert (late.move, late.reason) == ("wait", "no guardrail is shown to be exceeded")
+    assert list(entries(object_id="experiment:tone", action="experiment.look")) == looks
     assert len(history(harmful.project, "promise")) == 3
     edit(harmful, "mde=0.3", "mde=0.2")
     report = report_on(harmful.project, "tone", now=harmful.clock.now())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from tests.rollout.conftest import learn
@@ -382,3 +383,39 @@ def test_a_rollout_that_cannot_be_judged_keeps_no_other_from_being_looked_at(wor
     assert (status.move, status.done) == ("wait", False)
     assert "the model must be whole" in status.reason
     assert "the model must be whole" in caplog.text
+
+
+def test_what_the_old_version_fails_to_decide_is_no_answer_of_it(world, monkeypatch):
+    """A model that breaks, or features that cannot be read again: compared with nothing, and asked once."""
+    text = ROLLOUT.replace("careful", "unlike").replace("error_rate <= champion * 1.1", "disagreement <= 0.1")
+    add(world.root, text)
+    with Workspace(world.root, actor="ana", clock=world.clock) as edited:
+        ladder.start(edited, "unlike", "late_parcel@2", reason="test")
+        canary = {record.id for record in world.ask(300) if record.arm == "canary"}
+        failed = SimpleNamespace(decision="neither", error="TimeoutError")
+        rescorer = SimpleNamespace(rescore=lambda batch: [failed] * len(batch))
+        monkeypatch.setattr("retrodict.rollout.evidence.Rescorer", lambda *_: rescorer)
+        answers: dict[str, str | None] = {}
+        _, _, verdicts, move = ladder.judge(edited, "promise", now=world.clock.now(), answers=answers)
+        assert answers == dict.fromkeys(canary)
+        assert canary
+        (unlike,) = [one for one in verdicts if one.condition.startswith("disagreement")]
+        assert (unlike.verdict, unlike.units_canary, move.what) == ("inconclusive", 0, "wait")
+
+
+def test_what_the_old_version_was_asked_is_kept_from_look_to_look(world, monkeypatch):
+    """As long as its rollout is under way."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    seen, step_on = [], ladder.step_on
+
+    def look(workspace, policy, *, answers):
+        seen.append(dict(answers))
+        answers[str(len(seen))] = "ok"
+        return step_on(workspace, policy, answers=answers)
+
+    pauses = iter(range(2))
+    monkeypatch.setattr(ladder, "step_on", look)
+    monkeypatch.setattr("retrodict.project.rollouts.time.sleep", lambda _: next(pauses))
+    with Project(world.root, actor="ana") as project, pytest.raises(StopIteration):
+        project.rollouts.run()
+    assert seen == [{}, {"1": "ok"}, {"1": "ok", "2": "ok"}]

@@ -24,9 +24,11 @@ from retrodict.core.clock import parse_time
 from retrodict.core.errors import ConfigurationError, InputError, RefusedError
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.replay import replay_decision
+from retrodict.features.online import FeatureHealth
 from retrodict.registry import change, current
 from retrodict.registry.api_keys import issue_key
 from retrodict.serving import ServeOptions, serve
+from retrodict.serving.apart import loader_of
 from retrodict.serving.elsewhere import FeatureQuestion, ScoreAnswer, ScoreQuestion
 from retrodict.workspace import Workspace
 
@@ -202,6 +204,29 @@ def test_each_is_killed_in_turn(apart, whole):
     assert (status, answer) == (200, {"score": whole[0]["score"], "model": "late_parcel@1"})
     apart.begin()
     assert apart.decide()[1]["score"] == whole[0]["score"]
+
+
+def test_a_model_by_its_name_is_the_highest_version_that_decides(tmp_path):
+    """Of all policies; not a higher one that decided before or is brought in, which has its number alone."""
+    with make_project(tmp_path) as workspace:
+        good = current(workspace)["promise"].deployment
+
+        def target(number):
+            return {**good.target, "model": f"late_parcel@{number}"}
+
+        split = {"candidate": target(8), "unit": ["depot"], "seed": "s", "share": 0.5, "control": 0.5}
+        for policy, number, before, more in (
+            ("first", 4, 9, {"split": split}),
+            ("second", 6, 4, {}),
+            ("third", 5, 7, {}),
+        ):
+            deployment = replace(good, policy=policy, **target(number), previous=target(before), **more)
+            change(workspace, deployment, action="deploy", reason="test")
+        versions = loader_of("models", workspace, FeatureHealth())._in_force()
+    assert versions["late_parcel"].revision == 6
+    assert {name: one.revision for name, one in versions.items() if "@" in name} == {
+        f"late_parcel@{number}": number for number in (1, 4, 5, 6, 7, 8, 9)
+    }
 
 
 @pytest.mark.timeout(120)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from retrodict.project.ledger import Ledger
 from retrodict.registry import change, current
 from retrodict.rollout import deploy
 from retrodict.serving import Decider
+from retrodict.workspace import Workspace
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
 AT = parse_time("2024-02-20T10:00Z")
@@ -269,6 +271,18 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_earlier_one_in_charge(proje
             Decider(project).decide("promise", VALUES, at=AT)
     finally:
         change(project, good, action="deploy", reason="whole again")
+
+
+def test_one_that_cannot_be_loaded_is_not_said_to_be_missing(project, tmp_path):
+    """Though another policy decides as ever, before and after."""
+    shutil.copytree(project.root, tmp_path, dirs_exist_ok=True)
+    with Workspace(tmp_path, actor="ana") as other, Decider(other) as decider:
+        good = current(other)["promise"].deployment
+        change(other, replace(good, policy="another"), action="deploy", reason="not what it was made for")
+        for _ in range(2):
+            assert decider.decide("promise", VALUES, at=AT).fallback is None
+            with pytest.raises(NotFoundError, match="the project must define this policy"):
+                decider.decide("another", VALUES, at=AT)
 
 
 def test_values_that_nothing_reads_are_logged_once(project, decider, caplog):

@@ -459,6 +459,27 @@ def test_a_process_that_does_not_end_is_killed():
         child.stdout.close()
 
 
+def test_a_line_that_is_never_written_holds_up_no_end(monkeypatch):
+    """Neither one that hangs in its handler, nor one behind it."""
+    monkeypatch.setattr("retrodict.core.log_lines._END_S", 0.2)
+    reading = threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record):
+            reading.wait(30)
+
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, [Stuck()]
+    began = time.monotonic()
+    try:
+        with written_aside():
+            root.warning("a line")
+        assert time.monotonic() - began < 5
+    finally:
+        root.handlers = handlers
+        reading.set()
+
+
 def test_lines_that_nobody_takes_are_dropped_and_counted():
     """The block goes on and ends; who reads again is told how many are missing."""
     reading, written = threading.Event(), []

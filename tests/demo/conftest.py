@@ -22,7 +22,9 @@ from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import periods_between
 from retrodict.monitoring.triggers import TriggerResult
 from retrodict.registry import Deployment, Revision
-from retrodict.rollout.compare import LogComparison, Reproduction
+from retrodict.rollout import Reproduction
+from retrodict.rollout.report import ChallengerReport
+from retrodict.rollout.rescore import Challenger
 
 DAY = 86_400_000_000
 SEPTEMBER = 1_377_993_600_000_000
@@ -120,9 +122,11 @@ def comparison() -> dict[str, Any]:
     scores = Comparison(
         "better", "clear", 900, 9, *(metric(n, 0.01) for n in ("auc", "brier", "agreement", "distance"))
     )
-    found = LogComparison(
-        "warn", "late@1", "late@2", 909, 900, 9, 0, {}, scores, metric("agreement", 0.9), {"ok -> warn": 12}
-    )
+    challenger = Challenger("late@2", "late@2", "a", "c", "warn", "v", "c")
+    found = ChallengerReport(
+        "warn", challenger, {"late@1": 909}, 0, 1, 2, 909, 909, {}, 0, {}, metric("agreement", 0.9), {"ok -> warn": 12},
+        [], (), {}, {"known": 900, "pending": 9, "void": 0}, scores,
+    )  # fmt: skip
     return found.to_dict()
 
 
@@ -199,7 +203,7 @@ def report() -> dict[str, Any]:
         },
         "parity": {
             **ParityReport(300, 600, 0, 0, {}, [], {"flights": 4}).to_dict(),
-            "scores": Reproduction(300, 0, 0, {"late@1": (300, 0)}).to_dict(),
+            "scores": Reproduction(300, 0, 0, {"late@1": {"checked": 300, "mismatches": 0}}).to_dict(),
         },
         "outcomes": {
             "counts": {"decisions": 3000, "known": 2850, "pending": 90, "void": 60, "revised": 0, "without_key": 0},

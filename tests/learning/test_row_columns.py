@@ -20,7 +20,7 @@ from retrodict.core.errors import DefinitionError, RetrodictError
 from retrodict.evaluation.reference import Reference
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.drift import drift
-from retrodict.rollout.compare import reproduce_champion
+from retrodict.rollout import reproduce_champion
 
 DEFINITIONS = """
 from retrodict import *

@@ -11,7 +11,6 @@ from tests.serving.project import DAYS, START
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, format_time
 from retrodict.core.durations import DAY
-from retrodict.core.errors import InputError
 
 LEVELS = [0.1, 0.5, 0.9]
 CLASSES = ["late", "on time", "very late"]
@@ -65,10 +64,10 @@ def test_a_challenger_is_compared_by_the_losses_of_its_task(task, tmp_path):
         answers = {"regression": [0], "count": [0]}.get(task, list(range(len(outputs))))
         truth = [row[column] for row in parcels]
         losses = [loss(truth, values[:, answers] if len(answers) > 1 else values[:, 0]) for values in (old, new)]
-        assert result.scores.difference.name == name
-        assert result.scores.difference.value == pytest.approx(losses[1] - losses[0])
-        assert (result.decisions, result.labelled) == (130, 130)
-        gap = result.scores.difference
+        assert result.quality.difference.name == name
+        assert result.quality.difference.value == pytest.approx(losses[1] - losses[0])
+        assert (result.decisions, result.outcomes["known"]) == (130, 130)
+        gap = result.quality.difference
         assert gap.low < gap.value < gap.high
         assert result.verdict == ("worse" if gap.low > 0 else "better" if gap.high < 0 else "inconclusive")
         before = np.array([row == "call" for row in log.column("decision").to_pylist()])
@@ -82,10 +81,10 @@ def test_a_challenger_is_compared_by_the_losses_of_its_task(task, tmp_path):
         changed = before != np.array([after(dict(enumerate(row))) for row in new.tolist()])
         assert sum(result.changes.values()) == changed.sum() > 0
         assert result.agreement.value == pytest.approx(1 - changed.mean())
-        assert result.to_dict()["scores"]["difference"]["value"] == result.scores.difference.value
-        assert name in str(result)
+        assert result.to_dict()["quality"]["difference"]["value"] == result.quality.difference.value
+        assert name.replace("_", " ") in str(result)
         window = p.challengers.replay("promise", model="parcel@2").report
-        assert (window.quality.difference, window.changes) == (result.scores.difference, result.changes)
+        assert (window.quality.difference, window.changes) == (result.quality.difference, result.changes)
         assert window.reproduced == {"checked": 130, "mismatches": 0}
         same = p.compare("promise", "parcel@1")
         assert (same.verdict, dict(same.changes)) == ("inconclusive", {})
@@ -142,5 +141,6 @@ def test_a_ranking_is_not_compared_decision_by_decision(tmp_path):
     with Project(tmp_path, actor="ben", clock=clock) as p:
         p.models.approve("parcel@1", reason="test")
         p.deploy("promise", reason="test")
-        with pytest.raises(InputError, match="must predict what the champion does, row by row; got 'ranking'"):
-            p.compare("promise", "parcel@1")
+        p.decide("promise", depot="north", weight=1.0, express=False, sent="2024-02-20T10:00Z")
+        report = p.compare("promise", "parcel@1")
+        assert (report.verdict, report.reason) == ("inconclusive", "outputs of these tasks are not compared")

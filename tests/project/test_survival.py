@@ -131,7 +131,7 @@ def test_decisions_are_watched_by_horizons_and_challenged(rows, tmp_path):
         p.train("churn")
         result = p.compare("keep", "churn@2")
         assert result.verdict == "worse"
-        assert result.scores.difference.name == "integrated_brier_loss_difference"
+        assert result.quality.difference.name == "integrated_brier_loss_difference"
         assert sum(result.changes.values()) > 0
 
 

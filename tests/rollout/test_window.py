@@ -20,9 +20,11 @@ from retrodict.core.clock import to_micros
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.decisions import read_decisions
+from retrodict.decisions.recorder import LogWriter
+from retrodict.decisions.records import encode_record
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import get_version
-from retrodict.rollout.pairs import Reproducer
+from retrodict.rollout.pairs import Reproducer, reproduce_champion
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +251,37 @@ def test_the_page_has_the_report_and_its_plots(world, tmp_path):
     text = file.read_text()
     assert text.count("<svg") == 4
     assert "strict" in text
+
+
+def test_a_comparison_is_a_replay_of_all_decisions_as_of_a_time(world):
+    """Outcomes that are known later do not enter; the champion against itself is inconclusive, without a change."""
+    project, rows = world
+    known = sorted(row["arrived"] for row in rows)
+    report = project.compare("promise", "late_parcel@2", now=known[100])
+    assert report.outcomes["known"] == 100
+    assert report.outcomes["pending"] + report.outcomes["void"] == 140
+    same = project.compare("promise", "late_parcel@1")
+    assert (same.verdict, dict(same.changes), same.quality.score_distance.value) == ("inconclusive", {}, 0.0)
+    assert same.outcomes["known"] == 240
+    with pytest.raises(NotFoundError):
+        project.compare("nobody", "late_parcel@1")
+
+
+def test_all_logged_answers_come_out_bit_for_bit(world):
+    """But one whose last bit was altered, and one whose decision was; what has no score is counted."""
+    project, _ = world
+    workspace = project.workspace
+    assert reproduce_champion(workspace, "promise").to_dict() == {
+        "checked": 240, "mismatches": 0, "unscored": 0, "models": {"late_parcel@1": {"checked": 240, "mismatches": 0}}
+    }  # fmt: skip
+    record = next(read_decisions(workspace, policy="promise")).record
+    other = "ok" if record.decision == "warn" else "warn"
+    copies = [
+        structs.replace(record, id="0" * 26, score=float(np.nextafter(record.score, 1.0))),
+        structs.replace(record, id="0" * 25 + "1", decision=other),
+        structs.replace(record, id="0" * 25 + "2", model="", score=None, raw=None, fallback="ok"),
+    ]
+    with LogWriter(workspace) as writer:
+        writer.append([encode_record(one) for one in copies])
+    result = reproduce_champion(workspace, "promise")
+    assert (result.checked, result.mismatches, result.unscored) == (242, 2, 1)

@@ -26,7 +26,7 @@ from retrodict.monitoring.report import MonitorReport
 from retrodict.project import Project
 from retrodict.project.runs import Run
 from retrodict.registry import ModelVersion
-from retrodict.rollout.compare import reproduce_champion
+from retrodict.rollout import reproduce_champion
 from retrodict.workspace import Workspace
 
 __all__: list[str] = []

@@ -201,7 +201,7 @@ def _compare(life: Life, challenger: ModelVersion) -> dict[str, Any]:
     """Judge the challenger on October's decisions, which neither model was trained on, and let ben approve it."""
     month = LIVE_MONTHS[1]
     comparison = life.project.compare(POLICY, challenger.ref, start=month.start, end=month.end)
-    decisions = f"the same {comparison.labelled} decisions of {month.name}"
+    decisions = f"the same {comparison.outcomes['known']} decisions of {month.name}"
     life.approve(challenger, f"{comparison.verdict} on {decisions}: {comparison.reason}")
     return {"comparison": comparison.to_dict()}
 

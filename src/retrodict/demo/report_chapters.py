@@ -190,14 +190,15 @@ def _rollout(part: Part, _report: Part) -> Blocks:
 
 
 def _comparison(part: Part) -> Blocks:
-    scores = part["scores"]
+    scores = {**part["quality"], "agreement": part["agreement"]}
     names = ("auc_difference", "brier_difference", "agreement", "score_distance")
     rows = [
         (name.replace("_", " "), *(decimal(scores[name][side], 4) for side in ("value", "low", "high")))
         for name in names
     ]
+    counted = f"On {part['outcomes']['known']:,} decisions with a known outcome"
     return [
-        f"On {part['known']:,} decisions with a known outcome the challenger is {part['verdict']}: {part['reason']}.",
+        f"{counted} the challenger is {part['verdict']}: {part['reason']}.",
         Grid(("challenger minus champion", "value>", "low>", "high>"), rows,
              title="Challenger against champion, on the log"),
         Grid(("decisions that would change", "count>"), part["changes"].items()),

@@ -45,10 +45,12 @@ if TYPE_CHECKING:
     from retrodict.ledger import AuditReport
     from retrodict.monitoring.report import MonitorReport
     from retrodict.registry import Revision
-    from retrodict.rollout.compare import LogComparison
+    from retrodict.rollout import rescore, window
+    from retrodict.rollout.report import ChallengerReport
     from retrodict.workspace import Definitions
 else:
     (rollout,) = lazy_modules("retrodict", "rollout")
+    rescore, window = lazy_modules("retrodict.rollout", "rescore", "window")
 
 __all__ = ["Project"]
 
@@ -336,8 +338,10 @@ class Project(Fits):
         start: Time | None = None,
         end: Time | None = None,
         now: Time | None = None,
-    ) -> LogComparison:
-        """Compare another model version with the one in force, on the decisions made.
+    ) -> ChallengerReport:
+        """Compare another model version with what decided, on the decisions made.
+
+        It is the report of `replay window`, which can do more: other policies, groups, several processes, a page.
 
         Parameters
         ----------
@@ -355,7 +359,10 @@ class Project(Fits):
         now_ = instant(now, "now") or self.workspace.clock.now()
         first, last = instant(start, "start"), instant(end, "end")
         with self.progress(f"compare {challenger}"):
-            return rollout.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
+            other = rescore.make_challenger(self.workspace, policy, model=challenger)
+            return window.replay_window(
+                self.workspace, window.DecisionSpan(policy, first, last), other, now=now_
+            ).report
 
     @names_damage
     def lineage(

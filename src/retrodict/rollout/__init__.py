@@ -8,15 +8,13 @@ from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.rollout.changes import deploy, promote, rollback
-    from retrodict.rollout.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
     from retrodict.rollout.definitions import Guard, Rollout
+    from retrodict.rollout.pairs import Reproduction, reproduce_champion
 
 __all__ = [
     "Guard",
-    "LogComparison",
     "Reproduction",
     "Rollout",
-    "compare_on_log",
     "deploy",
     "promote",
     "reproduce_champion",
@@ -28,6 +26,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "changes": ("deploy", "promote", "rollback"),
         "definitions": ("Guard", "Rollout"),
-        "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
+        "pairs": ("Reproduction", "reproduce_champion"),
     },
 )

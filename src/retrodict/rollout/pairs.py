@@ -6,18 +6,25 @@ The table is the result of a replay of a window and of a shadow alike; reports a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrodict.core.display import Record
+from retrodict.decisions.log import read_decisions
 from retrodict.decisions.records import DecisionRecord
 from retrodict.rollout.rescore import Challenger, Rescore, Rescorer
 from retrodict.workspace import Workspace
 
-__all__ = ["PAIRS", "Reproducer", "outputs_of", "pairs_table"]
+__all__ = ["PAIRS", "Reproducer", "Reproduction", "outputs_of", "pairs_table", "reproduce_champion"]
+
+_BATCH = 2_000
 
 PAIRS = pa.schema(
     {
@@ -56,6 +63,39 @@ class Reproducer:
             for place, one in zip(places, again, strict=True):
                 verdicts[place] = _is_same(records[place], one)
         return verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction(Record):
+    """Logged answers computed again.
+
+    Attributes
+    ----------
+    checked, mismatches : int
+        Decisions with a score, and those of which score or decision are not the same bits.
+    unscored : int
+        Decisions without a score, or with values that are masked: nothing to compute again.
+    models : dict of str to dict
+        ``checked`` and ``mismatches`` of each model version that scored.
+    """
+
+    checked: int
+    mismatches: int
+    unscored: int
+    models: Mapping[str, Mapping[str, int]]
+
+
+def reproduce_champion(workspace: Workspace, policy: str) -> Reproduction:
+    """Compute all logged answers of a policy again, each with the version and the policy that its record names."""
+    reproducer, counts = Reproducer(workspace), Counter[tuple[str, bool | None]]()
+    logged = (one.record for one in read_decisions(workspace, policy=policy))
+    while records := list(islice(logged, _BATCH)):
+        counts.update((record.model, same) for record, same in zip(records, reproducer.check(records), strict=True))
+    names = sorted({model for model, same in counts if same is not None})
+    models = {name: {"checked": counts[name, True] + counts[name, False], "mismatches": counts[name, False]}
+              for name in names}  # fmt: skip
+    checked, wrong = (sum(one[name] for one in models.values()) for name in ("checked", "mismatches"))
+    return Reproduction(checked, wrong, counts.total() - checked, models)
 
 
 def _is_same(record: DecisionRecord, again: Rescore) -> bool:

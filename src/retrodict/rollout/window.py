@@ -129,6 +129,7 @@ def replay_window(
     window: DecisionSpan,
     challenger: Challenger,
     *,
+    now: int | None = None,
     jobs: int = 1,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> WindowReplay:
@@ -140,6 +141,8 @@ def replay_window(
     window : DecisionSpan
     challenger : Challenger
         What decides instead.
+    now : int, optional
+        As of when outcomes are known; when it began by default.
     jobs : int
         Processes.
     progress : callable
@@ -173,7 +176,7 @@ def replay_window(
                              got="none", remedy=f"See when there are some: retrodict outcomes show {window.policy}"
                              )  # fmt: skip
         policy = compared_policy(workspace, window.policy)
-        report = report_pairs(workspace, policy, challenger, pairs, now=plan.now)
+        report = report_pairs(workspace, policy, challenger, pairs, now=plan.now if now is None else now)
         path = folder.with_suffix(".parquet")
         fresh = path.with_name(f".{path.name}.tmp")
         pq.write_table(pairs, fresh)

@@ -466,6 +466,27 @@ def test_values_that_nothing_reads_are_named(workspace):
     assert counts['decisions_unread_total{policy="promise"}'] == 4
 
 
+def test_what_breakers_count_is_counted_once(workspace):
+    """However often somebody looks."""
+    workspace.guard("keys", url="redis://127.0.0.1:1")
+    guard = workspace.breakers["keys"]
+
+    async def run():
+        client = Client(workspace)
+        totals = []
+        for refused in (3, 3, 5):
+            guard.counts["refused"] = refused
+            client.app.facts()
+            totals.append(client.app.telemetry.named()['store_refused_total{store="keys"}'])
+        await client.close()
+        return totals
+
+    try:
+        assert asyncio.run(run()) == [3, 3, 5]
+    finally:
+        workspace.breakers = {name: one for name, one in workspace.breakers.items() if name != "keys"}
+
+
 def test_a_part_that_is_away_is_named(workspace):
     """200 as long as something in force decides without it; models that only score have no other answer."""
 

@@ -161,9 +161,13 @@ def test_what_is_no_other_version_takes_no_revision_away(root):
 
     async def script(app):
         first, second = app.deploy("0.31"), app.deploy("0.32")
-        for act in (halt, release, halt, release, deploy):
-            newest = app.act(act)
-            assert await app.pinned(first, second, newest) == [200, 200, 200], act
+        numbers = [app.act(halt)]
+        assert await app.pinned(first, second, *numbers) == [200, 200, 200]
+        for act in (release, halt, release, deploy):
+            numbers.append(app.act(act))
+            assert await app.pinned(first, second, numbers[-1]) == [200, 200, 200], act
+        assert await app.pinned(*numbers) == [404, 200, 404, 200, 200]  # of halts nobody asks to be decided
+        newest = numbers[-1]
         third = app.deploy("0.33")
         assert await app.pinned(first, second, newest, third) == [404, 200, 200, 200]
         again = app.deploy("0.32")  # what decided before is in force again, and the third the one before

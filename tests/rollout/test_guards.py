@@ -319,6 +319,7 @@ def test_decisions_of_a_halt_are_no_evidence(make):
     world.log(300, errors=300, error="HaltedError")
     world.clock.move_to(START + HOUR)
     ladder.release(world.project, "promise", reason="over")
+    world.clock.move_to(START + HOUR + MINUTE)
     world.log(300, errors=300, error="HaltedError")  # of a server that has not followed yet
     world.log(200)
     assert world.look().move == "wait"

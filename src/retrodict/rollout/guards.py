@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from retrodict.core.clock import format_time
 from retrodict.core.display import Record
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, IntegrityError, NotFoundError, RefusedError, RetrodictError
+from retrodict.core.errors import BusyError, IntegrityError, NotFoundError, RefusedError, RetrodictError, RetryableError
 from retrodict.decisions.split import CANARY
 from retrodict.registry import Revision, change, current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
@@ -94,7 +94,9 @@ def guards_of(workspace: Workspace, policy: str) -> tuple[Guard, ...]:
             _GUARDS[codes[-1]] = tuple(definitions_of(workspace, codes[-1]).of(Guard))
         except RetrodictError as error:
             _log.error("guards of %s: %s", policy, error)
-            return ()
+            if isinstance(error, RetryableError):
+                return ()
+            _GUARDS[codes[-1]] = ()  # code that cannot be read is said once
     return tuple(one for one in _GUARDS[codes[-1]] if one.policy is not None and one.policy.name == policy)
 
 

@@ -274,7 +274,7 @@ class PairArrays:
         self.new = np.array(pairs.column("replayed__decision").to_pylist(), dtype=object)
         self.match = self.old == self.new
         result = self._outcomes(workspace, now)
-        self.same_target = result.target == self.target and self.target.task not in ("ranking", "survival")
+        self.same_target = result.target == self.target and self.target.task != "ranking"
         names = self.target.outputs
         self.old_scores, self.new_scores = (outputs_of(pairs, names, replayed=side) for side in (False, True))
         self.classes = result.target.classes

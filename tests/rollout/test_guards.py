@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from tests.rollout.conftest import learn
 from tests.rollout.test_changes import spoil
+from tests.serving.process import Server
 
 from retrodict import Guard, Project
 from retrodict.cli.main import run
@@ -391,6 +393,23 @@ def test_the_commands(make, capsys):
         ]  # fmt: skip
     assert run(["policies", "guards", "promise", "--project", str(world.root), "--json"]) == 0
     assert [one["guard"] for one in json.loads(capsys.readouterr().out)["guards"]] == ["g"]
+
+
+def test_a_server_starts_what_looks_on_by_itself(make):
+    """As long as there is a guard: nobody else runs, and the version goes whose approval is taken back."""
+    world = make(["approval revoked"], "rollback")
+    world.bring_in()
+    server = Server(world.root)
+    try:
+        with Workspace(world.root, actor="ben") as ben:
+            approve(ben, "late_parcel@2", reason="a leak", granted=False)
+        until = time.monotonic() + 150
+        while world.actions != ["promote", "rollback"] and time.monotonic() < until:
+            time.sleep(0.2)
+    finally:
+        server.stop()
+    assert world.actions == ["promote", "rollback"]
+    assert world.deployment.model == "late_parcel@1"
 
 
 DYING = """

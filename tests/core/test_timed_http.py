@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 
@@ -58,6 +59,17 @@ def test_a_call_ends_with_its_moment(data, fast, size):
         began = time.monotonic()
         with waited_for(time.perf_counter_ns() + 500_000_000), pytest.raises(httpx.TimeoutException):
             client.post(url, content=bytes(size))
+        assert 0.3 < time.monotonic() - began < 3
+
+
+def test_a_handshake_ends_with_the_moment_too():
+    """A record of TLS whose bytes come one by one."""
+    context = ssl.create_default_context()
+    record, client = b"\x16\x03\x03\x3f\xff" + b"x" * 400, httpx.Client(transport=TimedTransport(context))
+    with dripping(record) as url, client:
+        began = time.monotonic()
+        with waited_for(time.perf_counter_ns() + 500_000_000), pytest.raises(httpx.TimeoutException):
+            client.get(url.replace("http:", "https:"), timeout=5.0)
         assert 0.3 < time.monotonic() - began < 3
 
 

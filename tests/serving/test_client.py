@@ -115,6 +115,30 @@ def test_an_answer_that_drips_ends_with_the_time_there_is(ask):
 
 
 @both
+def test_a_server_whose_certificate_is_given_is_asked(ask, tmp_path):
+    """Over TLS, what is sent and what comes back."""
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    requests = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                while b'"customer"' not in b"".join(requests):
+                    requests.append(connection.recv(65536))
+                connection.sendall(said(200, GOOD))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            answer = ask(f"https://localhost:{listener.getsockname()[1]}", decide, ca=cert)
+        finally:
+            thread.join()
+    assert answer.decision == json.loads(GOOD)["decision"]
+
+
+@both
 def test_a_missing_key_and_a_certificate_of_nobody_are_told(ask, tmp_path):
     """Both say what to give."""
     refusal = said(401, b'{"error": "a key must be sent"}')

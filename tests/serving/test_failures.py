@@ -113,15 +113,29 @@ def test_a_flood_is_counted_and_the_files_stay_small(workspace, monkeypatch, tmp
 def test_the_next_line_says_what_was_left_out(workspace, monkeypatch, tmp_path):
     """150 of 250 in one second."""
     monkeypatch.setattr(failures_module, "_folder", lambda workspace: tmp_path / "failures")
-    seconds = iter([5.0] * 250 + [6.0])
+    seconds = iter([5.0] * 250 + [6.0] * 2)
     monkeypatch.setattr(failures_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     log = FailureLog(workspace, "decisions/0")
-    for _ in range(251):
+    for _ in range(252):
         log.note("promise", 400, "InputError", "no", b"{}")
     log.close()
     failures = read_failures(workspace, limit=1_000).failures
-    assert len(failures) == 101
-    assert [one["left_out"] for one in failures if "left_out" in one] == [150]
+    assert len(failures) == 102
+    assert [one["left_out"] for one in failures if "left_out" in one] == [150]  # and no line after it again
+
+
+def test_failures_are_told_by_policy_and_from_a_time_on(workspace):
+    """What a caller did wrong has no places in the code."""
+    bodies = [(f"/v1/decisions/{SECRET}", b"{}"), (DECIDE, b"{}"), (DECIDE, b"{}")]
+    send(workspace, *bodies)
+    every = read_failures(workspace, limit=3).failures
+    assert [one["policy"] for one in every] == ["promise", "promise", "_other"]
+    assert not any("trace" in one for one in every)
+    (other,) = read_failures(workspace, "_other", limit=1).failures
+    assert other == every[2]
+    assert [one["policy"] for one in read_failures(workspace, "promise", limit=2).failures] == ["promise"] * 2
+    assert read_failures(workspace, start=every[1]["time"]).failures == every[:2]
+    assert read_failures(workspace, "_other", start=every[1]["time"]).failures == []
 
 
 values = st.recursive(

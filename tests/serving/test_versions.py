@@ -164,6 +164,8 @@ def test_what_is_no_other_version_takes_no_revision_away(root):
         numbers = [app.act(halt)]
         assert await app.pinned(first, second, *numbers) == [200, 200, 200]
         for act in (release, halt, release, deploy):
+            with (root / "definitions.py").open("a") as stream:
+                stream.write("# another text, and the same policy\n")
             numbers.append(app.act(act))
             assert await app.pinned(first, second, numbers[-1]) == [200, 200, 200], act
         assert await app.pinned(*numbers) == [404, 200, 404, 200, 200]  # of halts nobody asks to be decided
@@ -172,6 +174,25 @@ def test_what_is_no_other_version_takes_no_revision_away(root):
         assert await app.pinned(first, second, newest, third) == [404, 200, 200, 200]
         again = app.deploy("0.32")  # what decided before is in force again, and the third the one before
         assert await app.pinned(second, third, again) == [200, 200, 200]
+
+    following(root, script)
+
+
+def test_another_model_is_another_version(root):
+    """Though the policy is the same, also in its revision."""
+
+    async def script(app):
+        def promote(workspace, policy, *, reason):
+            good = current(workspace)[policy].deployment
+            model = ModelArtifact.load(workspace.objects, good.artifact)
+            other = replace(model, metadata={**model.metadata, "note": str(len(numbers))}).save(workspace.objects)
+            change(workspace, replace(good, artifact=other), action="promote", reason=reason)
+
+        numbers = [app.deploy("0.31")]
+        for _ in range(2):
+            numbers += [app.act(promote)]
+        assert await app.pinned(*numbers) == [404, 200, 200]
+        app.act(deploy)
 
     following(root, script)
 

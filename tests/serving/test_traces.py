@@ -119,15 +119,16 @@ def test_faults_of_the_server_are_marked(workspace, monkeypatch):
     assert (attributes["retrodict.fallback"], attributes["retrodict.error"]) == ("ok", "ZeroDivisionError")
 
 
-def test_a_batch_is_one_span_that_names_its_decisions(workspace):
-    """The stages of all its cases together; an answer that is given again names its decision, without stages."""
+def test_a_batch_is_one_span_that_names_its_decisions(workspace, monkeypatch):
+    """Its first ones, and the stages of all cases; an answer that is given again names its decision, without stages."""
+    monkeypatch.setattr("retrodict.serving.traces._IDS", 2)
     batch = json.dumps({"requests": [REQUEST] * 3}).encode()
     again = [*SIMULATED, (b"idempotency-key", b"traced")]
     answers, spans = spans_of(workspace, ("POST", f"{DECIDE}:batch", batch, SIMULATED),
                               ("POST", DECIDE, BODY, again), ("POST", DECIDE, BODY, again))  # fmt: skip
     roots = [one for one in spans if one.kind == trace.SpanKind.SERVER]
     ids = tuple(one["decision_id"] for one in json.loads(answers[0][2])["answers"])
-    assert (roots[0].attributes["retrodict.cases"], roots[0].attributes["retrodict.decision_ids"]) == (3, ids)
+    assert (roots[0].attributes["retrodict.cases"], roots[0].attributes["retrodict.decision_ids"]) == (3, ids[:2])
     below = [one.name for one in spans if one.parent and one.parent.span_id == roots[0].context.span_id]
     assert below == ["check", "features", "score", "rules", "record"]
     assert roots[1].attributes["retrodict.decision_id"] == roots[2].attributes["retrodict.decision_id"]
@@ -213,6 +214,14 @@ def test_another_protocol_than_ours_is_no_secret(variables, is_right, monkeypatc
         traces.close()
     else:
         assert re.search(f"there are no traces, which the environment asks for: {rule}", caplog.text)
+
+
+def test_of_a_protocol_that_is_no_word_little_is_repeated(monkeypatch, tmp_path):
+    """Whatever stands in the variable by mistake."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "x" * 500)
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "shop"\n[serving]\ntraces = "http://127.0.0.1:9"\n')
+    with pytest.raises(ConfigurationError, match=r"got 'x{40}'"):
+        open_traces(read_config(tmp_path / "retrodict.toml"))
 
 
 def test_a_server_that_is_set_to_another_protocol_does_not_start(deployed, tmp_path, monkeypatch):

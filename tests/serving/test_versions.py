@@ -5,6 +5,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.serving.process import Server
@@ -160,7 +161,10 @@ def test_what_is_no_other_version_takes_no_revision_away(root):
     """A halt, a release, the same deployed again: the version before stays warm, until there is another one."""
 
     async def script(app):
-        first, second = app.deploy("0.31"), app.deploy("0.32")
+        first = app.deploy("0.31")
+        app.client.app.servants["promise"].cache = SimpleNamespace(take_counts=dict, drop=lambda _: None)
+        second = app.deploy("0.32")
+        assert app.client.app.earlier["promise"][0].cache is None  # of scores: its counts are of those in force
         numbers = [app.act(halt)]
         assert await app.pinned(first, second, *numbers) == [200, 200, 200]
         for act in (release, halt, release, deploy):
@@ -341,6 +345,7 @@ def test_an_id_of_another_request_is_counted_once(root):
     key = (b"idempotency-key", lambda newest, _: f"once-{newest}")
     _, _, answers = asked(root, True, *[("", body, [version(before), key]) for body in (BODY, other)], counts=counts)
     assert [status for status, *_ in answers] == [200, 409]
+    assert b"retry-after" not in answers[1][1]  # the same again is refused again
     assert [count for name, count in counts.items() if "_failed_" in name] == [1]
 
 

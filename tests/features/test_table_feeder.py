@@ -37,6 +37,7 @@ from retrodict.features.online.stream import table_feeder
 from retrodict.features.online.stream.table_feeder import TableFeeder, TableLag
 from retrodict.features.operations.erasure import erase
 from retrodict.features.plan import FeatureSet
+from retrodict.project.plan import read_lags
 from retrodict.stores.keys.lmdb import LmdbKeys
 
 BASE = 1_704_067_200_000_000
@@ -360,7 +361,7 @@ def test_a_lifetime_that_a_stream_feeds_takes_no_rows_that_it_may_hold(make_proj
     lags = upkeep.lags()["s"]
     assert (lags["lag"], lags["table"]) == (
         0,
-        {"table": "events", "version": 1, "newest": 2, "rows": 2, "streamed": True},
+        {"table": "events", "version": 1, "newest": 2, "rows": 2, "streamed": True, "shortfall": None},
     )
 
 
@@ -521,3 +522,41 @@ def test_what_takes_nothing_more_from_its_table_is_said_to_be_behind(make_projec
     upkeep.catch_up()
     assert upkeep.behind == {features.plan("v").view.version: 2}
     assert feeder(workspace, features).lag() == TableLag("events", 0, 1, 2, streamed=True)
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_longer_horizon_is_warned_of_and_built(make_project, partitions):
+    """The state let go of what the shorter one did not need: it says both values, and a build reads the table anew."""
+    settings = f"[features]\npartitions = {partitions}\nhorizon = "
+    old, features = make_project(settings=f"{settings}'1h'\n"), feature_set(over=("7d", "6h"))
+    old.tables.write("events", rows(0, 300))
+    build_online(old, [features])
+    old.close()
+    workspace = make_project(settings=f"{settings}'4h'\n")
+    shortfall = feeder(workspace, features).lag().shortfall
+    assert "built with features.horizon = '1h', now it is '4h'" in shortfall
+    assert "Run: retrodict features build" in shortfall
+    assert read_lags(workspace, features) == ((), (shortfall,))
+    online = OnlineFeatures(features, workspace.keys, partitions=partitions)
+    assert online.read({"k": "a"}, {}, BASE + 100 * MINUTE).statuses == {"v": "beyond_horizon"}
+    assert build_online(workspace, [features])["s"].events == 300
+    assert feeder(workspace, features).lag().shortfall is None
+    assert online.read({"k": "a"}, {}, BASE + 100 * MINUTE).values["v__count_7d"] == 50
+    assert build_online(workspace, [features])["s"].events == 0
+
+
+def test_a_state_that_a_stream_feeds_grows_into_a_longer_horizon(make_project):
+    """Nobody knows whether the stream still has all of it: a build leaves it alone, and time brings the rest."""
+    old, features = make_project(settings="[features]\nhorizon = '1h'\n"), feature_set(over=("7d", "6h"))
+    old.tables.write("events", rows(0, 10))
+    state = online_state(old, features)
+    state.apply(rows(10, 90), "s", offset=1)
+    build_online(old, [features])
+    old.close()
+    workspace = make_project(settings="[features]\nhorizon = '3h'\n")
+    build_online(workspace, [features])
+    state = online_state(workspace, features)
+    state.apply(rows(100, 1), "s", offset=2)
+    assert "state has it in 2h" in feeder(workspace, features).lag().shortfall
+    state.apply(rows(300, 1), "s", offset=3)
+    assert feeder(workspace, features).lag().shortfall is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pytest
 
@@ -11,6 +14,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.deployments import Deployment, change
 from retrodict.registry.feature_sets import readers_in_force, served_feature_sets
+from retrodict.serving.consumer import consume
 from retrodict.workspace import definitions_of
 from retrodict.workspace.code import capture_code
 
@@ -81,7 +85,8 @@ def test_a_deployment_is_followed_while_the_process_runs(project):
     assert upkeep.catch_up() == 0
     assert upkeep.lags() == {}
     _decide(project, code)
-    empty = {"table": "parcels", "version": None, "newest": None, "rows": 0, "streamed": False}
+    empty = {"table": "parcels", "version": None, "newest": None, "rows": 0, "streamed": False,
+             "shortfall": None}  # fmt: skip
     assert upkeep.lags() == {"sent": {"offset": 0, "lag": 2, "table": empty}}
     assert upkeep.catch_up() == 2
     assert _value(project, code, BASE + HOUR) == [4.0]
@@ -141,3 +146,20 @@ def test_what_is_built_is_all_that_a_request_can_see(make_project, wrong):
         values = online_features(project, features).read({"depot": "x"}, {}, at).values
         for name, reach in (("short__count_1h", HOUR), ("long__count_48h", 48 * HOUR)):
             assert values[name] == sum(at - reach <= time < at for time in times), (name, at)
+
+
+def test_a_consumer_says_that_state_was_built_with_a_shorter_horizon(project, make_project, caplog):
+    """A setting that was changed says so in the log of what serves by it, with both values."""
+    code = _code(project, "sums", "sum")
+    _decide(project, code)
+    _append(project, 0, 3)
+    rows = {"id": [1], "depot": ["x"], "sent": [datetime.fromtimestamp(BASE / 1e6, UTC)], "delay": [1.0]}
+    project.tables.write("parcels", pa.table(rows))
+    Upkeep(project, served_feature_sets).catch_up()
+    project.close()
+    longer = make_project(settings="[features]\nhorizon = '60d'\n")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with caplog.at_level("WARNING"):
+        consume(longer, parent=ended.pid)
+    assert "sent: online state was built with features.horizon = '30d', now it is '60d'" in caplog.text

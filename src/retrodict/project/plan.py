@@ -263,11 +263,13 @@ def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePl
 
 
 def read_lags(workspace: Workspace, features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the online state of each source lacks of its table, in words: what a build brings, and what none does."""
+    """What the online state of each source lacks of its table, in words: what a build brings, and of what to warn."""
     behind, streamed = [], []
     # Without a row there is no state to look at, and nothing to load for it.
     filled = any(workspace.tables.history(source.table.name) for source in features.sources.values())
     for source, lag in online.table_lags(workspace, features).items() if filled else ():
+        if lag.shortfall:
+            streamed.append(lag.shortfall)
         if lag.behind and lag.rows and lag.streamed:
             streamed.append(
                 f"{source}: {count(lag.rows)} rows of {lag.table}@{lag.newest} stay out of online state, as a stream "

@@ -99,6 +99,9 @@ def consume(
         return upkeep.lags()
     with _stop_event() as stop:
         _log.info("keeping online features current")
+        with suppress(RetrodictError):  # which the loop below says
+            for shortfall in filter(None, (flow["table"]["shortfall"] for flow in upkeep.lags().values())):
+                _log.warning("%s", shortfall)
         _follow(upkeep, stop, parent)
     return upkeep.lags()
 

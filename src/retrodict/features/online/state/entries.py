@@ -98,7 +98,8 @@ class Meta:
     ``duplicates`` and ``too_old`` count events since the state was begun. ``entities`` are keys with a block, ``size``
     the bytes of blocks and indexes, ``segments`` and ``segment_bytes`` those of hot keys; all are counted as they are
     written, for nobody can count millions of entries each minute, and a segment that is let go of unread counts as one
-    of average size.
+    of average size. ``horizon`` is the one in effect, in microseconds: a longer one needs events that were let go of,
+    until its time has passed; 0: not noted.
     """
 
     floor: int = NEVER
@@ -115,6 +116,7 @@ class Meta:
     size: int = 0
     segments: int = 0
     segment_bytes: int = 0
+    horizon: int = 0
 
     @classmethod
     def read(cls, blob: bytes | None) -> Meta:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from retrodict.core.durations import parse_duration
+from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.identity import short
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import times
@@ -58,6 +58,8 @@ class TableLag:
         Rows of the newest version that are not in the state, in the view and partition that is furthest behind.
     streamed : bool
         Whether it will take none of these: a stream feeds it, and events of both cannot be told apart.
+    shortfall : str or None
+        What is wrong in words where the state was built with a shorter ``features.horizon`` than it has now.
     """
 
     table: str
@@ -65,6 +67,7 @@ class TableLag:
     newest: int | None
     rows: int
     streamed: bool = False
+    shortfall: str | None = None
 
     @property
     def behind(self) -> bool:
@@ -122,16 +125,20 @@ class TableFeeder:
         oldest = None if None in versions else min(version for version in versions if version is not None)
         lag = TableLag(self._table, oldest, newest, rows)
         waiting = any(True for plan in plans for _ in self._behind(plan, newest))
-        return replace(lag, streamed=lag.behind and not waiting)
+        return replace(lag, streamed=lag.behind and not waiting, shortfall=self._shortfall(plans))
 
-    def catch_up(self, progress: Report = no_report) -> Applied:
+    def catch_up(self, progress: Report = no_report, *, widen: bool = False) -> Applied:
         """Take in what the newest version has and the state has not; a killed call is continued by the next.
 
-        Only one may run at a time for the same partitions.
+        Only one may run at a time for the same partitions. With ``widen`` a state that was built with a shorter horizon
+        is built anew; one that a stream feeds is not, since nobody knows whether the stream still has all of it.
         """
         newest, done = self._newest(), Applied(0)
         if newest is None:
             return done
+        for plan in self._plans if widen else ():
+            if numbers := [number for number, meta in self._short(plan) if meta.offset is None]:
+                self._state.clear(plan, numbers)
         # A call that was killed may have left views and partitions at different places.
         groups: dict[TablePlace, Views] = {}
         for plan in self._plans:
@@ -143,6 +150,25 @@ class TableFeeder:
         for place, views in groups.items():
             done = self._take(place, views, newest, done, progress)
         return done
+
+    def _short(self, plan: ViewPlan) -> list[tuple[int, Meta]]:
+        """Partitions of a view whose state was built with a shorter horizon."""
+        return [item for item in self._state.metas(plan).items() if 0 < item[1].horizon < self._state.horizon]
+
+    def _shortfall(self, plans: Sequence[ViewPlan]) -> str | None:
+        metas = [meta for plan in plans for _, meta in self._short(plan)]
+        if not metas:
+            return None
+        built, horizon = min(meta.horizon for meta in metas), self._state.horizon
+        remedy = "Run: retrodict features build"
+        if any(meta.offset is not None for meta in metas):
+            remedy = (
+                f"A stream's state has it in {format_duration(horizon - built)}, or name an empty key store. {remedy}"
+            )
+        return (
+            f"{self._source.name}: online state was built with features.horizon = {format_duration(built)!r}, now it "
+            f"is {format_duration(horizon)!r}: requests in between get nulls (beyond_horizon). {remedy}"
+        )
 
     def unbuilt(self, plan: ViewPlan) -> bool:
         """Whether nothing of the table, which has rows, was ever read into the state of a view."""

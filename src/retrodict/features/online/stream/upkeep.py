@@ -65,7 +65,7 @@ def build_online(
         state = online_state(workspace, features)
         with hold_state(workspace, state):
             for name, source in features.sources.items():
-                more = asdict(TableFeeder(workspace, state, source).catch_up(progress))
+                more = asdict(TableFeeder(workspace, state, source).catch_up(progress, widen=True))
                 earlier = applied.get(name, Applied(0))
                 events = max(earlier.events, more.pop("events"))  # the rows are the same for each set
                 applied[name] = replace(earlier.plus(**more), events=events)

@@ -75,6 +75,7 @@ class Write:
         present = newest if batch.now is None else min(newest, batch.now)
         # A row dated in the future is no sign of a fresh state.
         self._watermark = newest if present == newest else int(visible[visible <= present].max(initial=NEVER))
+        self._horizon = horizon
         self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
         self._floor = max(self._floor, NEVER if batch.floor is None else batch.floor)
         self.done, self.hot = Applied(0), set[bytes]()
@@ -216,6 +217,7 @@ class Write:
             positions=self._positions or meta.positions,
             kinds=kinds,
             place=self._batch.place or meta.place,
+            horizon=self._horizon if NEVER < self._floor >= meta.floor else meta.horizon,
         )
 
 

@@ -71,7 +71,7 @@ class OnlineState:
                 remedy=f"There are {partitions}: features.partitions says so",
             )
         self._keys, self._durable = keys, durable
-        self._horizon = parse_duration(horizon, where="horizon")
+        self.horizon = parse_duration(horizon, where="horizon")
         self._plans = list({plan.state_id: plan for plan in features.views}.values())
         self._shapes = {plan.state_id: Shape(plan) for plan in self._plans}
         self._names = {
@@ -237,7 +237,7 @@ class OnlineState:
     def _write(self, plan: ViewPlan, partition: int, batch: EventBatch, arrivals: Arrivals) -> Applied:
         keys, hot = self._names[plan.state_id][partition], self._hot.setdefault(plan.state_id, set())
         shape = self._shapes[plan.state_id]
-        write = Write(plan, shape, arrivals, self._horizon, batch, keys)
+        write = Write(plan, shape, arrivals, self.horizon, batch, keys)
         write.ask([keys.index(name) for name in arrivals.names if name in hot])
 
         def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:

@@ -38,7 +38,8 @@ def write_rows(path: Path, size: int) -> None:
     experiment = pa.DictionaryArray.from_arrays(pa.array(np.zeros(size), pa.int8()), ["tone"]).cast(pa.string())
     numbers = pa.array(np.arange(size)).cast(pa.string())
     rows = {
-        "id": numbers, "key": numbers, "time": np.sort(rng.integers(0, 28 * DAY, size)) + START,
+        "id": numbers, "key": numbers, "revision": np.ones(size, dtype=np.int64),
+        "time": np.sort(rng.integers(0, 28 * DAY, size)) + START,
         "entity__customer": customer, "context__amount": rng.exponential(100.0, size), "score": rng.random(size),
         "decision": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 2, size), pa.int8()), ["call", "wait"]
                                                    ).cast(pa.string()),
@@ -73,8 +74,9 @@ def ours(path: Path) -> list[list[float]]:
     size, now = table.num_rows, START + 60 * DAY
     joined = Outcomes("remind", now, table.drop_columns("label"), np.full(size, "known"), outcome,
                       np.full(size, now), 0, 0, size, 0, ())  # fmt: skip
-    rows = units.aggregate(None, experiment, joined, since=START)
-    run: Any = SimpleNamespace(state={"units": 100_000, "share": 1.0}, policy="remind", since=START, until=None)
+    run: Any = SimpleNamespace(state={"units": 100_000, "share": 1.0}, policy="remind", since=START, until=None,
+                               periods=())  # fmt: skip
+    rows = units.aggregate(None, experiment, joined, run)
     judged = report.judge(experiment, run, rows, now, [])
     return [[effect.contrast.value, effect.contrast.low, effect.contrast.high] for effect in judged.effects]
 

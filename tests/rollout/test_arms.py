@@ -49,6 +49,21 @@ def test_fixed_balance_is_pearsons_over_arms_with_weight() -> None:
     assert check_balance(units | {"off": 1}, weights).verdict == "failure"
 
 
+def test_balance_of_changed_weights_is_judged_by_stratum() -> None:
+    """Each by its own weights: chi-squares add up, evidence multiplies; against the last weights all would be wrong."""
+    units = [{"control": 910, "soft": 90}, {"control": 480, "soft": 520}]
+    weights = [{"control": 0.9, "soft": 0.1}, HALVES]
+    balance = check_balance(units, weights, sequential=False)
+    parts = [stats.chisquare([910, 90], [900, 100]).statistic, stats.chisquare([480, 520], [500, 500]).statistic]
+    assert (balance.p_value, balance.degrees) == (pytest.approx(stats.chi2.sf(sum(parts), 2)), 2)
+    assert "0.6950, 0.3050 of 2000 units against 0.7000, 0.3000" in balance.reason
+    both = [{"control": 940, "soft": 60}, {"control": 560, "soft": 440}]
+    each = [check_balance(*pair).p_value for pair in zip(both, weights, strict=True)]
+    assert check_balance(both, weights).p_value == pytest.approx(each[0] * each[1])
+    assert check_balance({"control": 1390, "soft": 610}, HALVES).verdict == "failure"
+    assert check_balance([*units, {}], [*weights, HALVES]).verdict == "success"
+
+
 def test_balance_under_continuous_peeking() -> None:
     """False alarms of 4,000 checks after every tenth of 2,000 units stay below alpha; a lost tenth is seen."""
     rng = np.random.default_rng(3)

@@ -127,6 +127,37 @@ def test_a_share_grows_and_moves_nobody(world):
     assert len(find_runs(world.project, "tone")) == 1
 
 
+def test_weights_that_change_make_strata_and_a_unit_counts_as_it_was_first(world):
+    """Rates fall while soft gets more units: pooled soft would be far better, in periods it is what it is."""
+    begin(world, weights={"firm": 5, "soft": 5, "control": 90})
+    assert current(world.project)["promise"].deployment.experiments[0]["variants"] == {
+        "control": 0.9, "soft": 0.05, "firm": 0.05}  # fmt: skip
+    weights = [float(n) / 7 for n in range(1, 900)]
+    world.rng = random.Random(5)
+    first = world.ask(len(weights))
+    outcomes_of(world, first, dict.fromkeys(("control", "soft", "firm"), 0.9))
+    start(world.project, "tone", weights={"control": 10, "soft": 80, "firm": 10}, reason="ramp")
+    world.rng = random.Random(5)
+    again, later = world.ask(len(weights)), world.ask(600)
+    outcomes_of(world, again + later, dict.fromkeys(("control", "soft", "firm"), 0.2))
+    world.wait(11 * DAY)
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert (sum(report.units.values()), report.crossed) == (len(first) + 600, 0)
+    assert report.units["soft"] == sum(r.variants["tone"] == "soft" for r in first + later)
+    assert report.balance.verdict == "success"
+    assert "against 0.5" in report.balance.reason
+    soft = report.effects[0]
+    assert (soft.variant, soft.contrast.method, soft.contrast.verdict) == ("soft", "2 strata", "inconclusive")
+    assert abs(soft.contrast.value) < 0.15
+    with pytest.raises(DefinitionError, match="of the variants, all of them"):
+        start(world.project, "tone", weights={"control": 100}, reason="test")
+    with pytest.raises(DefinitionError, match="add up to 1 or 100"):
+        start(world.project, "tone", weights={"control": 10, "soft": "x", "firm": 10}, reason="test")
+    run_of = find_run(world.project, "tone")
+    start(world.project, "tone", share=1.0, weights=run_of.state["variants"], reason="no change")
+    assert [shares["soft"] for _, shares in find_run(world.project, "tone").periods] == [0.05, 0.8]
+
+
 def test_an_experiment_outlives_a_promotion_and_a_rollback(world):
     """What decides changes, who gets what does not."""
     begin(world)
@@ -347,9 +378,26 @@ def judged(definition, arms, looks=(), *, planned=100, before=None):
         sums[metric.name] = hits, np.ones(variant.size)
     rows = UnitRows(variant=variant, first=np.arange(variant.size, dtype=np.int64), sums=sums,
                     segments={name: np.where(rng.random(variant.size) < 0.5, "x", "y") for name in definition.segments},
-                    before=before(sums) if before else None, crossed=0, void=0, pending=0)  # fmt: skip
+                    before=before(sums) if before else None, period=np.zeros(variant.size, dtype=np.int64),
+                    crossed=0, void=0, pending=0)  # fmt: skip
     started = ExperimentRun("e", "p", "v", 0, None, {"units": planned, "share": 1.0, "variants": definition.variants})
     return judge(definition, started, rows, DAY, list(looks))
+
+
+def test_a_brief_period_of_weights_waits_and_the_report_says_how_many_units_do():
+    """Of 29 units in an arm a variance is a guess; of 30 it counts."""
+    halves, definition = {"a": 0.5, "b": 0.5}, experiment()
+    started = ExperimentRun("e", "p", "v", 0, None, {"units": 100, "share": 1.0, "variants": halves},
+                            ((1, {"a": 0.6, "b": 0.4}), (5, halves)))  # fmt: skip
+    reports = []
+    for later in (0, 29, 30):
+        variant = np.repeat(["a", "b", "a", "b"], [600, 400, later, later])
+        late = np.concatenate([np.tile([0.0, 1.0], 500), np.repeat([0.0, 1.0], later)])
+        rows = UnitRows(variant, np.zeros(late.size, dtype=np.int64), {"late": (late, np.ones(late.size))}, {}, None,
+                        np.repeat([0, 1], [1000, 2 * later]), 0, 0, 0)  # fmt: skip
+        reports.append(judge(definition, started, rows, DAY, []))
+    assert [report.brief for report in reports] == [0, 58, 0]
+    assert [report.effects[0].contrast.value for report in reports] == [0, 0, pytest.approx(60 / 1060)]
 
 
 def test_a_wrong_sample_ratio_blocks_the_verdict():
@@ -438,7 +486,7 @@ def test_a_a_tests_looked_at_daily_stay_silent():
         verdicts = set()
         for size in range(100, 3001, 100):
             rows = UnitRows(variant[:size], np.zeros(size, dtype=np.int64), {"late": (hits[:size], ones[:size])}, {},
-                            None, 0, 0, 0)  # fmt: skip
+                            None, np.zeros(size, dtype=np.int64), 0, 0, 0)  # fmt: skip
             verdicts |= {effect.contrast.verdict for effect in _Judge(definition, rows, 3000, []).all()}
         wrong += verdicts != {"inconclusive"}
     assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5

@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 from retrodict.core.errors import InputError
 from retrodict.rollout.statistics import Allowed, Contrast, Sums, compare_means, compare_rates
-from retrodict.rollout.statistics.sequential import _log_evidence, _mixture, mixture_margin, ratio_margins
+from retrodict.rollout.statistics.sequential import _log_evidence, mixture_margin, mixture_scale, ratio_margins
 
 N, ALPHA = 4000, 0.05
 NO_MORE = Allowed(at_most=1.0)
@@ -35,7 +35,7 @@ def alarms(values: np.ndarray, control: np.ndarray, *, best_at: int = 1000, at: 
             spread = ((arm * arm).cumsum(1) / n - means[-1] ** 2) * n / (n - 1)
         spreads.append(share * (1 - share) if rate else spread)
     total = (spreads[0] + spreads[1])[:, min_n - 1 :]
-    z = mixture_margin(_mixture(ALPHA) * n[min_n - 1 :] / best_at, ALPHA)
+    z = mixture_margin(mixture_scale(ALPHA) * n[min_n - 1 :] / best_at, ALPHA)
     low = (means[1] - means[0])[:, min_n - 1 :] - z * np.sqrt(total / n[min_n - 1 :])
     return float((low > at).any(1).mean())
 
@@ -129,7 +129,7 @@ def test_p_value_is_the_level_at_which_the_interval_touches_no_effect() -> None:
         assert contrast.p_value is not None
     contrast = compare_means(one, other, Allowed(at_least=0.0))
     sd = math.sqrt(one.variance / 400 + other.variance / 400)
-    r = _mixture(ALPHA) * 400 / 1000
+    r = mixture_scale(ALPHA) * 400 / 1000
     assert float(mixture_margin(r, contrast.p_value / 2)) * sd == pytest.approx(0.25)
     assert compare_means(one, other, Allowed(at_least=0.0), p_before=1e-9).p_value == 1e-9
     rates = compare_rates(Sums.rate(500, 4), Sums.rate(500, 18), NO_MORE)
@@ -162,7 +162,7 @@ def test_ratios_of_means_have_fiellers_interval() -> None:
     """The ends are those ratios whose contrast is just reached; near 0 there is no end."""
     one, other = Sums(2000, 4000.0, 10_000.0), Sums(2000, 4400.0, 12_000.0)
     contrast = compare_means(one, other, Allowed(at_most=1.2), scale="ratio")
-    z = float(mixture_margin(_mixture(ALPHA) * 2, ALPHA))
+    z = float(mixture_margin(mixture_scale(ALPHA) * 2, ALPHA))
     for end in (contrast.low, contrast.high):
         sd = math.sqrt(other.variance / 2000 + end**2 * one.variance / 2000)
         assert abs(other.mean - end * one.mean) == pytest.approx(z * sd)

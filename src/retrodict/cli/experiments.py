@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from retrodict.cli._command import expose, group
+from retrodict.cli._command import Parameter, expose, group
 from retrodict.cli._root import cli
+from retrodict.cli._types import name_values
 
 experiment = group(cli, "experiment", "Compare variants on the units that a policy decides on.")
 expose(experiment, "plan", "experiments.plan", examples=[
@@ -12,7 +13,9 @@ expose(experiment, "plan", "experiments.plan", examples=[
 expose(experiment, "start", "experiments.start", examples=[
     "retrodict experiment start letter_tone --reason 'ticket 71'",
     "retrodict experiment start letter_tone --share 0.05 --reason 'a twentieth first'",
-])  # fmt: skip
+    "retrodict experiment start letter_tone --weight control=50 --weight soft=50 --reason 'all went well'",
+], weights=Parameter("NAME=VALUE", option=True, flag="--weight", callback=name_values,
+                     more={"multiple": True}))  # fmt: skip
 expose(experiment, "report", "experiments.report", examples=[
     "retrodict experiment report letter_tone", "retrodict experiment report letter_tone --html letters.html",
 ])  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,19 +76,28 @@ class Experiments(Namespace):
         return experiments.plan_experiment(self._workspace, experiment, history=history, baseline=baseline,
                                            deviation=deviation, units_per_day=units_per_day)  # fmt: skip
 
-    def start(self, experiment: str, *, share: float = 1.0, reason: str) -> Revision:
-        """Begin to give units a variant, or raise the share of a running experiment.
+    def start(
+        self,
+        experiment: str,
+        *,
+        share: float | None = None,
+        weights: Mapping[str, float] | None = None,
+        reason: str,
+    ) -> Revision:
+        """Begin to give units a variant; raise the share or change the weights of what runs.
 
         Parameters
         ----------
         experiment : str
             Name of the experiment.
-        share : float
-            Part of the units that take part, above 0 and at most 1.
+        share : float, optional
+            Part of the units that take part, above 0.  [default: 1, or as it is]
+        weights : mapping of str to float, optional
+            Weights from now on, of all variants.  [default: as defined, or as they are]
         reason : str
             For the ledger.
         """
-        return experiments.start(self._workspace, experiment, share=share, reason=reason)
+        return experiments.start(self._workspace, experiment, share=share, weights=weights, reason=reason)
 
     def stop(self, experiment: str, *, reason: str) -> Revision:
         """Give no more variants; outcomes go on to mature, and reports with them.

@@ -219,12 +219,7 @@ class Experiment(Definition):
             parse_duration(self.pre_period, where=f"{where}, pre_period")
 
     def _check_variants(self, where: str) -> None:
-        total, weights = sum(self.variants.values()), list(self.variants.values())
-        sums = any(math.isclose(total, sum_of_all, rel_tol=1e-9) for sum_of_all in (1, 100))
-        if len(weights) < 2 or min(weights) <= 0 or not sums:
-            raise DefinitionError("two variants or more must have weights above 0 that add up to 1 or 100", where=where,
-                                  got=dict(self.variants), remedy="Correct the weights")  # fmt: skip
-        object.__setattr__(self, "variants", {str(name): weight / total for name, weight in self.variants.items()})
+        object.__setattr__(self, "variants", shares_of(self.variants, where))
         control = self.control or ("control" if "control" in self.variants else next(iter(self.variants)))
         check_known(control, self.variants, "control must be a variant", where=where, what="variant",
                     error=DefinitionError)  # fmt: skip
@@ -251,6 +246,14 @@ class Experiment(Definition):
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)}
         return {"kind": "Experiment", **values, "policy": self.policy.name}
 
+    def weights(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Other weights of the same variants, in the order of the definition; they add up to 1."""
+        where = f"experiment {self.name}"
+        if set(weights) != set(self.variants):
+            raise DefinitionError("weights must be of the variants, all of them", where=where, got=sorted(weights),
+                                  remedy=f"Name {', '.join(self.variants)}")  # fmt: skip
+        return shares_of({name: weights[name] for name in self.variants}, where)
+
     @property
     def metrics(self) -> Sequence[UnitMetric]:
         """All of them, the primary one first."""
@@ -260,3 +263,14 @@ class Experiment(Definition):
     def treatments(self) -> list[str]:
         """Variants but control."""
         return [name for name in self.variants if name != self.control]
+
+
+def shares_of(weights: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Weights that add up to 1, of weights that add up to 1 or 100."""
+    numbers = [weight if isinstance(weight, int | float) else math.nan for weight in weights.values()]
+    total = sum(numbers)
+    sums = any(math.isclose(total, sum_of_all, rel_tol=1e-9) for sum_of_all in (1, 100))
+    if len(numbers) < 2 or not sums or min(numbers) <= 0:
+        raise DefinitionError("two variants or more must have weights above 0 that add up to 1 or 100", where=where,
+                              got=dict(weights), remedy="Correct the weights")  # fmt: skip
+    return {str(name): weight / total for name, weight in weights.items()}

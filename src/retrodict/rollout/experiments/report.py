@@ -1,8 +1,9 @@
 """What an experiment shows so far: is it sound, does it harm, what is the effect, and what to do.
 
 In this order: the sample ratio, which blocks everything; guardrails, which ask for a stop; the primary metric, which
-decides; then secondary metrics and segments, corrected for their number. Every look is on record, and p values of a
-sequential analysis never rise from look to look.
+decides; then secondary metrics and segments, corrected for their number. Where weights changed, arms are compared
+within each period of weights, and differences add up: pooled, a trend in time reads as an effect.
+Every look is on record, and p values of a sequential analysis never rise from look to look.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from retrodict.rollout.statistics import (
     false_discovery,
     holm,
     linearise,
+    stratified,
     welch,
 )
 from retrodict.rollout.statistics.contrast import unknown
@@ -42,6 +44,9 @@ __all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", 
 
 Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
+Strata = Sequence[tuple[Sums, Sums]]
+_MIN_STRATUM = 30
+"""Units in either arm that a period of weights must have to count beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class ExperimentReport(Shown):
         Whether a guardrail is shown to be exceeded.
     units, crossed, void, pending : dict, int, int, int
         Units by variant; see :class:`UnitRows` for the rest.
+    brief : int
+        Units of periods of weights that had too few in an arm to count beside others.
     balance : SampleRatio
     effects : tuple of MetricEffect
     looks : int
@@ -115,6 +122,7 @@ class ExperimentReport(Shown):
     crossed: int
     void: int
     pending: int
+    brief: int
     balance: SampleRatio
     effects: Sequence[MetricEffect]
     looks: int
@@ -144,7 +152,7 @@ class ExperimentReport(Shown):
             "what to do": self.advice, "units": ", ".join(f"{name} {n:,}" for name, n in self.units.items()),
             "planned units": self.planned, "sample ratio": self.balance.reason, "looks before": self.looks,
             "in several variants": self.crossed or None, "decisions pending": self.pending or None,
-            "decisions without outcome": self.void or None,
+            "decisions without outcome": self.void or None, "in periods too brief to count": self.brief or None,
         }  # fmt: skip
         rows = [effect_row(effect) for effect in self.effects]
         return [Facts(about), Grid(EFFECT_COLUMNS, rows) if rows else None]
@@ -186,7 +194,7 @@ def examine(
 ) -> tuple[ExperimentReport, Looks]:
     """Report on a run, and the looks on record before; nothing is put on record."""
     check_unchanged(experiment, run)
-    rows = read_units(workspace, experiment, since=run.since, until=run.until, now=now)
+    rows = read_units(workspace, experiment, run, now=now)
     name = experiment.name
     entries = workspace.ledger.entries(object_id=f"experiment:{name}", action="experiment.look")
     looks = [entry.payload for entry in entries
@@ -218,7 +226,11 @@ def judge(
     """Report on a run from its units, as of a time and after earlier looks."""
     units = {name: int((rows.variant == name).sum()) for name in experiment.variants}
     before = [look["balance_p"] for look in looks if look["balance_p"] is not None]
-    balance = check_balance(units, experiment.variants, p_before=min(before, default=1.0))
+    weights = [shares for _, shares in run.periods] or [experiment.variants]
+    by_period = [{name: int(((rows.variant == name) & (rows.period == place)).sum()) for name in experiment.variants}
+                 for place in range(len(weights))]  # fmt: skip
+    balance = check_balance(by_period, weights, p_before=min(before, default=1.0))
+    brief = sum(sum(arms.values()) for arms in by_period if min(arms.values()) < _MIN_STRATUM)
     planned = run.state["units"]
     contrasts = _Judge(experiment, rows, planned, looks)
     effects = list(contrasts.all())
@@ -228,7 +240,9 @@ def judge(
         experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
         until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
         advice=advice, stop=stop, units=units, planned=planned, crossed=rows.crossed, void=rows.void,
-        pending=rows.pending, balance=balance, effects=effects, looks=len(looks), days=days, weekdays=weekdays,
+        pending=rows.pending,
+        brief=brief if len(weights) > 1 else 0, balance=balance,
+        effects=effects, looks=len(looks), days=days, weekdays=weekdays,
     )  # fmt: skip
 
 
@@ -305,33 +319,53 @@ class _Judge:
     ) -> MetricEffect:
         experiment, rows = self._experiment, self._rows
         covariate = rows.before if role in ("primary", "segment") else None
-        pair, left = self._values(metric, variant, part, covariate)
+        strata, left = self._strata(metric, variant, part, covariate)
         alpha = experiment.alpha / 2 / len(experiment.treatments)  # of one side, shared by the treatments
         if metric.allowed.sides == 2:
             alpha *= 2
         method = "Welch" if experiment.analysis == "fixed" else "asymptotic confidence sequence"
-        if pair is None:
+        if not strata:
             contrast = unknown("an arm has nothing to count yet", method, "difference", (0, 0), 1 - 2 * alpha)
             return MetricEffect(metric.name, variant, role, segment, None, None, contrast)
-        sums = Sums.of(pair[0]), Sums.of(pair[1])
-        contrast = self._contrast(metric, sums, alpha, role, variant, segment)
-        return MetricEffect(metric.name, variant, role, segment, sums[0].mean, sums[1].mean, contrast,
+        contrast = self._contrast(metric, strata, alpha, role, variant, segment)
+        sizes = [control.n + treatment.n for control, treatment in strata]
+        means = [sum(pair[arm].mean * size for pair, size in zip(strata, sizes, strict=True)) / sum(sizes)
+                 for arm in (0, 1)]  # fmt: skip
+        return MetricEffect(metric.name, variant, role, segment, means[0], means[1], contrast,
                             contrast.p_value, left)  # fmt: skip
 
     def _contrast(
-        self, metric: UnitMetric, sums: tuple[Sums, Sums], alpha: float, role: Role, variant: str, segment: str
+        self, metric: UnitMetric, strata: Strata, alpha: float, role: Role, variant: str, segment: str
     ) -> Contrast:
-        experiment = self._experiment
+        experiment, pooled = self._experiment, len(strata) == 1
         if experiment.analysis == "fixed" and role != "guardrail":
-            contrast = welch(*sums, metric.allowed, alpha=alpha)
+            contrast = (welch(*strata[0], metric.allowed, alpha=alpha) if pooled
+                        else stratified(strata, metric.allowed, alpha=alpha))  # fmt: skip
             if self._rows.variant.size < self._planned and contrast.value is not None:
                 reason = f"{self._rows.variant.size} of {self._planned} planned units: a fixed analysis is read once"
                 contrast = replace(contrast, verdict="inconclusive", reason=reason)
             return contrast
         key = f"{role} {metric.name} {variant} {segment}".strip()
         best_at = max(self._planned // len(experiment.variants), 100)
-        return compare_means(*sums, metric.allowed, alpha=alpha, best_at=best_at,
-                             p_before=self._p_values.get(key, 1.0))  # fmt: skip
+        p_before = self._p_values.get(key, 1.0)
+        if pooled:
+            return compare_means(*strata[0], metric.allowed, alpha=alpha, best_at=best_at, p_before=p_before)
+        return stratified(strata, metric.allowed, alpha=alpha, best_at=best_at, p_before=p_before)
+
+    def _strata(
+        self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
+    ) -> tuple[Strata, float]:
+        """Sums of control and a treatment by period of weights, and the part of their variance that is left.
+
+        Of several periods those count that have enough units in both arms for a variance of their own.
+        """
+        periods, strata, left = np.unique(self._rows.period), [], []
+        for period in periods:
+            pair, of_period = self._values(metric, variant, part & (self._rows.period == period), covariate)
+            if pair is not None and (len(periods) == 1 or min(map(len, pair)) >= _MIN_STRATUM):
+                strata.append((Sums.of(pair[0]), Sums.of(pair[1])))
+                left.append(of_period * (len(pair[0]) + len(pair[1])))
+        return strata, sum(left) / sum(one.n + other.n for one, other in strata) if strata else 1.0
 
     def _values(
         self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
@@ -353,11 +387,13 @@ class _Judge:
         return by_day, [self._point(variant, weekday == place, name) for place, name in enumerate(names)]
 
     def _point(self, variant: str, part: NDArray[np.bool_], name: str) -> dict[str, Any]:
-        pair, _ = self._values(self._experiment.primary, variant, part, None)
+        strata, _ = self._strata(self._experiment.primary, variant, part, None)
         point: dict[str, Any] = {"name": name, "value": None, "low": None, "high": None}
-        if pair is None:
+        if not strata:
             return point
-        contrast = welch(Sums.of(pair[0]), Sums.of(pair[1]), self._experiment.primary.allowed, alpha=0.025)
+        allowed = self._experiment.primary.allowed
+        contrast = (welch(*strata[0], allowed, alpha=0.025) if len(strata) == 1
+                    else stratified(strata, allowed, alpha=0.025))  # fmt: skip
         return point | {"value": contrast.value, "low": contrast.low, "high": contrast.high}
 
 

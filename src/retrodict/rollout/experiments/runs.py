@@ -33,6 +33,8 @@ class ExperimentRun:
         Microseconds since 1970-01-01 UTC; None while it runs.
     state : dict
         As servers have it: weights, seed, share, unit and the plan.
+    periods : tuple of (int, dict)
+        Revision from which on weights were in force, and the weights, by variant.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ExperimentRun:
     since: int
     until: int | None
     state: Mapping[str, Any]
+    periods: tuple[tuple[int, Mapping[str, float]], ...] = ()
 
 
 def find_runs(workspace: Workspace, name: str | None = None) -> list[ExperimentRun]:
@@ -58,7 +61,10 @@ def find_runs(workspace: Workspace, name: str | None = None) -> list[ExperimentR
             if "halted" in state:
                 runs[key] = replace(runs[key], until=state["until"])
             else:
-                runs[key] = ExperimentRun(state["name"], policy, state["version"], state["since"], None, state)
+                periods = runs[key].periods if key in runs else ()
+                if not periods or periods[-1][1] != state["variants"]:
+                    periods = (*periods, (revision.revision, state["variants"]))
+                runs[key] = ExperimentRun(state["name"], policy, state["version"], state["since"], None, state, periods)
     return [run for run in runs.values() if name in (None, run.name)]
 
 
@@ -103,15 +109,24 @@ def deployed(workspace: Workspace, experiment: Experiment) -> Revision:
     return revision
 
 
-def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -> Revision:
-    """Begin to assign variants, or raise the share of a running experiment.
+def start(
+    workspace: Workspace,
+    name: str,
+    *,
+    share: float | None = None,
+    weights: Mapping[str, float] | None = None,
+    reason: str,
+) -> Revision:
+    """Begin to assign variants, or raise the share or change the weights of a running experiment.
 
     Parameters
     ----------
     workspace : Workspace
     name : str
-    share : float, default 1
-        Part of the units that take part; the others have no variant.
+    share : float, optional
+        Part of the units that take part; the others have no variant. None: 1, or with ``weights`` as it is.
+    weights : mapping of str to float, optional
+        From now on, by variant. None: as defined, or as they are.
     reason : str
 
     Raises
@@ -123,7 +138,7 @@ def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -
     experiment = workspace.definitions.get(Experiment, name)
     where = f"experiment:{name}"
     check_reason(reason, "an experiment must have a reason", where=where)
-    if not 0 < share <= 1:
+    if share is not None and not 0 < share <= 1:
         raise InputError("a share must be above 0 and at most 1", where=where, got=share, remedy="Pass 0.05")
     with workspace.lock(f"rollout/{experiment.policy.name}"):
         revision = deployed(workspace, experiment)
@@ -131,13 +146,17 @@ def start(workspace: Workspace, name: str, *, share: float = 1.0, reason: str) -
         running = {state["name"]: state for state in deployment.experiments if "halted" not in state}
         if name in running:
             check_unchanged(experiment, find_run(workspace, name))
-            if share <= running[name]["share"]:
+            before = running[name]["share"]
+            after = share or (before if weights else 1.0)
+            if after < before or (after == before and not weights):
                 raise RefusedError("the share of a running experiment must rise: units that had a variant keep it",
-                                   where=where, got=f"{share:g} after {running[name]['share']:g}",
+                                   where=where, got=f"{after:g} after {before:g}",
                                    remedy=f"Stop it with: retrodict experiment stop {name} --reason WHY")  # fmt: skip
-            state = {**running[name], "share": share}
+            state = {**running[name], "share": after}
         else:
-            state = _new_state(workspace, experiment, revision, share)
+            state = _new_state(workspace, experiment, revision, share or 1.0)
+        if weights:
+            state["variants"] = experiment.weights(weights)
         return _put(workspace, revision, name, state, reason)
 
 

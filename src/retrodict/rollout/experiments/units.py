@@ -3,6 +3,9 @@
 Exposure is a decision with a variant. A metric of an outcome counts decisions whose outcome has had its time
 (``label.maturity``), late or early ones alike: to count those that happen to be known already would count bad news
 first. A unit that was seen in two variants counts in neither, and is counted.
+
+Where weights changed, a unit counts as it was first: in the period of its first decision, with the decisions of that
+period. Its chance of each variant was that of the weights then, whatever it was moved to later.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from retrodict.features.labels import Outcome
 from retrodict.outcomes import outcomes
 from retrodict.outcomes.status import Outcomes
 from retrodict.rollout.experiments.definitions import Experiment, UnitMetric
+from retrodict.rollout.experiments.runs import ExperimentRun
 from retrodict.stores.sql import query, quote, quote_text
 from retrodict.workspace import Workspace
 
@@ -47,6 +51,8 @@ class UnitRows:
         Name to the value at the first decision, as text.
     before : ndarray of float64, shape (units,), optional
         The primary metric in the pre-period; the mean of all where a unit had no decision.
+    period : ndarray of int64, shape (units,)
+        Number of the weights under which a unit was first decided about; what came under later ones does not count.
     crossed, void, pending : int
         Units seen in several variants; decisions without an outcome though it had its time; those whose time is not
         over.
@@ -57,29 +63,32 @@ class UnitRows:
     sums: dict[str, tuple[Floats, Floats]]
     segments: dict[str, NDArray[np.str_]]
     before: Floats | None
+    period: NDArray[np.int64]
     crossed: int
     void: int
     pending: int
 
 
-def read_units(workspace: Workspace, experiment: Experiment, *, since: int, until: int | None, now: int) -> UnitRows:
+def read_units(workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int) -> UnitRows:
     """Units of a run with what is known of them at a time.
 
     Parameters
     ----------
     workspace : Workspace
     experiment : Experiment
-    since, until, now : int
-        Start, end (None: it runs) and as of when, microseconds since 1970-01-01 UTC.
+    run : ExperimentRun
+    now : int
+        As of when, microseconds since 1970-01-01 UTC.
     """
-    joined = outcomes(workspace, experiment.policy.name, now=now, start=since, end=until)
-    return aggregate(workspace, experiment, joined, since=since)
+    joined = outcomes(workspace, experiment.policy.name, now=now, start=run.since, end=run.until)
+    return aggregate(workspace, experiment, joined, run)
 
 
-def aggregate(workspace: Workspace, experiment: Experiment, joined: Outcomes, *, since: int) -> UnitRows:
+def aggregate(workspace: Workspace, experiment: Experiment, joined: Outcomes, run: ExperimentRun) -> UnitRows:
     """The same of decisions that are there."""
     of = f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
-    return _aggregate(workspace, experiment, _table(joined, of), joined, since, joined.now)
+    table = _table(joined, of, [revision for revision, _ in run.periods])
+    return _aggregate(workspace, experiment, table, joined, run.since, joined.now)
 
 
 def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, now: int) -> UnitRows:
@@ -88,11 +97,13 @@ def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, no
     return _aggregate(workspace, experiment, _table(joined, quote_text("all")), joined, start, now)
 
 
-def _table(joined: Outcomes, variant: str) -> pa.Table:
-    """Decisions with their outcomes, and the variant of each by an expression."""
+def _table(joined: Outcomes, variant: str, revisions: Sequence[int] = ()) -> pa.Table:
+    """Decisions with their outcomes, the variant of each by an expression, and the period of weights by revision."""
     table = joined.decisions.append_column("label", pa.array(joined.label, from_pandas=True))
     variants = query(f"SELECT ({variant}) AS variant FROM rows", rows=table).column(0)
     table = table.append_column("variant", variants)
+    period = np.searchsorted(np.asarray(revisions[1:]), table.column("revision").to_numpy(), side="right")
+    table = table.append_column("record__period", pa.array(period, pa.int64()))
     return table.append_column("status", pa.array(joined.status))
 
 
@@ -121,8 +132,8 @@ def _aggregate(
     if any(metric.within is not None for metric in experiment.metrics):
         seen = f"SELECT *, min(time) OVER (PARTITION BY {units}) AS first FROM ({seen})"
     rows = query(
-        f"SELECT {units}, min(variant) AS arm, min(variant) = max(variant) AS once, min(time) AS since{more}, "
-        f"{', '.join(sums)} FROM ({seen}) GROUP BY {units} ORDER BY {units}",
+        f"SELECT {units}, min(variant) AS arm, min(variant) = max(variant) AS once, min(time) AS since, "
+        f"min(period) AS period{more}, {', '.join(sums)} FROM ({seen}) GROUP BY {units} ORDER BY {units}",
         rows=table,
     )
     before = _before(workspace, experiment, rows, since, now)
@@ -140,6 +151,7 @@ def _aggregate(
         segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]
                   for i, name in enumerate(experiment.segments)},
         before=None if before is None else before[one],
+        period=np.asarray(rows.column("period").to_numpy(), dtype=np.int64)[one],
         crossed=int((~one).sum()),
         void=int((has_variant & (joined.status == "void")).sum()),
         pending=int((has_variant & (times >= matured)).sum()),
@@ -172,8 +184,10 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
     if experiment.where is not None:
         fits.append(f"({parse(experiment.where).to_sql()})")
-    rows = f"SELECT time, status, variant{columns} FROM rows"
-    return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}"
+    rows = f"SELECT time, status, record__period AS period, variant{columns} FROM rows"
+    several = np.any(np.asarray(table.column("record__period")) != 0)  # else there is no other to look for
+    first = f" QUALIFY period = min(period) OVER (PARTITION BY {', '.join(map(quote, experiment.unit))})"
+    return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}{first if several else ''}"
 
 
 def _value(metric: UnitMetric) -> tuple[str, str, str]:

@@ -6,7 +6,8 @@ A mismatch means that units are lost or assigned wrongly, and then no comparison
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,8 +44,8 @@ class SampleRatio(Record):
 
 
 def check_balance(
-    units: Mapping[str, int],
-    weights: Mapping[str, float],
+    units: Mapping[str, int] | Sequence[Mapping[str, int]],
+    weights: Mapping[str, float] | Sequence[Mapping[str, float]],
     *,
     alpha: float = 0.001,
     sequential: bool = True,
@@ -54,8 +55,10 @@ def check_balance(
 
     Parameters
     ----------
-    units, weights : mapping of str to number
-        Units seen, and weights, by arm. Only arms with weight count; a unit in an arm without any is a failure.
+    units, weights : mapping of str to number, or sequences of them
+        Units seen, and weights, by arm. Only arms with weight count; a unit in an arm without any is a failure. Where
+        weights changed: one of each for every stratum of time. The evidence of strata multiplies, as the weights of a
+        stratum are known before its units come.
     alpha : float, default 0.001
         Chance of a false alarm: at one look, or at all looks together.
     sequential : bool, default True
@@ -75,36 +78,47 @@ def check_balance(
     >>> check_balance({"control": 5300, "soft": 4700}, {"control": 1, "soft": 1}).verdict
     'failure'
     """
-    shares = [weight for weight in weights.values() if weight > 0]
-    if set(units) - set(weights) or len(shares) < 2 or min(weights.values()) < 0:
-        raise InputError("two arms at least must have weight, units be of weighed arms", where="balance",
-                         got=(dict(units), dict(weights)), remedy="Pass both of the same arms")  # fmt: skip
-    stray = {name: units[name] for name in units if units[name] and not weights[name]}
-    counts = [units.get(name, 0) for name, weight in weights.items() if weight > 0]
-    n, expected, degrees = sum(counts), [weight / sum(shares) for weight in shares], len(shares) - 1
+    strata = zip([units] if isinstance(units, Mapping) else units,
+                 [weights] if isinstance(weights, Mapping) else weights, strict=True)  # fmt: skip
+    counts, stated, stray, evidence, statistic, degrees = Counter[str](), Counter[str](), Counter[str](), 0.0, 0.0, 0
+    for arms, parts in strata:
+        positive = {name: weight for name, weight in parts.items() if weight > 0}
+        if set(arms) - set(parts) or len(positive) < 2 or min(parts.values()) < 0:
+            raise InputError("two arms at least must have weight, units be of weighed arms", where="balance",
+                             got=(dict(arms), dict(parts)), remedy="Pass both of the same arms")  # fmt: skip
+        shares = {name: weight / sum(positive.values()) for name, weight in positive.items()}
+        stray.update({name: count for name, count in arms.items() if count and name not in shares})
+        of_arms, expected = [arms.get(name, 0) for name in shares], list(shares.values())
+        counts.update(dict(zip(shares, of_arms, strict=True)))
+        stated.update({name: share * sum(of_arms) for name, share in shares.items()})
+        evidence += _log_evidence(of_arms, expected)
+        statistic += _pearson(of_arms, expected)
+        degrees += len(shares) - 1
+    n = sum(counts.values())
     if stray:
-        return SampleRatio("failure", f"units in arms without weight: {stray}", n, 0.0, degrees)
+        return SampleRatio("failure", f"units in arms without weight: {dict(stray)}", n, 0.0, degrees)
     if not n:
         return SampleRatio("inconclusive", "no units", 0, None, degrees)
-    p_value = min(p_before, _mixture_p(counts, expected)) if sequential else _pearson_p(counts, expected)
-    observed = ", ".join(f"{count / n:.4f}" for count in counts)
-    stated = ", ".join(f"{share:.4f}" for share in expected)
+    if sequential:
+        p_value = min(p_before, 1.0, math.exp(-max(evidence, 0.0)))
+    else:
+        from scipy.special import chdtrc
+
+        p_value = float(chdtrc(degrees, statistic))
+    observed, due = (", ".join(f"{arms[name] / n:.4f}" for name in counts) for arms in (counts, stated))
     verdict: Literal["success", "failure"] = "failure" if p_value <= alpha else "success"
-    reason = f"shares {observed} of {n} units against {stated}: p = {p_value:.3g}, failure at {alpha:g}"
+    reason = f"shares {observed} of {n} units against {due}: p = {p_value:.3g}, failure at {alpha:g}"
     return SampleRatio(verdict, reason, n, p_value, degrees)
 
 
-def _pearson_p(counts: list[int], expected: list[float]) -> float:
-    from scipy.special import chdtrc
-
+def _pearson(counts: list[int], expected: list[float]) -> float:
     n = sum(counts)
-    statistic = sum((count - n * share) ** 2 / (n * share) for count, share in zip(counts, expected, strict=True))
-    return float(chdtrc(len(counts) - 1, statistic))
+    return sum((count - n * share) ** 2 / (n * share) for count, share in zip(counts, expected, strict=True) if n)
 
 
-def _mixture_p(counts: list[int], expected: list[float]) -> float:
+def _log_evidence(counts: list[int], expected: list[float]) -> float:
     n, k = sum(counts), _CONCENTRATION
     evidence = math.lgamma(k) - math.lgamma(k + n)
     for count, share in zip(counts, expected, strict=True):
         evidence += math.lgamma(k * share + count) - math.lgamma(k * share) - count * math.log(share)
-    return min(1.0, math.exp(-evidence)) if evidence > -700 else 1.0
+    return evidence

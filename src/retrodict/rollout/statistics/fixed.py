@@ -25,6 +25,7 @@ from retrodict.rollout.statistics.contrast import (
     judge,
     unknown,
 )
+from retrodict.rollout.statistics.sequential import mixture_margin, mixture_p, mixture_scale, spread
 
 __all__ = ["adjust", "compare_shares", "linearise", "stratified", "welch"]
 
@@ -164,12 +165,22 @@ def adjust(values: Sequence[Floats], covariates: Sequence[Floats]) -> tuple[list
 
 
 def stratified(
-    strata: Sequence[tuple[Sums, Sums]], allowed: Allowed, *, z: float | None = None, alpha: float = 0.05
+    strata: Sequence[tuple[Sums, Sums]],
+    allowed: Allowed,
+    *,
+    alpha: float = 0.05,
+    best_at: int | None = None,
+    p_before: float = 1.0,
 ) -> Contrast:
     """Compare means within strata and add the differences up, each by the stratum's part of all units.
 
     Post-stratification (Miratrix, Sekhon & Yu 2013, JRSS B 75, 369-396). Spans of time with other weights of the arms
     are strata: pooled over them, a change of traffic reads as an effect.
+
+    At any look (``best_at``) the bound is that of :func:`compare_means` in another clock. The difference times ``n``
+    grows by one term a unit, whose mean is the effect then and whose variance is known: the confidence sequence is of
+    the mean effect over the units so far (Waudby-Smith et al. 2024, Annals of Statistics 52, theorem 2.5, which allows
+    terms that are not alike), and ``r`` runs in the sum of their variances.
 
     Parameters
     ----------
@@ -177,9 +188,12 @@ def stratified(
         Control and treatment of each.
     allowed : Allowed
         Differences that are no failure.
-    z : float, optional
-        Standard errors on either side. None: the normal quantile, for one look.
     alpha : float, default 0.05
+        Chance of a wrong success, and of a wrong failure: at this one look, or ever.
+    best_at : int, optional
+        Rows of an arm at which the interval is to be the narrowest of all looks. None: there is one look.
+    p_before : float, default 1.0
+        p value of the look before, where there are several.
     """
     check_level(alpha)
     from scipy.special import ndtri
@@ -188,17 +202,19 @@ def stratified(
     side, method = alpha / allowed.sides, f"{len(strata)} strata"
     if not strata or min(arm.n for pair in strata for arm in pair) < 2:
         return unknown("a stratum has fewer than the 2 rows needed in an arm", method, "difference", n, 1 - 2 * side)
-    value = variance = 0.0
+    value = variance = of_unit = 0.0
     for control, treatment in strata:
         part = (control.n + treatment.n) / sum(n)
+        spreads = [arm.variance if best_at is None else spread(arm) for arm in (control, treatment)]
         value += part * (treatment.mean - control.mean)
-        variance += part**2 * (control.variance / control.n + treatment.variance / treatment.n)
+        variance += part**2 * (spreads[0] / control.n + spreads[1] / treatment.n)
+        of_unit += part * sum(spreads)
     if variance == 0:
         return unknown("all values are the same", method, "difference", n, 1 - 2 * side)
-    half = (float(ndtri(1 - side)) if z is None else z) * math.sqrt(variance)
-    p_value = math.erfc(abs(value) / math.sqrt(2 * variance))
-    return judge(
-        Contrast("inconclusive", "", method, "difference", *n, value, value - half, value + half, 1 - 2 * side,
-                 p_value if z is None else None),
-        allowed,
-    )  # fmt: skip
+    if best_at is None:
+        z, p_value = -float(ndtri(side)), math.erfc(abs(value) / math.sqrt(2 * variance))
+    else:  # of ``best_at`` rows in each of two arms the sum of variances is 4 best_at (first + second)
+        r = mixture_scale(side) * variance * sum(n) ** 2 / (4 * best_at * of_unit)
+        z, p_value = float(mixture_margin(r, side)), min(p_before, mixture_p(value / math.sqrt(variance), r))
+    ends = value - z * math.sqrt(variance), value + z * math.sqrt(variance)
+    return judge(Contrast("inconclusive", "", method, "difference", *n, value, *ends, 1 - 2 * side, p_value), allowed)

@@ -37,7 +37,8 @@ from retrodict.rollout.statistics.contrast import (
     unknown,
 )
 
-__all__ = ["bound_share", "compare_means", "compare_rates", "critical_margin", "mixture_margin", "ratio_margins"]
+__all__ = ["bound_share", "compare_means", "compare_rates", "critical_margin", "mixture_margin", "mixture_p",
+           "mixture_scale", "ratio_margins", "spread"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ def mixture_margin(information: ArrayLike, alpha: float) -> Floats:
     return margin
 
 
-def _mixture(alpha: float) -> float:
+def mixture_scale(alpha: float) -> float:
     """Information over the mixture's at which the sequence is the narrowest (Waudby-Smith et al. 2024, appendix)."""
     doubled = -2 * math.log(2 * alpha)
     return doubled + math.log(doubled + 1) + 1
@@ -73,10 +74,10 @@ def _mixture(alpha: float) -> float:
 
 def critical_margin(alpha: float) -> float:
     """Standard errors of :func:`mixture_margin` at the rows at which it is the narrowest."""
-    return float(mixture_margin(_mixture(alpha), alpha))
+    return float(mixture_margin(mixture_scale(alpha), alpha))
 
 
-def _mixture_p(z: float, r: float) -> float:
+def mixture_p(z: float, r: float) -> float:
     """Least two-sided level at which a margin of ``|z|`` is reached: :func:`mixture_margin` solved for alpha."""
     exponent = r * z * z / (2 * (r + 1))
     return min(1.0, math.sqrt(r + 1) / math.expm1(exponent)) if 0 < exponent < 700 else float(exponent == 0)
@@ -125,14 +126,14 @@ def compare_means(
     confidence, method = 1 - 2 * side, "asymptotic confidence sequence"
     if min(n) < max(min_n, 2):
         return unknown(f"{min(n)} rows are fewer than the {max(min_n, 2)} needed", method, scale, n, confidence)
-    first, second = _spread(control), _spread(treatment)
+    first, second = spread(control), spread(treatment)
     if first + second == 0:
         return unknown("all values are the same", method, scale, n, confidence)
     variances = first / n[0], second / n[1]
-    r = _mixture(side) * (first + second) / best_at / sum(variances)
+    r = mixture_scale(side) * (first + second) / best_at / sum(variances)
     z = float(mixture_margin(r, side))
     means = control.mean, treatment.mean
-    p_value = min(p_before, _mixture_p((means[1] - means[0]) / math.sqrt(sum(variances)), r))
+    p_value = min(p_before, mixture_p((means[1] - means[0]) / math.sqrt(sum(variances)), r))
     if scale == "difference":
         value, half = means[1] - means[0], z * math.sqrt(sum(variances))
         ends = value - half, value + half
@@ -144,7 +145,7 @@ def compare_means(
     return judge(contrast, allowed)
 
 
-def _spread(sums: Sums) -> float:
+def spread(sums: Sums) -> float:
     """Variance of a value; of zeros and ones with one more of either, as one kind alone shows no variance.
 
     The pseudo-counts are those of Agresti & Caffo 2000 (American Statistician 54, 280-288).

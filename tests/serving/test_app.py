@@ -19,6 +19,7 @@ from retrodict.serving import http_request
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.events import EventInlet
 from retrodict.serving.routes import ROUTES
+from retrodict.stores.streams import _writer
 from retrodict.workspace import Workspace
 
 BODY = json.dumps(REQUEST).encode()
@@ -156,6 +157,33 @@ def test_a_record_that_cannot_be_written_is_no_decision(workspace):
     status, headers, body = asyncio.run(run())
     assert (status, headers[b"retry-after"]) == (503, b"1")
     assert json.loads(body).keys() == {"error"}
+
+
+def test_a_full_disk_is_not_ready_until_it_has_room(workspace, monkeypatch):
+    """503 with what is wrong from the first record that was refused; ready again by itself, without a decision."""
+
+    write = _writer.write_all
+
+    def refuse(descriptor, content, position):
+        if len(content) > 64:  # the head of a stream is written over in its place
+            raise OSError(28, "No space left on device")
+        write(descriptor, content, position)
+
+    async def run():
+        client = Client(workspace)
+        answers = [await client.send("GET", "/readyz")]
+        with monkeypatch.context() as full:
+            full.setattr(_writer, "write_all", refuse)
+            answers += [await client.send(*request) for request in (("POST", DECIDE, BODY), *[("GET", "/readyz")] * 2)]
+        answers += [await client.send(*request) for request in (("GET", "/readyz"), ("POST", DECIDE, BODY))]
+        await client.close()
+        return answers
+
+    answers = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [200, 503, 503, 503, 200, 200]
+    error = json.loads(answers[2][2])["error"]
+    assert "the decision log cannot be written: stream decisions/" in error
+    assert "No space left on device" in error
 
 
 def test_more_requests_than_the_limit_are_told_to_come_back(workspace):

@@ -262,8 +262,27 @@ def test_an_append_that_does_not_fit_on_the_disk_leaves_nothing(start, streams, 
     assert segment(folder).stat().st_size == 20 + 8 + 4 + 8 + 5
 
 
+def test_what_could_not_be_taken_back_is_taken_back_later(streams, folder, monkeypatch):
+    """A disk that refused the cut, too, and works again: the writer goes on by itself, without the left-over bytes."""
+    with streams.open_writer("s") as writer:
+        writer.append([b"kept"])
+
+        def refuse(*_):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(os, "ftruncate", refuse)
+            full.setattr(_writer, "sync_data", refuse)
+            with pytest.raises(RetryableError, match="none of them is visible"):
+                writer.append([b"lost"])
+            with pytest.raises(IntegrityError, match="must be taken back"):
+                writer.append([b"never"])
+        assert writer.append([b"after"]) == 1
+    assert data(streams) == [b"kept", b"after"]
+
+
 def test_an_append_that_cannot_be_taken_back_ends_the_writer(streams, folder):
-    """If even the cut fails, no further append is taken; the next writer cleans up."""
+    """While even the cut fails, no further append is taken; the next writer cleans up."""
     writer = streams.open_writer("s")
     writer.append([b"kept"])
     read_only = os.open(segment(folder), os.O_RDONLY)

@@ -61,6 +61,7 @@ class LogWriter(Closing):
     def __init__(self, workspace: Workspace) -> None:
         self._workspace, self._writer, self._opening = workspace, _open_free_stream(workspace), Lock()
         self.stream, self.masks = self._writer.stream, Masks(workspace)
+        self._problem: Exception | None = None
 
     @property
     def recovered(self) -> list[TornTail]:
@@ -79,13 +80,30 @@ class LogWriter(Closing):
                 _append(writer, records, before)
             except FencedError as error:
                 _append(self._reopened(writer, error), records, before)
+            self._problem = None
+        except RetrodictError as error:
+            self._problem = error
+            raise
         except OSError as error:
+            self._problem = error
             raise RetryableError(
                 "the decision log must be writable",
                 where=self.stream,
                 got=type(error).__name__,
                 remedy="Check the disk; no answer is given before its record is durable",
             ) from error
+
+    def find_problem(self) -> Exception | None:
+        """Why the log cannot be written, where the last append failed and the disk still takes nothing.
+
+        A log on a server has a breaker, which says so by itself.
+        """
+        if self._problem is not None and "streams" not in self._workspace.breakers:
+            try:
+                self.append([])
+            except (RetrodictError, OSError) as error:
+                return error
+        return None
 
     def _reopened(self, former: SealedWriter, error: FencedError) -> SealedWriter:
         """Writer of another stream in the place of one that was put out; its next one seals what it wrote."""

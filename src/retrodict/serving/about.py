@@ -29,6 +29,8 @@ async def _alive(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
 async def readiness(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     """Say whether this process can answer; a refusal says why it cannot."""
     lags = {flow.view: flow.table for flow in app.health.flows if flow.table.behind}
+    if app.records and (failure := await asyncio.to_thread(app.log.find_problem)) is not None:
+        raise RefusedRequestError(503, f"the decision log cannot be written: {failure}")
     unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
     if app.problem is not None:
         raise RefusedRequestError(503, app.problem)

@@ -169,13 +169,13 @@ class DecisionApp:
         self.part, self.parts = part, cast("Parts | None", None)
         self.reached: dict[str, bool] = {}
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
-        self.workspace = recorder.workspace
+        self.workspace, self.log = recorder.workspace, recorder.log
         self._simulated_time = simulated_time
         self._new_id = UlidFactory(clock)
         self.records = part in (None, "decisions")
-        self.requests = open_index(recorder.workspace, recorder.log) if self.records else None
+        self.requests = open_index(self.workspace, self.log) if self.records else None
         self._counted = dict[tuple[str, str], int]()
-        self.failures = FailureLog(recorder.workspace, recorder.log.stream)
+        self.failures = FailureLog(self.workspace, self.log.stream)
         self.turns, self._sampling = Turns(limits.in_flight, limits.wait), Sampling()
         self.engines = EngineQueues(clock, self.telemetry)
 
@@ -530,8 +530,8 @@ class DecisionApp:
             "queued": self.turns.queued,
             "load": round(max(self.turns.load, self.engines.load), 3),
             "cpu_s": round(process_time(), 3),
-            "decision_stream": self._recorder.log.stream,
-            "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
+            "decision_stream": self.log.stream,
+            "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self.log.recovered],
         }
 
     def _count_stores(self) -> None:

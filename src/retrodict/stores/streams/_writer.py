@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from retrodict.stores.streams._layout import (
     segment_name,
 )
 from retrodict.stores.streams.base import SegmentObserver, StreamWriter, TornTail
+
+_TRIAL = 1 << 18  # bytes that a disk which was full must have room for
 
 
 class SegmentWriter(Closing, StreamWriter):
@@ -48,7 +51,7 @@ class SegmentWriter(Closing, StreamWriter):
         self._pid = os.getpid()
         self._recovered: list[TornTail] = []
         self._segment = self._head_file = -1
-        self._usable = False
+        self._usable, self._failed = False, False
         self._lock = FileLock(folder / ".lock", where=self._where, timeout_s=timeout_s)
         try:
             self._open()
@@ -98,6 +101,7 @@ class SegmentWriter(Closing, StreamWriter):
         with self._mutex:
             self._check_usable()
             if not data:
+                self._try_disk()
                 return self._offset
             try:
                 if self._position >= self._segment_bytes and self._offset > self._first:
@@ -107,15 +111,28 @@ class SegmentWriter(Closing, StreamWriter):
                 head = Head(self._first, self._position + len(data), self._offset + len(records))
                 write_all(self._head_file, pack_head(head), 0)
             except OSError as error:
+                self._failed = True
                 self._undo()
                 raise self._not_stored("the records could not be stored, and none of them is visible", error) from error
             except BaseException:
                 self._undo()
                 raise
             first, self._position, self._offset = self._offset, head.position, head.offset
+            self._failed = False
             if self._observer is not None:
                 self._observer.add(records, data)
             return first
+
+    def _try_disk(self) -> None:
+        """After an append that failed: whether the disk has room again, by a file that nobody sees."""
+        if not self._failed:
+            return
+        try:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                write_all(file.fileno(), bytes(_TRIAL), 0)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._not_stored("the disk must have room for records", error) from error
 
     def roll(self) -> None:
         with self._mutex:
@@ -159,17 +176,20 @@ class SegmentWriter(Closing, StreamWriter):
         try:
             os.ftruncate(self._segment, self._position)
             self._publish(sync=False)
+            self._usable = True
         except OSError:
-            # Left-over bytes would end up inside the log with the next append. The next writer cuts them off.
+            # Left-over bytes would end up inside the log with the next append. That, or the next writer, cuts them off.
             self._usable = False
 
     def _check_usable(self) -> None:
         check_usable("a stream writer", where=self._where, owner=self._pid, closed=self._head_file < 0)
         if not self._usable:
+            self._undo()
+        if not self._usable:
             raise IntegrityError(
                 "an append that failed must be taken back, and could not be",
                 where=self._where,
-                remedy="Repair the disk and open the stream again: that cuts the left-over bytes off",
+                remedy="Free space on the disk or repair it: the next append cuts the left-over bytes off",
                 got="left-over bytes",
             )
 

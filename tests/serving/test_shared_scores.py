@@ -29,6 +29,7 @@ from retrodict.learning import train
 from retrodict.ledger import verify
 from retrodict.models.artifact import ModelArtifact, Speed
 from retrodict.models.definitions import Model
+from retrodict.models.estimators import _ESTIMATORS
 from retrodict.registry import approve, current
 from retrodict.rollout import deploy, promote, rollback
 from retrodict.serving import Decider
@@ -457,7 +458,9 @@ register_estimator(replace(_forest, name="bagged_trees", defaults={"n_estimators
 
 @pytest.fixture(scope="module")
 def slow_root(redis, tmp_path_factory):
-    """A project whose model takes milliseconds a row, as it is."""
+    """A project whose model takes milliseconds a row, as it is; other modules do not see its estimator."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("retrodict.models.estimators._ESTIMATORS", dict(_ESTIMATORS))
     folder, text = tmp_path_factory.mktemp("slow"), project.DEFINITIONS
     project.DEFINITIONS = BAGGED + CACHED.replace('Recipe("logistic", calibrate="sigmoid",', 'Recipe("bagged_trees",')
     try:
@@ -468,7 +471,8 @@ def slow_root(redis, tmp_path_factory):
     (folder / "retrodict.toml").write_text(
         f'[project]\nname = "parcels"\n[stores]\nscores = "{redis.url("slow")}"\n{servers}'
     )
-    return folder
+    yield folder
+    patch.undo()
 
 
 def asked(server, weight, path="/v1/decisions/promise"):

@@ -236,7 +236,7 @@ class Policies(Namespace):
 
     @names_damage
     def guards(self, policy: str) -> Listing[GuardMove]:
-        """Show the guards of a policy in force: what is shown by now, and what each would do; nothing is done.
+        """Show the guards of a policy in force: what each sees by now, and what it would do.
 
         Parameters
         ----------

@@ -29,6 +29,7 @@ from retrodict.rollout.experiments import (
     ExperimentRun,
     controller,
     decide,
+    evaluate_rule,
     find_run,
     find_runs,
     plan_experiment,
@@ -156,6 +157,109 @@ def test_weights_that_change_make_strata_and_a_unit_counts_as_it_was_first(world
     run_of = find_run(world.project, "tone")
     start(world.project, "tone", share=1.0, weights=run_of.state["variants"], reason="no change")
     assert [shares["soft"] for _, shares in find_run(world.project, "tone").periods] == [0.05, 0.8]
+
+
+@pytest.fixture
+def bandit(world):
+    """Soft is late half as often; its controller looks every two days."""
+    edit(world, "mde=0.2,", 'mde=0.2, bandit="2d", floor=0.1,')
+    world.since = begin(world).time
+    outcomes_of(world, world.ask(900), {"control": 0.6, "soft": 0.2, "firm": 0.6})
+    world.wait(DAY)
+    return world
+
+
+def test_a_bandit_gives_more_to_the_better_when_it_is_due(bandit):
+    """Once a turn, by what was known when it was due and so the same however late; a report counts by period."""
+    assert not controller.step_on(bandit.project, "promise", "tone").done
+    assert controller.watched(bandit.project) == [("promise", "tone")]
+    bandit.wait(12 * DAY)
+    outcomes_of(bandit, late := bandit.ask(60), dict.fromkeys(("control", "soft", "firm"), 1.0))
+    move = controller.step_on(bandit.project, "promise", "tone")
+    assert (move.move, move.reason) == ("adapt", "bandit: control 0.1000, soft 0.8000, firm 0.1000")
+    assert not controller.step_on(bandit.project, "promise", "tone").done
+    run_of = find_run(bandit.project, "tone")
+    assert run_of.state["turn"] == 6
+    assert [round(shares["soft"], 3) for _, shares in run_of.periods] == [0.25, 0.8]
+    records = bandit.ask(400)
+    assert sum(record.variants["tone"] == "soft" for record in records) / 400 == pytest.approx(0.8, abs=0.08)
+    outcomes_of(bandit, records, {"control": 0.6, "soft": 0.2, "firm": 0.6}, seed=2)
+    bandit.wait(11 * DAY)
+    report = report_on(bandit.project, "tone", now=bandit.clock.now())
+    assert report.balance.verdict == "success"
+    assert (report.verdict, report.effects[0].contrast.method) == ("success", "2 strata")
+    assert sum(report.units.values()) == 900 + len(late) + 400
+    assert controller.step_on(bandit.project, "promise", "tone").done
+
+
+def test_a_bandit_waits_for_units_and_a_killed_controller_leaves_nothing(bandit, monkeypatch):
+    """Outcomes have not had their time: no weights; one that dies, or comes second, changes nothing."""
+    bandit.wait(2 * DAY)
+    move = controller.step_on(bandit.project, "promise", "tone")
+    assert (move.move, move.reason) == ("wait", "a variant has too few units for other weights")
+    bandit.wait(10 * DAY)
+    before = current(bandit.project)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(controller, "adapt", killed)
+    with pytest.raises(KeyboardInterrupt):
+        controller.step_on(bandit.project, "promise", "tone")
+    monkeypatch.undo()
+    assert current(bandit.project)["promise"] == before["promise"]
+    assert controller.step_on(bandit.project, "promise", "tone").done
+    monkeypatch.setattr(controller, "current", lambda _: before)
+    run_before = replace(find_run(bandit.project, "tone"), state=before["promise"].deployment.experiments[0])
+    monkeypatch.setattr(controller, "find_run", lambda *_: run_before)
+    late = controller.step_on(bandit.project, "promise", "tone")
+    assert (late.move, late.reason) == ("wait", "somebody changes it just now")
+
+
+@pytest.mark.parametrize("more", [{"floor": 0.0}, {"floor": 0.6}, {"analysis": "fixed"}, {"bandit": "soon"}])
+def test_a_bandit_that_cannot_be_is_refused(more):
+    """And a definition without one is what it was before there were any."""
+    with pytest.raises(InputError if "bandit" in more else DefinitionError):
+        experiment(**{"bandit": "1d", **more})
+    assert "floor" not in experiment().__identity__()
+    assert experiment(bandit="1d").__identity__()["floor"] == 0.05
+
+
+def test_a_rule_is_worth_what_its_units_brought(world, monkeypatch, capsys):
+    """By segments of a unit's first decision, numbers as numbers; what is no rule is refused by name."""
+    edit(world, 'segments=["depot"]', 'segments=["depot", "weight"]')
+    begin(world)
+    records = world.ask(2000)
+    rates = {"control": 0.5, "soft": 0.1, "firm": 0.9}
+    outcomes_of(world, records, rates)
+    world.wait(11 * DAY)
+    now = world.clock.now()
+    weights = sorted(record.context["weight"] for record in records)
+    rule = {"soft": f"weight < {weights[1000]}", "firm": "otherwise"}
+    estimate = evaluate_rule(world.project, "tone", rule, now=now)
+    got = [("soft" if r.context["weight"] < weights[1000] else "firm") == r.variants["tone"] for r in records]
+    assert (estimate.units, estimate.matched, estimate.effective) == (2000, sum(got), pytest.approx(sum(got)))
+    for row in estimate.values:
+        assert row["difference"] == pytest.approx(row["rule"] - row["control"])
+        assert row["low"] < row["difference"] < row["high"]
+        assert (row["rule"], row["control"]) == (pytest.approx(0.5, abs=0.08), pytest.approx(0.5, abs=0.06))
+    alone = evaluate_rule(world.project, "tone", {"soft": "otherwise"}, now=now)
+    assert {row["estimator"]: row["rule"] for row in alone.values}["snips"] == pytest.approx(
+        report_on(world.project, "tone", now=now).effects[0].treatment)  # fmt: skip
+    for wrong, text in [({}, "only it"), ({"soft": "depot = 'JFK'"}, "only it"),
+                        ({"soft": "otherwise", "firm": "otherwise"}, "only it"),
+                        ({"sofd": "otherwise"}, "Did you mean"),
+                        ({"soft": "depo = 'JFK'", "firm": "otherwise"}, "Did you mean")]:  # fmt: skip
+        with pytest.raises(InputError, match=text):
+            evaluate_rule(world.project, "tone", wrong, now=now)
+    with pytest.raises(InputError, match="units that count"):
+        evaluate_rule(world.project, "tone", rule, now=now - 11 * DAY)
+    monkeypatch.setenv("RETRODICT_ACTOR", "ana")
+    command = ["experiment", "value", "tone", "--project", str(world.root), "--give"]
+    assert run([*command, f"soft=weight < {weights[1000]}", "--give", "firm=otherwise"]) == 0
+    assert "control for all" in capsys.readouterr().out
+    assert run([*command, "soft=otherwise", "--give", "soft=otherwise"]) == 2
+    assert "soft is given twice" in capsys.readouterr().err
 
 
 def test_an_experiment_outlives_a_promotion_and_a_rollback(world):
@@ -502,7 +606,8 @@ def test_the_commands_of_the_page_run(world, capsys, monkeypatch):
     monkeypatch.chdir(world.root.parent)
     for line in lines:
         words = shlex.split(line)[2:]
-        assert run([*words, "--project", root, "--json"]) == 0, capsys.readouterr()
+        code = 2 if words[1] == "value" else 0  # nothing has had its time yet
+        assert run([*words, "--project", root, "--json"]) == code, capsys.readouterr()
     assert (world.root.parent / "tone.html").exists()
 
 

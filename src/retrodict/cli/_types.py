@@ -55,6 +55,8 @@ def name_values(context: click.Context, option: click.Parameter, values: Sequenc
         name, equals, text = argument.partition("=")
         if not equals or not name:
             raise click.BadParameter("it reads name=value", ctx=context, param=option)
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice", ctx=context, param=option)
         pairs[name] = _scalar(text)
     return pairs
 

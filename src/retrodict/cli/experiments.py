@@ -19,6 +19,10 @@ expose(experiment, "start", "experiments.start", examples=[
 expose(experiment, "report", "experiments.report", examples=[
     "retrodict experiment report letter_tone", "retrodict experiment report letter_tone --html letters.html",
 ])  # fmt: skip
+expose(experiment, "value", "experiments.value", examples=[
+    "retrodict experiment value letter_tone --give soft=\"segment = 'new'\" --give control=otherwise",
+], give=Parameter("VARIANT=CONDITION", option=True, flag="--give", callback=name_values,
+                  more={"multiple": True, "required": True}))  # fmt: skip
 expose(experiment, "stop", "experiments.stop",
        examples=["retrodict experiment stop letter_tone --reason 'planned units are in'"])  # fmt: skip
 expose(experiment, "decide", "experiments.decide",

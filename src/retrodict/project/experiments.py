@@ -16,7 +16,7 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict.registry import Revision
     from retrodict.rollout import experiments
-    from retrodict.rollout.experiments import ExperimentPlan, ExperimentReport, ExperimentRun
+    from retrodict.rollout.experiments import ExperimentPlan, ExperimentReport, ExperimentRun, RuleEstimate
 else:
     (experiments,) = lazy_modules("retrodict.rollout", "experiments")
 
@@ -130,6 +130,25 @@ class Experiments(Namespace):
         if html is not None:
             write_text(Path(html), experiments.report_page(report))
         return report
+
+    @names_damage
+    def value(self, experiment: str, give: Mapping[str, str], *, now: Time | None = None) -> RuleEstimate:
+        """Estimate what a rule for who gets which variant brings on the primary metric.
+
+        The units that got by chance what the rule gives stand for all, each by one over the weight of its variant.
+
+        Parameters
+        ----------
+        experiment : str
+            Name of the experiment.
+        give : mapping of str to str
+            Variant to a condition over segments, in order; the last for ``otherwise``.
+        now : Time, optional
+            As of when.  [default: now]
+        """
+        moment = instant(now, "now")
+        return experiments.evaluate_rule(self._workspace, experiment, give,
+                                         now=self._workspace.clock.now() if moment is None else moment)  # fmt: skip
 
     def decide(self, experiment: str, variant: str, *, reason: str) -> ExperimentDecision:
         """Put on record which variant it shall be, with a report of now as evidence.

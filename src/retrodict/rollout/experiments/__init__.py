@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from retrodict.rollout.experiments.page import report_page
     from retrodict.rollout.experiments.plan import ExperimentPlan, plan_experiment
     from retrodict.rollout.experiments.report import ExperimentReport, decide, report_on
+    from retrodict.rollout.experiments.rules import RuleEstimate, evaluate_rule
     from retrodict.rollout.experiments.runs import ExperimentRun, find_run, find_runs, start, stop
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "ExperimentReport",
     "ExperimentRun",
     "Metric",
+    "RuleEstimate",
     "UnitMetric",
     "decide",
+    "evaluate_rule",
     "find_run",
     "find_runs",
     "plan_experiment",
@@ -37,6 +40,7 @@ __getattr__, __dir__ = lazy_names(
         "page": ("report_page",),
         "plan": ("ExperimentPlan", "plan_experiment"),
         "report": ("ExperimentReport", "decide", "report_on"),
+        "rules": ("RuleEstimate", "evaluate_rule"),
         "runs": ("ExperimentRun", "find_run", "find_runs", "start", "stop"),
     },
 )

@@ -1,4 +1,4 @@
-"""What happens to a running experiment without anybody: a broken guardrail ends it.
+"""What happens to a running experiment without anybody: a broken guardrail ends it, a bandit changes its weights.
 
 The controller of rollouts looks on. A look changes nothing and is not on record unless something comes of it: bounds of
 guardrails hold at any number of looks. What comes of it is one revision, worked out from the one that decides and
@@ -7,14 +7,17 @@ refused if another one came meanwhile; so a controller may be killed anywhere, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrodict.core.display import Record
+from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetrodictError
-from retrodict.registry import current
+from retrodict.registry import Revision, current
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.rollout.experiments.report import ExperimentReport, examine, record_look
-from retrodict.rollout.experiments.runs import find_run, halt
+from retrodict.rollout.experiments.runs import ExperimentRun, adapt, find_run, halt
+from retrodict.rollout.experiments.units import propensities, read_units
+from retrodict.rollout.statistics import Sums, linearise, thompson_weights
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["ExperimentMove", "step_on", "watched"]
@@ -27,7 +30,7 @@ class ExperimentMove(Record):
     Attributes
     ----------
     policy, experiment : str
-    move : {"wait", "halt"}
+    move : {"wait", "halt", "adapt"}
     reason : str
     """
 
@@ -61,11 +64,33 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
             reason = _broken(report)
             halt(workspace, revision, name, reason=reason)
             return ExperimentMove(policy, name, "halt", reason)
+        turn = 0 if experiment.bandit is None else (now - run.since) // parse_duration(experiment.bandit)
+        if run.until is None and turn > run.state.get("turn", 0):
+            return _adapt(workspace, revision, experiment, run, turn)
     except BusyError:
         return ExperimentMove(policy, name, "wait", "somebody changes it just now")
     except RetrodictError as error:  # the others are looked at all the same
         return ExperimentMove(policy, name, "wait", str(error))
     return ExperimentMove(policy, name, "wait", "no guardrail is shown to be exceeded")
+
+
+def _adapt(
+    workspace: Workspace, revision: Revision, experiment: Experiment, run: ExperimentRun, turn: int
+) -> ExperimentMove:
+    """Weights by what was known when they were due: however late a controller is, they are the same."""
+    due = run.since + turn * parse_duration(experiment.bandit or "")
+    rows, primary = read_units(workspace, experiment, replace(run, until=due), now=due), experiment.primary
+    (above, below), weight = rows.sums[primary.name], propensities(rows, run)
+    arms: dict[str, Sums] = {}
+    for name in experiment.variants:
+        of_arm = (rows.variant == name) & (below != 0)
+        shares = above[of_arm] / weight[of_arm], below[of_arm] / weight[of_arm]
+        arms[name] = Sums.of(linearise(*shares) if of_arm.any() else [])
+    weights = thompson_weights(arms, floor=experiment.floor, higher=primary.better == "higher")
+    if not weights:
+        return ExperimentMove(run.policy, run.name, "wait", "a variant has too few units for other weights")
+    change = adapt(workspace, revision, run.name, weights, turn=turn)
+    return ExperimentMove(run.policy, run.name, "adapt", change.reason)
 
 
 def _broken(report: ExperimentReport) -> str:

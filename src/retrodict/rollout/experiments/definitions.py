@@ -160,6 +160,10 @@ class Experiment(Definition):
         Condition over the request for a unit to take part.
     pre_period : duration, optional
         Time before the start whose decisions foretell a unit's metric (CUPED).
+    bandit : duration, optional
+        How often ``retrodict rollout run`` gives each variant the weight of its chance to be the best (Thompson).
+    floor : float, default 0.05
+        Least weight of a variant of a bandit.
     same : bool, default False
         An A/A test: the variants are alike, and a difference is a fault of the machinery.
 
@@ -188,6 +192,8 @@ class Experiment(Definition):
     where: str | None = None
     pre_period: str | None = None
     same: bool = False
+    bandit: str | None = field(default=None, metadata={"identity": False})  # in the identity where there is one
+    floor: float = field(default=0.05, metadata={"identity": False})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -215,8 +221,12 @@ class Experiment(Definition):
                                       got=None, remedy="Write max_rise=0.01")  # fmt: skip
         if self.where is not None:
             parse(self.where, where=f"{where}, where")
-        if self.pre_period is not None:
-            parse_duration(self.pre_period, where=f"{where}, pre_period")
+        for name in ("pre_period", "bandit"):
+            if getattr(self, name) is not None:
+                parse_duration(getattr(self, name), where=f"{where}, {name}")
+        if self.bandit is not None and (self.analysis != "sequential" or not 0 < self.floor <= 1 / len(self.variants)):
+            raise DefinitionError("a bandit must be sequential, with a floor above 0 that all variants can have",
+                                  where=where, got=(self.analysis, self.floor), remedy="Write floor=0.05")  # fmt: skip
 
     def _check_variants(self, where: str) -> None:
         object.__setattr__(self, "variants", shares_of(self.variants, where))
@@ -244,7 +254,8 @@ class Experiment(Definition):
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)}
-        return {"kind": "Experiment", **values, "policy": self.policy.name}
+        bandit = {} if self.bandit is None else {"bandit": self.bandit, "floor": self.floor}
+        return {"kind": "Experiment", **values, **bandit, "policy": self.policy.name}
 
     def weights(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Other weights of the same variants, in the order of the definition; they add up to 1."""

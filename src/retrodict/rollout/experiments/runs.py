@@ -17,7 +17,7 @@ from retrodict.registry import Revision, change, current, history
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.workspace import Workspace, capture_code
 
-__all__ = ["ExperimentRun", "check_unchanged", "find_run", "find_runs", "halt", "record_plan", "request_names",
+__all__ = ["ExperimentRun", "adapt", "check_unchanged", "find_run", "find_runs", "halt", "record_plan", "request_names",
            "start", "stop"]  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision,
         "seed": f"{experiment.name}@{short(version)}", "variants": dict(experiment.variants), "share": share,
         "layer": experiment.layer, "slot": list(experiment.slot), "where": experiment.where,
         "units": plan["units"], "control": experiment.control, "code": capture_code(workspace),
-        "watched": bool(experiment.guardrails),
+        "watched": bool(experiment.guardrails or experiment.bandit),
     }  # fmt: skip
 
 
@@ -211,6 +211,19 @@ def stop(workspace: Workspace, name: str, *, reason: str) -> Revision:
             raise RefusedError("an experiment must run to be stopped", where=f"experiment:{name}", got="stopped",
                                remedy=f"See: retrodict experiment report {name}")  # fmt: skip
         return _put(workspace, revision, name, None, reason)
+
+
+def adapt(workspace: Workspace, revision: Revision, name: str, weights: Mapping[str, float], *, turn: int) -> Revision:
+    """Give a running bandit other weights, for the ``turn``-th time that is due.
+
+    Raises
+    ------
+    BusyError
+        If ``revision`` is no longer what decides.
+    """
+    state = next(one for one in revision.deployment.experiments if one["name"] == name)
+    reason = ", ".join(f"{variant} {weight:.4f}" for variant, weight in weights.items())
+    return _put(workspace, revision, name, {**state, "variants": dict(weights), "turn": turn}, f"bandit: {reason}")
 
 
 def halt(workspace: Workspace, revision: Revision, name: str, *, reason: str) -> Revision:

@@ -29,7 +29,7 @@ from retrodict.rollout.experiments.runs import ExperimentRun
 from retrodict.stores.sql import query, quote, quote_text
 from retrodict.workspace import Workspace
 
-__all__ = ["UnitRows", "aggregate", "history_rows", "read_units"]
+__all__ = ["UnitRows", "aggregate", "propensities", "history_rows", "read_units"]
 
 Floats = NDArray[np.float64]
 _RECORD = {"decision": "decision", "score": "score", "label": "label", "fallback": "fallback",
@@ -89,6 +89,15 @@ def aggregate(workspace: Workspace, experiment: Experiment, joined: Outcomes, ru
     of = f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
     table = _table(joined, of, [revision for revision, _ in run.periods])
     return _aggregate(workspace, experiment, table, joined, run.since, joined.now)
+
+
+def propensities(rows: UnitRows, run: ExperimentRun) -> Floats:
+    """Probability that every unit had of the variant it got, by the weights of its period."""
+    weight = np.zeros(rows.variant.size)
+    for place, (_, weights) in enumerate(run.periods):
+        for name, value in weights.items():
+            weight[(rows.period == place) & (rows.variant == name)] = value
+    return weight
 
 
 def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, now: int) -> UnitRows:

@@ -8,6 +8,7 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 - looked at once: :func:`welch`, :func:`compare_shares`, :func:`stratified`; :func:`linearise` for metrics per request,
   :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect`, :func:`power_at` to plan it;
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
+- of a rule that nobody followed yet: :func:`rule_value` with :func:`cross_fit`; of bandits: :func:`thompson_weights`;
 - over many at once: :func:`holm`, :func:`false_discovery`;
 - whether arms have their share of units: :func:`check_balance`.
 """
@@ -18,6 +19,7 @@ from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise
 from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
 from retrodict.rollout.statistics.power import detectable_effect, power_at, sample_size
+from retrodict.rollout.statistics.propensity import chances_of_best, cross_fit, rule_value, thompson_weights
 from retrodict.rollout.statistics.sequential import bound_share, compare_means, compare_rates
 
 __all__ = [
@@ -27,10 +29,12 @@ __all__ = [
     "Sums",
     "adjust",
     "bound_share",
+    "chances_of_best",
     "check_balance",
     "compare_means",
     "compare_rates",
     "compare_shares",
+    "cross_fit",
     "detectable_effect",
     "false_discovery",
     "holm",
@@ -38,7 +42,9 @@ __all__ = [
     "mcnemar",
     "paired_bootstrap",
     "power_at",
+    "rule_value",
     "sample_size",
     "stratified",
+    "thompson_weights",
     "welch",
 ]

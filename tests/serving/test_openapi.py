@@ -73,6 +73,16 @@ def test_what_the_document_allows_is_answered_as_it_says(workspace, document, ac
         Draft202012Validator(answered).validate(json.loads(answer))
 
 
+def test_the_example_of_an_inference_is_one(workspace, document):
+    """As it stands: what is copied from the page is answered."""
+    (body,) = document["paths"]["/v2/models/promise/infer"]["post"]["requestBody"]["content"].values()
+    sent = _example(body["schema"])
+    Draft202012Validator(body["schema"]).validate(sent)
+    ((status, _, answer),) = call(workspace, ("POST", "/v2/models/promise/infer", json.dumps(sent).encode()))
+    assert status == 200, answer
+    assert {output["name"] for output in json.loads(answer)["outputs"]} >= {"score"}
+
+
 def test_what_the_document_forbids_is_refused(workspace, document):
     """Each field left out, of another kind, or beside one that is unknown: 400, with the error that is described."""
     schema = document["paths"]["/v1/decisions/promise"]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -34,13 +34,13 @@ from retrodict.serving.versions import names, of_version, servant_named, warm
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["HEAD_LENGTH", "NUMBERS", "infer", "pack_texts"]
+__all__ = ["DATATYPES", "HEAD_LENGTH", "NUMBERS", "infer", "pack_texts"]
 
 _PATH = re.compile(r"(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(/(?P<part>ready|config|stats))?").fullmatch
 HEAD_LENGTH = b"inference-header-content-length"
 """Header that says how many bytes of a body are JSON, where tensors in bytes follow."""
-# Kinds of a request's values and the datatypes that they are described with; a time is text, ISO 8601 with a zone.
-_DATATYPES = {"bool": "BOOL", "int": "INT64", "number": "FP64"}
+DATATYPES = {"bool": "BOOL", "int": "INT64", "number": "FP64"}
+"""Kinds of a request's values, and the datatypes they are described with; a time is text, ISO 8601 with a zone."""
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _WHOLE = {
     f"{prefix}INT{8 * size}": f"<{kind}{size}" for prefix, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)
@@ -128,7 +128,7 @@ async def _describe(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     if part == "stats":
         return HttpAnswer(_json.encode({"model_stats": _statistics(app, [(name, one) for one in servants])}))
     schema = servant.schema.to_dict()
-    kinds = {one: _DATATYPES.get(kind, "BYTES") for one, kind in {**schema["entities"], **schema["context"]}.items()}
+    kinds = {one: DATATYPES.get(kind, "BYTES") for one, kind in {**schema["entities"], **schema["context"]}.items()}
     inputs, outputs = ([{"name": one, **_typed(kind, config=part == "config")} for one, kind in side.items()]
                        for side in (kinds, _outputs(app, servant)))  # fmt: skip
     if part == "config":

@@ -192,17 +192,23 @@ def _in_many(case: Schema) -> Schema:
 
 
 def _tensors(request: Mapping[str, Mapping[str, str]]) -> Schema:
-    """Body of an inference: each value of a request is a tensor with one value for each case."""
+    """Body of an inference: each value of a request is a tensor with a value for each case; one case first."""
     names: Schema = {"enum": [*request["entities"], *request["context"]]}
-    from retrodict.serving.open_inference import NUMBERS  # whose addresses come behind those of this page
+    from retrodict.serving.open_inference import DATATYPES, NUMBERS  # whose addresses come behind this page's
 
     kinds: Schema = {"enum": ["BYTES", *NUMBERS]}
     shape: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
     parts = {"name": names, "shape": shape, "datatype": kinds, "data": {"type": "array"},
              "parameters": {"type": "object"}}  # fmt: skip
     inputs = {"type": "array", "items": _object(parts, required=["name", "shape", "datatype"], open_=True)}
-    return _object({"id": {"type": "string"}, "inputs": inputs, "parameters": {"type": "object"}}, required=["inputs"],
-                   open_=True)  # fmt: skip
+    words = {**request["entities"], **request["context"]}.items()
+    one = [_object({"name": {"const": name}, "shape": {"const": [1]},
+                    "datatype": {"const": DATATYPES.get(word, "BYTES")},
+                    "data": {"type": "array", "minItems": 1, "maxItems": 1, "items": _KINDS.get(word, {})}},
+                   required=["name", "shape", "datatype", "data"]) for name, word in words]  # fmt: skip
+    exact = {"type": "array", "prefixItems": one, "minItems": len(one), "maxItems": len(one)}
+    rest: Schema = {"id": {"type": "string"}, "parameters": {"type": "object"}}
+    return {"anyOf": [_object({"inputs": kind, **rest}, required=["inputs"], open_=True) for kind in (exact, inputs)]}
 
 
 def _features(words: Mapping[str, str]) -> Schema:
@@ -288,7 +294,11 @@ def docs_page(app: DecisionApp, name: str) -> str:
             if body := operation.get("requestBody"):
                 schema = body["content"]["application/json"]["schema"]
                 blocks.append(Grid(("field", "kind", "must be there"), [*_rows(schema)]))
-                blocks.append(f"curl -s http://HOST:PORT{path} -d '{json.dumps(_example(schema))}'")
+                key = "-H 'Authorization: Bearer KEY' " if "security" in operation else ""
+                blocks.append(f"curl -s http://HOST:PORT{path} {key}-d '{json.dumps(_example(schema))}'")
+            answer = next(iter(operation["responses"].values()))["content"].get("application/json", {"schema": {}})
+            if rows := [*_rows(answer["schema"])]:
+                blocks.append(Grid(("field of the answer", "kind", "always there"), rows))
             if headers := [
                 (p["name"], p["description"]) for p in operation.get("parameters", ()) if p["in"] == "header"
             ]:
@@ -299,10 +309,11 @@ def docs_page(app: DecisionApp, name: str) -> str:
 
 
 def _rows(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    for name, field in schema.get("properties", {}).items():
+    for name, field in schema.get("anyOf", [schema])[-1].get("properties", {}).items():
         kind, inner = field.get("type", "any"), field.get("items", field)
         words = kind if isinstance(kind, str) else " or ".join(kind)
-        yield f"{prefix}{name}", field.get("format", words), "yes" if name in schema.get("required", ()) else ""
+        needed = schema.get("anyOf", [schema])[-1].get("required", ())
+        yield f"{prefix}{name}", field.get("format", words), "yes" if name in needed else ""
         yield from _rows(inner, f"{prefix}{name}{'[]' if inner is not field else ''}.")
 
 
@@ -310,11 +321,13 @@ def _example(schema: Schema) -> Any:
     if "properties" in schema:
         names = schema.get("required") or list(schema["properties"])
         return {name: _example(schema["properties"][name]) for name in names}
+    if "const" in schema:
+        return schema["const"]
     if choices := schema.get("enum", schema.get("anyOf")):
         return choices[0] if "enum" in schema else _example(choices[0])
     kinds = schema.get("type", "null")
     kind = kinds if isinstance(kinds, str) else kinds[0]
     if kind == "array":
-        return [_example(schema["items"])]
+        return [_example(item) for item in schema.get("prefixItems", [schema.get("items", {})])]
     text = {"date-time": "2026-01-31T12:00:00Z", "date": "2026-01-31"}.get(schema.get("format", ""), "text")
     return {"boolean": False, "integer": 1, "number": 0.5, "string": text, "object": {}}.get(kind)

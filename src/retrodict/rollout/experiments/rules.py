@@ -109,7 +109,7 @@ def evaluate_rule(workspace: Workspace, name: str, rule: Mapping[str, str], *, n
     of = above[counts], below[counts], arm
     expected = cross_fit(*of, _features(rows)[counts], len(names))
     control = np.full(arm.size, names.index(str(experiment.control)))
-    ours, theirs = (rule_value(*of, choice, weight, expected) for choice in (choice, control))
+    ours, theirs = (rule_value(*of, places, weight, expected) for places in (choice, control))
     values = []
     for key, of_rule in ours.items():
         span, difference = mean_interval(of_rule - theirs[key]), float((of_rule - theirs[key]).mean())

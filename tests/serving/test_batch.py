@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import signal
 from collections import Counter
 
 import msgspec
@@ -235,6 +236,42 @@ def test_a_log_that_cannot_be_written_answers_none(project):
     assert (first[0], second[0]) == (503, 200)
     assert [item["status"] for item in json.loads(second[2])["answers"]] == [200, 200]
     assert "replayed" not in json.loads(second[2])["answers"][0]
+
+
+class _OddError(BaseException):
+    """An error that no library knows."""
+
+
+def raises(error):
+    def score(*_):
+        raise error
+
+    return score
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt, _OddError])
+def test_a_model_that_ends_what_runs_it_is_a_failure_like_any_other(project, monkeypatch, error):
+    """The fallback answers, on record, alone, at once with others, in a batch and in process; nobody waits for good."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)  # as under a server
+    for name in ("score_row", "score_each"):
+        monkeypatch.setattr(ModelArtifact, name, raises(error))
+    body, batch = (json.dumps(content).encode() for content in (GOOD, {"requests": [GOOD, GOOD]}))
+    before = len(list(read_decisions(project)))
+
+    async def run():
+        client = Client(project)
+        async with asyncio.timeout(30):
+            single = await asyncio.gather(*(client.send("POST", "/v1/decisions/promise", body) for _ in range(3)))
+            many = await client.send("POST", BATCH, batch)
+        await client.close()
+        return [json.loads(answer[2]) for answer in single] + json.loads(many[2])["answers"]
+
+    answers = asyncio.run(run())
+    with Decider(project) as decider:
+        record = decider.decide("promise", {**GOOD["entities"], **GOOD["context"]}, at=NOW)
+    assert [answer["fallback"] for answer in answers] == ["ok"] * 5
+    assert (record.error, record.fallback) == (error.__name__, "ok")
+    assert len(list(read_decisions(project))) == before + 6
 
 
 def test_what_is_late_is_not_computed(project, monkeypatch):

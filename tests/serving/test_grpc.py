@@ -48,6 +48,7 @@ from retrodict.data.ingest import ingest
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import read_decisions
 from retrodict.features.online import Upkeep
+from retrodict.models.artifact import ModelArtifact
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.rollout import deploy
 from retrodict.serving.failures import read_failures
@@ -688,6 +689,24 @@ def test_what_is_no_single_message_is_refused(workspace):
     codes, (code, _) = run(main())
     assert codes == ["INVALID_ARGUMENT", "OK", "UNIMPLEMENTED"]
     assert code == "OK"
+
+
+def test_a_model_that_cancels_is_a_failure_over_grpc_too(workspace, monkeypatch):
+    """The fallback of the policy answers; the call is neither cancelled nor left waiting."""
+
+    def cancel(*_):
+        raise asyncio.CancelledError
+
+    for name in ("score_row", "score_each"):
+        monkeypatch.setattr(ModelArtifact, name, cancel)
+
+    async def main():
+        async with serving(workspace) as (_, _, channel):
+            return await ask(channel, infer([CASE]))
+
+    assert run(main())[0] == "OK"
+    *_, last = read_decisions(workspace)
+    assert (last.record.error, last.record.fallback) == ("CancelledError", "ok")
 
 
 def test_a_stream_answers_message_after_message(workspace, monkeypatch):

@@ -25,6 +25,7 @@ secrets never go into ``got``; pass counts, column names and types instead.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Collection, Iterable
 from typing import ClassVar
 
@@ -47,6 +48,7 @@ __all__ = [
     "check_known",
     "check_reason",
     "check_text",
+    "is_interrupt",
     "near",
 ]
 
@@ -236,6 +238,11 @@ def check_known(
     if name not in names:
         raise error(rule, where=where, got=name, remedy=near(name, names, what=what))
     return name
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error of somebody's code is the Ctrl-C of whoever runs it; a server takes that otherwise."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def near(name: str, names: Iterable[str], *, what: str = "name") -> str:

@@ -6,6 +6,7 @@ writes: the app around it does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, IntegrityError, RetrodictError, RetryableError
+from retrodict.core.errors import InputError, IntegrityError, RetrodictError, RetryableError, is_interrupt
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
@@ -52,6 +53,7 @@ class _OnceASecond(logging.Filter):
         return True
 
 
+_ENDS = (SystemExit, GeneratorExit, asyncio.CancelledError)  # what a model may raise, and nobody here means
 _log = logging.getLogger(__name__)
 _log.addFilter(_OnceASecond())
 
@@ -228,7 +230,9 @@ class Servant:
                 fresh = [row.values for row, hit in zip(complete, hits, strict=True) if hit is None]
                 computed = iter(self._model.score_each(fresh) if fresh else ())
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # each is then decided by itself, and says its fault
+        except BaseException as error:  # each is then decided by itself, and says its fault
+            if is_interrupt(error):
+                raise
             for place, row, doubts in zip(columns, rows, views, strict=True) if self.on_server else ():
                 prepared[place] = ReadyCase(row if doubts is not None else None, views=doubts, error=error)
             return prepared
@@ -369,7 +373,9 @@ class Servant:
             case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact, cached)
             return self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
-        except (Exception, SystemExit) as error:  # the promise: all but a wrong request ends in the fallback, on record
+        except BaseException as error:  # the promise: all but a wrong request ends in the fallback, on record
+            if is_interrupt(error):
+                raise
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
             case.begin("")
@@ -452,7 +458,9 @@ class Servant:
             case.fallback = step
             try:
                 decision = self._try_step(step, case)
-            except (Exception, SystemExit):  # noqa: BLE001  # the next step answers; the log says why
+            except BaseException as error:  # the next step answers; the log says why
+                if is_interrupt(error):
+                    raise
                 _log.warning("policy %s: the fallback %s fails too", self.policy.policy.name, step, exc_info=True)
                 continue
             if decision is not None:
@@ -488,7 +496,9 @@ class Servant:
         try:
             case.begin("explain")
             explained = self.policy.explain(model, case.values())
-        except (Exception, SystemExit):  # noqa: BLE001  # the decision stands without its reasons; the log says why
+        except BaseException as error:  # the decision stands without its reasons; the log says why
+            if is_interrupt(error):
+                raise
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
             case.reasons.append("The reasons could not be computed")
             return
@@ -498,7 +508,7 @@ class Servant:
 
     def measure(self) -> None:
         """Time the engine, beside the requests; one that fails is left to the first request."""
-        with suppress(Exception):
+        with suppress(Exception, *_ENDS):
             self.speed = self._model.measure()
             if self.cache is not None:
                 self.cache.row_us = self.speed.alone_us
@@ -509,7 +519,7 @@ class Servant:
         Nothing is recorded or counted. What fails is left to the first request, whose fallback says so.
         """
         nobody = dict.fromkeys([*self.schema.entities, *self.schema.context])
-        with suppress(Exception):
+        with suppress(Exception, *_ENDS):
             outputs = self._model.score_row(self._features.unread().values).outputs
             self.policy.decide({**nobody, **self._features.unread().values}, outputs)
             self._features.watermarks(self._versions)

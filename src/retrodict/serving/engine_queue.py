@@ -160,9 +160,11 @@ class EngineQueue:
                 continue  # nobody waits for it any more
             try:
                 cases = await work
-            except Exception as error:  # noqa: BLE001  # handed to every waiting request
+            except BaseException as error:  # handed to every waiting request
                 for one in batch:
                     _settle(one, error)
+                if not isinstance(error, Exception):
+                    raise
             else:
                 self._batch_ns += (perf_counter_ns() - begun - self._batch_ns) * _MEMORY
                 for one, case in zip(batch, cases, strict=True):
@@ -364,10 +366,10 @@ def _row_us(servant: Servant) -> dict[str, Any]:
     return {"row_us": None if servant.speed is None else round(servant.speed.alone_us, 1)}
 
 
-def _settle(one: _Waiting, result: tuple[int, ReadyCase] | Exception) -> None:
+def _settle(one: _Waiting, result: tuple[int, ReadyCase] | BaseException) -> None:
     if one.ready.done():  # its caller was cancelled
         return
-    if isinstance(result, Exception):
+    if isinstance(result, BaseException):
         one.ready.set_exception(result)
     else:
         one.ready.set_result(result)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -16,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.clock import parse_time, to_micros
-from retrodict.core.errors import DefinitionError, InputError, RetrodictError, check_known
+from retrodict.core.errors import DefinitionError, InputError, RetrodictError, check_known, is_interrupt
 from retrodict.core.kinds import kind_of
 from retrodict.features.derived import Derived, Form
 from retrodict.features.facts.columns import numeric, pick, times
@@ -86,8 +85,8 @@ def _call(function: Derived, inputs: list[Any]) -> object:
     except RetrodictError:
         raise
     except BaseException as error:  # of somebody's code; its text may hold values of a row, its kind cannot
-        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            raise  # somebody's Ctrl-C; a server takes that otherwise
+        if is_interrupt(error):
+            raise
         path = Path(inspect.unwrap(function.function).__code__.co_filename)
         places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         lines = [f"{place.name}:{line}" for place, line in places if place.parent == path.parent]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shlex
 import shutil
@@ -40,7 +41,7 @@ from retrodict.rollout.experiments import (
 )
 from retrodict.rollout.experiments.report import _Judge, judge
 from retrodict.rollout.experiments.units import UnitRows
-from retrodict.rollout.statistics import holm
+from retrodict.rollout.statistics import holm, inflation, sample_size
 from retrodict.workspace import Workspace
 
 TONE = """
@@ -453,6 +454,8 @@ def experiment(**more):
         ({"guardrails": [Metric.rate("g", "score > 1")]}, "max_rise or max_fall"),
         ({"secondary": [RATE]}, "different names"),
         ({"analysis": "bayes"}, "sequential or fixed"),
+        ({"looks": 1}, "from 2 to 20"),
+        ({"looks": 2.5}, "from 2 to 20"),
         ({"policy": "p"}, "must be of a policy"),
         ({"where": "x >"}, "where"),
     ],
@@ -577,7 +580,7 @@ def test_secondary_metrics_and_segments_are_corrected_and_p_values_never_rise():
     adjusted = [effect.p_adjusted for effect in report.effects if effect.role == "secondary"]
     assert adjusted == pytest.approx(holm(p_values))
     assert len([effect for effect in report.effects if effect.role == "segment"]) == 2
-    looks = [{"p_values": {"primary late b": 1e-4}, "balance_p": 1e-9}]
+    looks = [{"now": 0, "p_values": {"primary late b": 1e-4}, "balance_p": 1e-9}]
     again = judged(definition, arms, looks)
     assert again.effects[0].contrast.p_value == 1e-4
     assert again.balance.verdict == "failure"
@@ -692,3 +695,27 @@ def test_two_controllers_halt_once_and_a_killed_one_leaves_nothing_half_done(har
     assert len(history(harmful.project, "promise")) == 3
     begin(harmful)
     assert len({record.variants["tone"] for record in harmful.ask(60)}) == 3
+
+
+def test_a_project_plans_its_looks_and_keeps_them(world):
+    """The plan has the units of each look; a look is on record with its fraction, another report of it is not."""
+    edit(world, "mde=0.2,", 'mde=0.2, analysis="obrien-fleming", looks=2,')
+    plan = plan_experiment(world.project, "tone", baseline=0.4, units_per_day=100)
+    one = sample_size(0.24, 0.2, alpha=0.025, share=1 / 3) / 0.75
+    assert plan.units == pytest.approx(one * inflation(2, alpha=0.025), abs=2)
+    assert list(plan.looks) == [math.ceil(plan.units / 2), plan.units]
+    assert f"{plan.looks[0]:,}, {plan.looks[1]:,}" in str(plan)
+    begin(world)
+    outcomes_of(world, world.ask(plan.looks[0] + 20), {"control": 0.6, "soft": 0.1, "firm": 0.6})
+    early = report_on(world.project, "tone", now=world.clock.now())
+    assert (early.look, early.next_look) == (None, plan.looks[0])
+    world.wait(11 * DAY)
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert (report.verdict, report.next_look) == ("success", plan.units)
+    report_on(world.project, "tone", now=world.clock.now())
+    entries = world.project.ledger.entries(object_id="experiment:tone", action="experiment.look")
+    looks = [entry.payload for entry in entries if "look" in entry.payload]
+    assert [(look["look"], look["fraction"]) for look in looks] == [(report.look, report.look / plan.units)]
+    assert looks[0]["verdicts"]["primary late soft"] == "success"
+    world.wait(DAY)
+    assert report_on(world.project, "tone", now=world.clock.now()).verdict == "success"

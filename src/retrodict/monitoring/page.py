@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from retrodict.core.display import Facts, Grid, when
-from retrodict.core.errors import MissingExtraError
 from retrodict.core.files import write_text
 from retrodict.evaluation.plots import plot_drift, plot_periods
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import short_period
 from retrodict.monitoring.report import VIEW_COLUMNS, MonitorReport, shown_metrics
-from retrodict.pages import Details, Figure, Note, Row, amount, render, themed
+from retrodict.pages import Details, Note, Row, amount, render, themed_plot
 from retrodict.pages.blocks import Block
 
 __all__ = ["report_html", "write_report"]
@@ -130,7 +129,9 @@ def _charts(report: MonitorReport) -> Iterator[Block]:
     for metric, title in metric_titles.items():
         points = [asdict(part[metric]) for part in periods]
         if any(point["value"] is not None for point in points):
-            figures.append(_figure(f"chart-{metric}", plot_periods, title, names, points, reference=lines.get(metric)))
+            figures.append(
+                themed_plot(f"chart-{metric}", plot_periods, title, names, points, reference=lines.get(metric))
+            )
     if figures and isinstance(figures[0], Note):
         yield figures[0]
     elif figures:
@@ -181,7 +182,7 @@ def _drift_of(period: str, drift: DriftReport, threshold: float, *, key: str) ->
     verdicts = {name: feature.verdict for name, feature in drift.features.items()}
     return [
         Facts(about, title=period),
-        _figure(key, plot_drift, verdicts, threshold=threshold),
+        themed_plot(key, plot_drift, verdicts, threshold=threshold),
     ]
 
 
@@ -194,11 +195,3 @@ def _verdicts(drift: DriftReport) -> Grid:
         for name, feature in ordered
     ]  # fmt: skip
     return Grid(("feature", "verdict", "PSI>", "noise floor>", "why"), rows)
-
-
-def _figure(key: str, draw: Callable[..., str], *args: Any, **kwargs: Any) -> Figure | Note:
-    """Drawing in the page's colours, or the install line of what draws."""
-    try:
-        return Figure(themed(draw(*args, **kwargs), key))
-    except MissingExtraError as error:
-        return Note(str(error))

@@ -5,7 +5,7 @@ Rooms pass plain values and blocks; the templates lay them out and escape every 
 page is made.
 """
 
-from retrodict.pages.blocks import Details, Figure, Note, Row, Section, plot, themed
+from retrodict.pages.blocks import Details, Figure, Note, Row, Section, plot, themed, themed_plot
 from retrodict.pages.page import amount, document, percent, render
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "plot",
     "render",
     "themed",
+    "themed_plot",
 ]

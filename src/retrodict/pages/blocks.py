@@ -72,6 +72,11 @@ def plot(draw: Callable[..., str], *args: object, **kwargs: object) -> Figure | 
         return Note(str(error))
 
 
+def themed_plot(key: str, draw: Callable[..., str], *args: object, **kwargs: object) -> Figure | Note:
+    """The same in the page's colours (:func:`themed`)."""
+    return plot(lambda: themed(draw(*args, **kwargs), key))
+
+
 def themed(svg: str, key: str) -> str:
     """Drawing of ``evaluation.plots`` in the page's colours, with ids that are unique on the page.
 

@@ -11,15 +11,7 @@ if TYPE_CHECKING:
     from retrodict.rollout.definitions import Guard, Rollout
     from retrodict.rollout.pairs import Reproduction, reproduce_champion
 
-__all__ = [
-    "Guard",
-    "Reproduction",
-    "Rollout",
-    "deploy",
-    "promote",
-    "reproduce_champion",
-    "rollback",
-]
+__all__ = ["Guard", "Reproduction", "Rollout", "deploy", "promote", "reproduce_champion", "rollback"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,

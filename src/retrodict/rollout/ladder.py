@@ -14,14 +14,7 @@ from typing import Any, Literal
 
 from retrodict.core.clock import format_time
 from retrodict.core.durations import format_duration, parse_duration
-from retrodict.core.errors import (
-    BusyError,
-    InputError,
-    NotFoundError,
-    RefusedError,
-    check_known,
-    check_reason,
-)
+from retrodict.core.errors import BusyError, InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import content_hash
 from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.loader import Loader

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from retrodict.core.display import when
-from retrodict.core.errors import MissingExtraError
 from retrodict.core.files import write_text
 from retrodict.evaluation.plots.beside import plot_differences, plot_flips, plot_score_pairs
-from retrodict.pages import Figure, Note, Row, amount, document, themed
+from retrodict.pages import Note, Row, amount, document, themed_plot
 from retrodict.pages.blocks import Block
 from retrodict.rollout.report import ChallengerReport
 
@@ -36,15 +34,15 @@ def _figures(report: ChallengerReport, pairs: pa.Table) -> Iterator[Block]:
     old, new = (pairs.column(name).to_numpy().astype(float) for name in ("score", "replayed__score"))
     scored = ~(np.isnan(old) | np.isnan(new))
     figures = [
-        _figure("pairs", plot_score_pairs, old[scored], new[scored]) if scored.sum() > 1 else None,
-        _figure("flips", plot_flips, report.changes) if report.changes else None,
+        themed_plot("pairs", plot_score_pairs, old[scored], new[scored]) if scored.sum() > 1 else None,
+        themed_plot("flips", plot_flips, report.changes) if report.changes else None,
     ]
     groups = [(f"{one.column} {one.group}", 1 - one.agreement, one.verdict) for one in report.groups]
     spans = [(m.name.replace("_", " "), m.value, m.low, m.high) for m in report.differences()
              if m.value is not None and m.low is not None]  # fmt: skip
     figures += [
-        _figure("differences", plot_differences, spans) if spans else None,
-        _figure("groups", plot_flips, {name: part for name, part, _ in groups}, title="Share that would change",
+        themed_plot("differences", plot_differences, spans) if spans else None,
+        themed_plot("groups", plot_flips, {name: part for name, part, _ in groups}, title="Share that would change",
                 shares=True) if groups else None,
     ]  # fmt: skip
     blocks = [figure for figure in figures if figure is not None]
@@ -52,11 +50,3 @@ def _figures(report: ChallengerReport, pairs: pa.Table) -> Iterator[Block]:
         yield blocks[0]
     elif blocks:
         yield Row(blocks)
-
-
-def _figure(key: str, draw: Callable[..., str], *args: Any, **kwargs: Any) -> Figure | Note:
-    """Drawing in the page's colours, or the install line of what draws."""
-    try:
-        return Figure(themed(draw(*args, **kwargs), key))
-    except MissingExtraError as error:
-        return Note(str(error))

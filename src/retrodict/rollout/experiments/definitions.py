@@ -150,8 +150,11 @@ class Experiment(Definition):
         Difference of the primary metric that must be seen.
     power, alpha : float, default 0.8, 0.05
         Chance to see it; two-sided chance to see one where there is none, over all variants.
-    analysis : {"sequential", "fixed"}, default "sequential"
-        Sequential may be looked at, and ends, at any time. Fixed gives a verdict only once it has the planned units.
+    analysis : {"sequential", "fixed", "obrien-fleming", "pocock"}, default "sequential"
+        Sequential may be looked at, and ends, at any time. Fixed gives a verdict once it has the planned units. The
+        others give one at a few planned looks: O'Brien and Fleming's is hard to cross at first, Pocock's alike always.
+    looks : int, default 5
+        How many looks those have.
     layer : str, optional
         Experiments of one layer never share a unit; each has a slot of it.
     slot : (float, float), default (0, 1)
@@ -186,7 +189,8 @@ class Experiment(Definition):
     mde: float = 0.0
     power: float = 0.8
     alpha: float = 0.05
-    analysis: Literal["sequential", "fixed"] = "sequential"
+    analysis: Literal["sequential", "fixed", "obrien-fleming", "pocock"] = "sequential"
+    looks: int = 5
     layer: str | None = None
     slot: tuple[float, float] = (0.0, 1.0)
     where: str | None = None
@@ -239,8 +243,12 @@ class Experiment(Definition):
         if not self.unit:
             raise DefinitionError("an experiment must say what its unit is", where=where, got=self.unit,
                                   remedy="Write unit='customer'")  # fmt: skip
-        check_known(self.analysis, ("sequential", "fixed"), "an analysis must be sequential or fixed", where=where,
-                    what="analysis", error=DefinitionError)  # fmt: skip
+        check_known(self.analysis, ("sequential", "fixed", "obrien-fleming", "pocock"),
+                    "an analysis must be sequential or fixed, or have planned looks", where=where, what="analysis",
+                    error=DefinitionError)  # fmt: skip
+        if self.looks not in range(2, 21):
+            raise DefinitionError("looks must be a whole number from 2 to 20", where=where, got=self.looks,
+                                  remedy="Write looks=5")  # fmt: skip
         if not self.mde > 0 or not 0 < self.power < 1 or not 0 < self.alpha < 0.5:
             raise DefinitionError("mde must be above 0, power between 0 and 1, alpha between 0 and 0.5", where=where,
                                   got=(self.mde, self.power, self.alpha), remedy="Write mde=0.02")  # fmt: skip
@@ -253,7 +261,8 @@ class Experiment(Definition):
 
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)}
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)
+                  and (one.name != "looks" or self.analysis not in ("sequential", "fixed"))}  # fmt: skip
         bandit = {} if self.bandit is None else {"bandit": self.bandit, "floor": self.floor}
         return {"kind": "Experiment", **values, **bandit, "policy": self.policy.name}
 
@@ -264,6 +273,11 @@ class Experiment(Definition):
             raise DefinitionError("weights must be of the variants, all of them", where=where, got=sorted(weights),
                                   remedy=f"Name {', '.join(self.variants)}")  # fmt: skip
         return shares_of({name: weights[name] for name in self.variants}, where)
+
+    def looks_at(self, units: int) -> list[int]:
+        """Units, of the planned ones, at which a look is due; none where all looks count."""
+        looks = {"sequential": 0, "fixed": 1}.get(self.analysis, self.looks)
+        return [-(-units * look // looks) for look in range(1, looks + 1)]
 
     @property
     def metrics(self) -> Sequence[UnitMetric]:

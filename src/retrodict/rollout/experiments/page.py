@@ -7,7 +7,7 @@ from typing import Any
 
 from retrodict.core.display import Grid
 from retrodict.evaluation.plots import plot_periods
-from retrodict.pages import Figure, Note, Row, Section, document, plot, themed
+from retrodict.pages import Figure, Note, Row, Section, document, themed_plot
 from retrodict.rollout.experiments.report import EFFECT_COLUMNS, ExperimentReport, effect_row
 
 __all__ = ["report_page"]
@@ -35,5 +35,5 @@ def report_page(report: ExperimentReport) -> str:
 def _figure(key: str, title: str, points: Sequence[Mapping[str, Any]]) -> Figure | Note | None:
     if not any(point["value"] is not None for point in points):
         return None
-    drawing = plot(plot_periods, title, [point["name"] for point in points], points, reference=("no effect", 0.0))
-    return Figure(themed(drawing.svg, key)) if isinstance(drawing, Figure) else drawing
+    names = [point["name"] for point in points]
+    return themed_plot(key, plot_periods, title, names, points, reference=("no effect", 0.0))

@@ -13,7 +13,8 @@ from retrodict.core.identity import content_hash
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.rollout.experiments.runs import deployed, record_plan, request_names
 from retrodict.rollout.experiments.units import history_rows
-from retrodict.rollout.statistics import adjust, detectable_effect, linearise, sample_size
+from retrodict.rollout.statistics import adjust, detectable_effect, inflation, linearise, sample_size
+from retrodict.rollout.statistics.group import SPENDINGS
 from retrodict.workspace import Workspace
 
 __all__ = ["ExperimentPlan", "plan_experiment"]
@@ -35,6 +36,8 @@ class ExperimentPlan(Shown):
     mde, alpha, power : float
     units : int
         Over all variants.
+    looks : tuple of int
+        Units at which a look is due; none where all looks count.
     units_per_day : float or None
         New units a day; None where nothing tells.
     days : int or None
@@ -55,6 +58,7 @@ class ExperimentPlan(Shown):
     alpha: float
     power: float
     units: int
+    looks: Sequence[int]
     units_per_day: float | None
     days: int | None
     curve: Sequence[tuple[int, float, float]]
@@ -67,7 +71,8 @@ class ExperimentPlan(Shown):
             "experiment": self.experiment, "baseline": self.baseline, "deviation of a unit": self.deviation,
             "estimated from": source, "variance left by the covariate": self.variance_left,
             "to be seen": self.mde, "level and power": f"{self.alpha:g} and {self.power:g}", "analysis": self.analysis,
-            "units needed": self.units, "new units a day": self.units_per_day, "days": self.days,
+            "units needed": self.units, "looks at": ", ".join(f"{units:,}" for units in self.looks) or None,
+            "new units a day": self.units_per_day, "days": self.days,
         }  # fmt: skip
         rows = [(weeks, f"{units:,.0f}", f"{effect:.4g}") for weeks, units, effect in self.curve]
         return [Facts(about), Grid(("weeks>", "units>", "smallest effect>"), rows) if rows else None]
@@ -133,8 +138,10 @@ def _plan(
     counted: int,
 ) -> ExperimentPlan:
     baseline, deviation, left = primary
-    sequential = experiment.analysis == "sequential"
+    sequential, more = experiment.analysis == "sequential", 1.0
     alpha = experiment.alpha / len(experiment.treatments)
+    if experiment.analysis in SPENDINGS:
+        more = inflation(experiment.looks, alpha=alpha, power=experiment.power, spending=experiment.analysis)
     weights = experiment.variants
     pairs = [(weights[experiment.control], weights[name]) for name in experiment.treatments]  # type: ignore[index]
     # The smallest treatment decides: of a pair's units it has its part, and the pair its part of all.
@@ -142,7 +149,7 @@ def _plan(
     share, part = pair[1] / sum(pair), sum(pair)
     of_pair = sample_size(deviation**2, experiment.mde, alpha=alpha, power=experiment.power, share=share,
                           sequential=sequential)  # fmt: skip
-    units = math.ceil(of_pair / part)
+    units = math.ceil(of_pair * more / part)
     maturity = experiment.policy.model.label.maturity if "label" in experiment.primary.columns else 0
     window = 0 if experiment.primary.within is None else parse_duration(experiment.primary.within)
     days, curve = None, []
@@ -153,13 +160,13 @@ def _plan(
         days = weeks * 7 + math.ceil((maturity + window) / DAY)
         curve = [
             (week, week * 7 * units_per_day,
-             detectable_effect(deviation**2, week * 7 * units_per_day * part, alpha=alpha, power=experiment.power,
-                               share=share, sequential=sequential))
+             detectable_effect(deviation**2, week * 7 * units_per_day * part / more, alpha=alpha,
+                               power=experiment.power, share=share, sequential=sequential))
             for week in sorted({*_WEEKS, weeks})
         ]  # fmt: skip
     plan = ExperimentPlan(
         experiment.name, content_hash(experiment), experiment.analysis, baseline, deviation, left, experiment.mde,
-        experiment.alpha, experiment.power, units, units_per_day, days, curve, counted,
+        experiment.alpha, experiment.power, units, experiment.looks_at(units), units_per_day, days, curve, counted,
     )  # fmt: skip
     record_plan(workspace, experiment, plan.to_dict())
     return plan

@@ -3,7 +3,8 @@
 In this order: the sample ratio, which blocks everything; guardrails, which ask for a stop; the primary metric, which
 decides; then secondary metrics and segments, corrected for their number. Where weights changed, arms are compared
 within each period of weights, and differences add up: pooled, a trend in time reads as an effect.
-Every look is on record, and p values of a sequential analysis never rise from look to look.
+Every look is on record, and p values of a sequential analysis never rise from look to look. A planned look is judged
+when its units are in, by what looks on record have left of the level; in between the last verdict stands.
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ from retrodict.rollout.experiments.definitions import Experiment, UnitMetric
 from retrodict.rollout.experiments.runs import ExperimentRun, check_unchanged, find_run
 from retrodict.rollout.experiments.units import UnitRows, read_units
 from retrodict.rollout.statistics import (
+    Allowed,
     Contrast,
     SampleRatio,
     Sums,
     adjust,
+    boundaries,
     check_balance,
     compare_means,
     false_discovery,
     holm,
     linearise,
+    repeated_p,
     stratified,
     welch,
 )
 from retrodict.rollout.statistics.contrast import unknown
+from retrodict.rollout.statistics.group import SPENDINGS
 from retrodict.workspace import Workspace
 
 __all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", "ExperimentReport", "judge",
@@ -45,6 +50,7 @@ __all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", 
 Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
 Strata = Sequence[tuple[Sums, Sums]]
+_GO_ON = "Go on until the planned units are in"
 _MIN_STRATUM = 30
 """Units in either arm that a period of weights must have to count beside others."""
 
@@ -100,6 +106,8 @@ class ExperimentReport(Shown):
     effects : tuple of MetricEffect
     looks : int
         Reports before this one.
+    look, next_look : int or None
+        Where looks are planned: units at the look whose verdict this is, and at which the next one is due.
     days, weekdays : tuple of dict
         Effect of the best variant on the primary metric by day of a unit's first decision and by weekday, with 95 %
         intervals.
@@ -126,6 +134,8 @@ class ExperimentReport(Shown):
     balance: SampleRatio
     effects: Sequence[MetricEffect]
     looks: int
+    look: int | None
+    next_look: int | None
     days: Sequence[Mapping[str, Any]]
     weekdays: Sequence[Mapping[str, Any]]
 
@@ -150,7 +160,8 @@ class ExperimentReport(Shown):
             "experiment": self.experiment, "as of": when(self.now), "since": when(self.since),
             "until": None if self.until is None else when(self.until), "verdict": self.verdict, "because": self.reason,
             "what to do": self.advice, "units": ", ".join(f"{name} {n:,}" for name, n in self.units.items()),
-            "planned units": self.planned, "sample ratio": self.balance.reason, "looks before": self.looks,
+            "planned units": self.planned, "judged at units": self.look, "next look at units": self.next_look,
+            "sample ratio": self.balance.reason, "looks before": self.looks,
             "in several variants": self.crossed or None, "decisions pending": self.pending or None,
             "decisions without outcome": self.void or None, "in periods too brief to count": self.brief or None,
         }  # fmt: skip
@@ -192,23 +203,24 @@ Looks = Sequence[Mapping[str, Any]]
 def examine(
     workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int
 ) -> tuple[ExperimentReport, Looks]:
-    """Report on a run, and the looks on record before; nothing is put on record."""
+    """Report on a run, and the looks on record; nothing is put on record."""
     check_unchanged(experiment, run)
     rows = read_units(workspace, experiment, run, now=now)
-    name = experiment.name
-    entries = workspace.ledger.entries(object_id=f"experiment:{name}", action="experiment.look")
-    looks = [entry.payload for entry in entries
-             if entry.payload["since"] == run.since and entry.payload["now"] <= now]  # fmt: skip
+    entries = workspace.ledger.entries(object_id=f"experiment:{experiment.name}", action="experiment.look")
+    looks = [entry.payload for entry in entries if entry.payload["since"] == run.since]
     return judge(experiment, run, rows, now, looks), looks
 
 
 def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:
     """Put a look on record, unless the last one saw the same."""
-    facts = {"since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop,
-             "report": report.digest, "balance_p": report.balance.p_value,
-             "units": dict(report.units),
-             "p_values": {_key(effect): effect.contrast.p_value for effect in report.effects
-                          if effect.contrast.p_value is not None}}  # fmt: skip
+    contrasts = {_key(effect): effect.contrast for effect in report.effects}
+    facts: dict[str, object] = {
+             "since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop,
+             "report": report.digest, "balance_p": report.balance.p_value, "units": dict(report.units),
+             "p_values": {key: one.p_value for key, one in contrasts.items() if one.p_value is not None}}  # fmt: skip
+    if report.look is not None and all(report.look != look.get("look") for look in looks):
+        decided = {key: one.verdict for key, one in contrasts.items() if one.verdict != "inconclusive"}
+        facts |= {"look": report.look, "fraction": report.look / report.planned, "verdicts": decided}
     if not looks or looks[-1]["report"] != facts["report"]:
         with workspace.ledger.transaction() as tx:
             tx.append("experiment.look", f"experiment:{run.name}", facts,
@@ -223,7 +235,9 @@ def _key(effect: MetricEffect) -> str:
 def judge(
     experiment: Experiment, run: ExperimentRun, rows: UnitRows, now: int, looks: Sequence[Mapping[str, Any]]
 ) -> ExperimentReport:
-    """Report on a run from its units, as of a time and after earlier looks."""
+    """Report on a run from its units, as of a time and after earlier looks; a planned one that is later is taken."""
+    spent_at = sorted(look["look"] for look in looks if "look" in look)
+    looks = [look for look in looks if look["now"] <= now]
     units = {name: int((rows.variant == name).sum()) for name in experiment.variants}
     before = [look["balance_p"] for look in looks if look["balance_p"] is not None]
     weights = [shares for _, shares in run.periods] or [experiment.variants]
@@ -232,17 +246,18 @@ def judge(
     balance = check_balance(by_period, weights, p_before=min(before, default=1.0))
     brief = sum(sum(arms.values()) for arms in by_period if min(arms.values()) < _MIN_STRATUM)
     planned = run.state["units"]
-    contrasts = _Judge(experiment, rows, planned, looks)
+    contrasts = _Judge(experiment, rows, planned, looks, spent_at)
     effects = list(contrasts.all())
     verdict, reason, advice, stop = _verdict(experiment, balance, effects)
+    if advice == _GO_ON and contrasts.look is not None and contrasts.next_look is None:
+        advice = f"Stop: there is no further look, and {experiment.control} may stay"
     days, weekdays = contrasts.over_time(_leader(experiment, effects))
     return ExperimentReport(
         experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
         until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
         advice=advice, stop=stop, units=units, planned=planned, crossed=rows.crossed, void=rows.void,
-        pending=rows.pending,
-        brief=brief if len(weights) > 1 else 0, balance=balance,
-        effects=effects, looks=len(looks), days=days, weekdays=weekdays,
+        pending=rows.pending, brief=brief if len(weights) > 1 else 0, balance=balance, effects=effects,
+        looks=len(looks), look=contrasts.look, next_look=contrasts.next_look, days=days, weekdays=weekdays,
     )  # fmt: skip
 
 
@@ -281,7 +296,7 @@ def _verdict(
         name, effect = next(iter(worse.items()))
         return "failure", f"{name}: {effect.contrast.reason}", f"Stop, and keep {experiment.control}", stop
     name, effect = next(iter(primary.items()))
-    advice = "Nothing differs so far, as it should be" if experiment.same else "Go on until the planned units are in"
+    advice = "Nothing differs so far, as it should be" if experiment.same else _GO_ON
     return "inconclusive", f"{name}: {effect.contrast.reason}", advice, stop
 
 
@@ -289,14 +304,26 @@ class _Judge:
     """Contrasts of one report."""
 
     def __init__(
-        self, experiment: Experiment, rows: UnitRows, planned: int, looks: Sequence[Mapping[str, Any]]
+        self, experiment: Experiment, rows: UnitRows, planned: int, looks: Looks, spent_at: Sequence[int] = ()
     ) -> None:
         self._experiment, self._rows, self._planned = experiment, rows, planned
         self._arms: dict[str | None, NDArray[np.bool_]] = {name: rows.variant == name for name in experiment.variants}
         self._p_values: dict[str, float] = {}
+        self._plan, self._spent_at = experiment.looks_at(planned), spent_at
         for look in looks:
             for key, p in look["p_values"].items():
-                self._p_values[key] = min(p, self._p_values.get(key, 1.0))
+                if not self._plan or "look" in look or key.startswith("guardrail"):
+                    self._p_values[key] = min(p, self._p_values.get(key, 1.0))
+        last = next((look for look in reversed(looks) if "look" in look), {})
+        self._verdicts = last.get("verdicts", {})
+        self._units = int((rows.sums[experiment.primary.name][1] != 0).sum())
+        self.look, self.next_look = last.get("look"), self._first(max(spent_at, default=0))
+        self._due = self.next_look is not None and self._units >= self.next_look
+        if self._due:
+            self.look, self.next_look = self._units, self._first(self._units)
+
+    def _first(self, units: int) -> int | None:
+        return next((due for due in self._plan if due > units), None)
 
     def all(self) -> Sequence[MetricEffect]:
         """Effects of all metrics and segments, with their corrections."""
@@ -312,7 +339,20 @@ class _Judge:
             for column, values in self._rows.segments.items() for value in np.unique(values).tolist()
             for name in experiment.treatments
         ]  # fmt: skip
-        return [*effects, *_corrected(secondary, holm), *_corrected(segments, false_discovery)]
+        effects += [*_corrected(secondary, holm), *_corrected(segments, false_discovery)]
+        return effects if self._due or not self._plan else list(map(self._standing, effects))
+
+    def _standing(self, effect: MetricEffect) -> MetricEffect:
+        """An effect with its verdict at the last planned look; the same units once more are that look."""
+        verdict = self._verdicts.get(_key(effect), "inconclusive")
+        if (effect.role == "guardrail" or (effect.contrast.value is None and verdict == "inconclusive")
+                or (self._units == self.look and verdict == effect.contrast.verdict)):  # fmt: skip
+            return effect
+        following = "there is no further look" if self.next_look is None else f"the next look is at {self.next_look}"
+        reason = f"{self._units} of {self._planned} planned units, and {following}"
+        if self.look is not None:
+            reason = f"{verdict} at the look at {self.look} units; {reason}"
+        return replace(effect, contrast=replace(effect.contrast, verdict=verdict, reason=reason))
 
     def _effect(
         self, metric: UnitMetric, variant: str, role: Role, part: NDArray[np.bool_], segment: str = ""
@@ -320,37 +360,42 @@ class _Judge:
         experiment, rows = self._experiment, self._rows
         covariate = rows.before if role in ("primary", "segment") else None
         strata, left = self._strata(metric, variant, part, covariate)
-        alpha = experiment.alpha / 2 / len(experiment.treatments)  # of one side, shared by the treatments
-        if metric.allowed.sides == 2:
-            alpha *= 2
-        method = "Welch" if experiment.analysis == "fixed" else "asymptotic confidence sequence"
+        # Of each side the same, shared by the treatments.
+        alpha = experiment.alpha / 2 / len(experiment.treatments) * metric.allowed.sides
+        method = "Welch" if self._plan else "asymptotic confidence sequence"
         if not strata:
             contrast = unknown("an arm has nothing to count yet", method, "difference", (0, 0), 1 - 2 * alpha)
             return MetricEffect(metric.name, variant, role, segment, None, None, contrast)
-        contrast = self._contrast(metric, strata, alpha, role, variant, segment)
+        key = f"{role} {metric.name} {variant} {segment}".strip()
+        contrast = (self._at_look if self._plan and role != "guardrail" else self._at_any)(metric, strata, alpha, key)
         sizes = [control.n + treatment.n for control, treatment in strata]
         means = [sum(pair[arm].mean * size for pair, size in zip(strata, sizes, strict=True)) / sum(sizes)
                  for arm in (0, 1)]  # fmt: skip
         return MetricEffect(metric.name, variant, role, segment, means[0], means[1], contrast,
                             contrast.p_value, left)  # fmt: skip
 
-    def _contrast(
-        self, metric: UnitMetric, strata: Strata, alpha: float, role: Role, variant: str, segment: str
-    ) -> Contrast:
-        experiment, pooled = self._experiment, len(strata) == 1
-        if experiment.analysis == "fixed" and role != "guardrail":
-            contrast = (welch(*strata[0], metric.allowed, alpha=alpha) if pooled
-                        else stratified(strata, metric.allowed, alpha=alpha))  # fmt: skip
-            if self._rows.variant.size < self._planned and contrast.value is not None:
-                reason = f"{self._rows.variant.size} of {self._planned} planned units: a fixed analysis is read once"
-                contrast = replace(contrast, verdict="inconclusive", reason=reason)
-            return contrast
-        key = f"{role} {metric.name} {variant} {segment}".strip()
-        best_at = max(self._planned // len(experiment.variants), 100)
+    def _at_any(self, metric: UnitMetric, strata: Strata, alpha: float, key: str) -> Contrast:
+        """Contrast of a metric that holds at any look."""
+        best_at = max(self._planned // len(self._experiment.variants), 100)
         p_before = self._p_values.get(key, 1.0)
-        if pooled:
+        if len(strata) == 1:
             return compare_means(*strata[0], metric.allowed, alpha=alpha, best_at=best_at, p_before=p_before)
         return stratified(strata, metric.allowed, alpha=alpha, best_at=best_at, p_before=p_before)
+
+    def _at_look(self, metric: UnitMetric, strata: Strata, alpha: float, key: str) -> Contrast:
+        """Contrast of a metric by what planned looks so far have left of the level; a p value is of a look alone."""
+        from scipy.special import ndtr
+
+        units = (*(units for units in self._spent_at if units < self._units), self._units)
+        fractions, spending, p_value = tuple(n / self._planned for n in units), self._experiment.analysis, None
+        if spending in SPENDINGS and self._units:
+            level = 2 * alpha / metric.allowed.sides
+            alpha = float(ndtr(-boundaries(fractions, alpha=level, spending=spending)[-1])) * metric.allowed.sides
+        contrast = _once(strata, metric.allowed, alpha)
+        if self._units == self.look and contrast.p_value is not None:
+            p_value = repeated_p(contrast.p_value, fractions, spending) if spending in SPENDINGS else contrast.p_value
+        p_values = [p for p in (p_value, self._p_values.get(key)) if p is not None]
+        return replace(contrast, p_value=min(p_values, default=None))
 
     def _strata(
         self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
@@ -391,10 +436,12 @@ class _Judge:
         point: dict[str, Any] = {"name": name, "value": None, "low": None, "high": None}
         if not strata:
             return point
-        allowed = self._experiment.primary.allowed
-        contrast = (welch(*strata[0], allowed, alpha=0.025) if len(strata) == 1
-                    else stratified(strata, allowed, alpha=0.025))  # fmt: skip
+        contrast = _once(strata, self._experiment.primary.allowed, 0.025)
         return point | {"value": contrast.value, "low": contrast.low, "high": contrast.high}
+
+
+def _once(strata: Strata, allowed: Allowed, alpha: float) -> Contrast:
+    return welch(*strata[0], allowed, alpha=alpha) if len(strata) == 1 else stratified(strata, allowed, alpha=alpha)
 
 
 def _corrected(

@@ -5,8 +5,9 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 
 - looked at any number of times: :func:`compare_means`, and :func:`compare_rates` for ratios of rare things, and
   :func:`bound_share` for one arm against a limit;
-- looked at once: :func:`welch`, :func:`compare_shares`, :func:`stratified`; :func:`linearise` for metrics per request,
-  :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect`, :func:`power_at` to plan it;
+- looked at once: :func:`welch`, :func:`stratified`; :func:`linearise` for metrics per request,
+  :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect` to plan it;
+- looked at a few planned times: :func:`boundaries`, :func:`repeated_p`, :func:`inflation`;
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
 - of a rule that nobody followed yet: :func:`rule_value` with :func:`cross_fit`; of bandits: :func:`thompson_weights`;
 - over many at once: :func:`holm`, :func:`false_discovery`;
@@ -15,10 +16,11 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 
 from retrodict.rollout.statistics.balance import SampleRatio, check_balance
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
-from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise, stratified, welch
+from retrodict.rollout.statistics.fixed import adjust, linearise, stratified, welch
+from retrodict.rollout.statistics.group import boundaries, inflation, repeated_p
 from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
-from retrodict.rollout.statistics.power import detectable_effect, power_at, sample_size
+from retrodict.rollout.statistics.power import detectable_effect, sample_size
 from retrodict.rollout.statistics.propensity import chances_of_best, cross_fit, rule_value, thompson_weights
 from retrodict.rollout.statistics.sequential import bound_share, compare_means, compare_rates
 
@@ -29,19 +31,20 @@ __all__ = [
     "Sums",
     "adjust",
     "bound_share",
+    "boundaries",
     "chances_of_best",
     "check_balance",
     "compare_means",
     "compare_rates",
-    "compare_shares",
     "cross_fit",
     "detectable_effect",
     "false_discovery",
     "holm",
+    "inflation",
     "linearise",
     "mcnemar",
     "paired_bootstrap",
-    "power_at",
+    "repeated_p",
     "rule_value",
     "sample_size",
     "stratified",

@@ -14,37 +14,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics.intervals import difference_interval, wilson_interval
-from retrodict.rollout.statistics.contrast import (
-    Allowed,
-    Contrast,
-    Scale,
-    Sums,
-    check_level,
-    fieller,
-    judge,
-    unknown,
-)
+from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums, check_level, judge, unknown
 from retrodict.rollout.statistics.sequential import mixture_margin, mixture_p, mixture_scale, spread
 
-__all__ = ["adjust", "compare_shares", "linearise", "stratified", "welch"]
+__all__ = ["adjust", "linearise", "stratified", "welch"]
 
 Floats = NDArray[np.float64]
 
 
-def welch(
-    control: Sums, treatment: Sums, allowed: Allowed, *, scale: Scale = "difference", alpha: float = 0.05
-) -> Contrast:
+def welch(control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
     """Compare two means once, variances unequal.
 
-    Welch 1947 (Biometrika 34, 28-35), degrees of freedom by Satterthwaite; a ratio has Fieller's interval.
+    Welch 1947 (Biometrika 34, 28-35), degrees of freedom by Satterthwaite.
 
     Parameters
     ----------
     control, treatment : Sums
     allowed : Allowed
         Effects that are no failure.
-    scale : {"difference", "ratio"}, default "difference"
     alpha : float, default 0.05
         Chance of a wrong success, and of a wrong failure, at this one look.
 
@@ -53,55 +40,21 @@ def welch(
     >>> welch(Sums.of([1, 2, 3]), Sums.of([5, 6, 7]), Allowed(at_least=0)).verdict
     'success'
     """
-    check_level(alpha, scale)
+    check_level(alpha)
     from scipy.special import stdtr, stdtrit
 
     n, side, method = (control.n, treatment.n), alpha / allowed.sides, "Welch"
     if min(n) < 2:
-        return unknown(f"{min(n)} rows are fewer than the 2 needed", method, scale, n, 1 - 2 * side)
+        return unknown(f"{min(n)} rows are fewer than the 2 needed", method, "difference", n, 1 - 2 * side)
     variances = control.variance / n[0], treatment.variance / n[1]
-    total, means = sum(variances), (control.mean, treatment.mean)
+    total, value = sum(variances), treatment.mean - control.mean
     if total == 0:
-        return unknown("all values are the same", method, scale, n, 1 - 2 * side)
+        return unknown("all values are the same", method, "difference", n, 1 - 2 * side)
     degrees = total**2 / sum(part**2 / (size - 1) for part, size in zip(variances, n, strict=True))
-    z = float(stdtrit(degrees, 1 - side))
-    p_value = 2 * float(stdtr(degrees, -abs(means[1] - means[0]) / math.sqrt(total)))
-    if scale == "difference":
-        value, half = means[1] - means[0], z * math.sqrt(total)
-        ends = value - half, value + half
-    elif means[0] == 0:
-        return unknown("the mean of control is 0: there is no ratio to it", method, scale, n, 1 - 2 * side)
-    else:
-        value, ends = means[1] / means[0], fieller(means, variances, z)
-    return judge(Contrast("inconclusive", "", method, scale, *n, value, *ends, 1 - 2 * side, p_value), allowed)
-
-
-def compare_shares(control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
-    """Compare the difference of two rates once, by scores.
-
-    The interval is Newcombe's of Wilson's (1998, Statistics in Medicine 17, 873-890, method 10), the p value that of
-    the pooled score test; both hold at small counts, where Welch's do not.
-
-    Parameters
-    ----------
-    control, treatment : Sums
-        Of zeros and ones.
-    allowed : Allowed
-        Differences that are no failure.
-    alpha : float, default 0.05
-        Chance of a wrong success, and of a wrong failure, at this one look.
-    """
-    check_level(alpha)
-    n, side, method = (control.n, treatment.n), alpha / allowed.sides, "two-proportion score"
-    if min(n) < 1:
-        return unknown("an arm has no rows", method, "difference", n, 1 - 2 * side)
-    intervals = [wilson_interval(arm.total, arm.n, confidence=1 - 2 * side) for arm in (treatment, control)]
-    ends = difference_interval(treatment.mean, intervals[0], control.mean, intervals[1])
-    value, pooled = treatment.mean - control.mean, (control.total + treatment.total) / sum(n)
-    deviation = math.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
-    p_value = math.erfc(abs(value) / deviation / math.sqrt(2)) if deviation else 1.0
-    contrast = Contrast("inconclusive", "", method, "difference", *n, value, ends.low, ends.high, 1 - 2 * side, p_value)
-    return judge(contrast, allowed)
+    half = -float(stdtrit(degrees, side)) * math.sqrt(total)
+    p_value = 2 * float(stdtr(degrees, -abs(value) / math.sqrt(total)))
+    ends = value - half, value + half
+    return judge(Contrast("inconclusive", "", method, "difference", *n, value, *ends, 1 - 2 * side, p_value), allowed)
 
 
 def linearise(numerators: ArrayLike, denominators: ArrayLike) -> Floats:

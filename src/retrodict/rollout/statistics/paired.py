@@ -18,13 +18,11 @@ from retrodict.rollout.statistics.contrast import Allowed, Contrast, check_level
 __all__ = ["mcnemar", "paired_bootstrap"]
 
 
-def mcnemar(
-    n: int, control_only: int, treatment_only: int, allowed: Allowed, *, alpha: float = 0.05, exact: bool = False
-) -> Contrast:
+def mcnemar(n: int, control_only: int, treatment_only: int, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
     """Compare two rates on the same n rows, of which so many are successes under one version only.
 
-    The p value is the binomial's of the discordant rows with a half: the mid-p, or the exact one, which is never too
-    bold and mostly too careful (Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91). The interval
+    The p value is the binomial's of the discordant rows with a half: the mid-p, as the exact one is mostly too careful
+    (Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91). The interval
     of the difference is the adjusted one of Bonett & Price 2012 (Journal of Educational and Behavioral Statistics 37,
     479-488); the verdict is the interval's.
 
@@ -38,7 +36,6 @@ def mcnemar(
         Differences of rates, treatment minus control, that are no failure.
     alpha : float, default 0.05
         Chance of a wrong verdict either way, at one look.
-    exact : bool, default False
 
     Examples
     --------
@@ -49,7 +46,7 @@ def mcnemar(
     if min(control_only, treatment_only) < 0 or control_only + treatment_only > n:
         raise InputError("discordant rows must be among the rows", where="McNemar",
                          got=(n, control_only, treatment_only), remedy="Count the same rows")  # fmt: skip
-    side, method = alpha / allowed.sides, "McNemar, exact" if exact else "McNemar, mid-p"
+    side, method = alpha / allowed.sides, "McNemar, mid-p"
     if n == 0:
         return unknown("no rows", method, "difference", (n, n), 1 - 2 * side)
     from scipy.special import bdtr, ndtri
@@ -58,7 +55,7 @@ def mcnemar(
     tail = float(bdtr(fewer, discordant, 0.5)) if discordant else 1.0
     at = math.exp(math.lgamma(discordant + 1) - math.lgamma(fewer + 1) - math.lgamma(discordant - fewer + 1)
                   - discordant * math.log(2))  # fmt: skip
-    p_value = min(1.0, 2 * tail if exact else 2 * tail - at)
+    p_value = min(1.0, 2 * tail - at)
     first, second = (control_only + 1) / (n + 2), (treatment_only + 1) / (n + 2)
     middle = second - first
     half = float(ndtri(1 - side)) * math.sqrt((first + second - middle**2) / (n + 2))

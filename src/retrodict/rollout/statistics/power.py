@@ -12,7 +12,7 @@ import math
 from retrodict.core.errors import InputError
 from retrodict.rollout.statistics.sequential import critical_margin
 
-__all__ = ["detectable_effect", "power_at", "sample_size"]
+__all__ = ["detectable_effect", "sample_size"]
 
 
 def sample_size(
@@ -57,17 +57,6 @@ def detectable_effect(
     """Smallest effect that so many units of both arms show with this power; parameters as of :func:`sample_size`."""
     _check(variance=variance, n=n, share=share, rest=1 - share)
     return (_margin(alpha, sequential) + _quantile(power)) * math.sqrt(variance / (n * share * (1 - share)))
-
-
-def power_at(
-    variance: float, n: float, effect: float, *, alpha: float = 0.05, share: float = 0.5, sequential: bool = False
-) -> float:
-    """Chance that so many units of both arms show an effect; parameters as of :func:`sample_size`."""
-    _check(variance=variance, n=n, share=share, rest=1 - share)
-    from scipy.special import ndtr
-
-    distance, margin = abs(effect) / math.sqrt(variance / (n * share * (1 - share))), _margin(alpha, sequential)
-    return float(ndtr(distance - margin) + (0.0 if sequential else ndtr(-distance - margin)))
 
 
 def _margin(alpha: float, sequential: bool) -> float:

@@ -26,16 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.rollout.statistics.contrast import (
-    Allowed,
-    Contrast,
-    Scale,
-    Sums,
-    check_level,
-    fieller,
-    judge,
-    unknown,
-)
+from retrodict.rollout.statistics.contrast import Allowed, Contrast, Scale, Sums, check_level, fieller, judge, unknown
 
 __all__ = ["bound_share", "compare_means", "compare_rates", "critical_margin", "mixture_margin", "mixture_p",
            "mixture_scale", "ratio_margins", "spread"]  # fmt: skip
@@ -157,13 +148,7 @@ def spread(sums: Sums) -> float:
 
 
 def compare_rates(
-    control: Sums,
-    treatment: Sums,
-    allowed: Allowed,
-    *,
-    alpha: float = 0.05,
-    p_before: float = 1.0,
-    min_n: int = 1,
+    control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.05, p_before: float = 1.0, min_n: int = 1
 ) -> Contrast:
     """Compare the ratio of two rates at any look, exactly, from the first success on.
 

@@ -426,7 +426,7 @@ def test_what_is_out_of_order_is_refused(world):
     with pytest.raises(NotFoundError, match="must be a variant"):
         decide(world.project, "tone", "softer", reason="test")
     edit(world, 'unit="weight"', 'unit="customer"')
-    with pytest.raises(NotFoundError, match="named by a request"):
+    with pytest.raises(DefinitionError, match="experiment tone, unit: a unit must be a value that requests bring"):
         plan_experiment(world.project, "tone", baseline=0.4)
 
 

@@ -51,6 +51,16 @@ watch = Monitor(grant, by=["person", "history__latest_rate"],
                 triggers=[Trigger.retrain(on="psi > 1 or auc_drop > 0.1")])
 inputs = FeatureService("inputs", [history])
 """
+BROUGHT_IN = (
+    DEFINITIONS
+    + """
+stop = Guard("stop", grant, when=["error_rate > 0.01"], window="12h", baseline="3d", unit="person", min_units=200)
+guards = Guard.defaults(grant, unit="amount")
+slow = Rollout("slow", grant, bake="2h", unit="person", inconclusive="wait 5h then pause")
+paid = Metric.rate("paid", "label = 1", within="6h")
+tone = Experiment("tone", grant, {"control": 50, "soft": 50}, unit="person", mde=0.2, pre_period="8d", primary=paid)
+"""
+)
 
 REFUSED_AT_LOAD = {
     "a gate's metric": ("auc >= 0.6", "acu >= 0.6", r"definitions.py:\d+: model risk.*'acu'.*'auc'"),
@@ -69,6 +79,18 @@ REFUSED_AT_LOAD = {
     "a trigger's number": ("psi > 1", "pis > 1", "numbers that are measured; got 'pis'.*'psi'"),
     "a trigger's threshold": ("psi > 1 or auc_drop > 0.1", "auc_drop > 10", "can fire.*auc_drop lies between -1 and 1"),
     "a monitor's group": ('"history__latest_rate"],', '"history__latest_rat"],', "by: .*'history__latest_rat'"),
+    "a guard's unit": ('"person", min_units=200', '"persn"', r"\.py:\d+: guard stop, unit: .*'persn'.*'person'"),
+    "a default guard's unit": ('unit="amount"', 'unit="amuont"', "guard grant_quality, unit.*'amuont'.*'amount'"),
+    "a rollout's unit": ('"2h", unit="person"', '"2h", unit="persn"', "rollout slow, unit.*'persn'.*'person'"),
+    "an experiment's unit": ('unit="person", mde', 'unit="persn", mde', "experiment tone, unit.*'persn'.*'person'"),
+    "a guard of nothing": ('"stop", grant', '"stop"', "guard stop: a guard must be for a policy"),
+    "a guard's window": ('window="12h"', 'window="0s"', "guard stop, window: a duration must be longer than 0"),
+    "a guard's baseline": ('baseline="3d"', 'baseline="0d"', "guard stop, baseline: a duration must be longer"),
+    "a guard's units": ("min_units=200", "min_units=10**12", "min_units must be a whole number up to 1,000,000"),
+    "a step's time": ('bake="2h"', 'bake="0h"', "rollout slow, bake: a duration must be longer than 0"),
+    "a wait": ("wait 5h then", "wait 0h then", "rollout slow, inconclusive: a duration must be longer than 0"),
+    "a metric's time": ('within="6h"', 'within="0s"', "metric paid, within: a duration must be longer than 0"),
+    "time before": ('pre_period="8d"', 'pre_period="0d"', "pre_period: a duration must be longer than 0"),
     "a label of text": ('"lost > 0"', '"state"', "a gate of the task 'multiclass' must read metrics.*'auc'"),
     "a label of two kinds": ('"lost > 0"', '"state > 0"', "label defaulted: .*must be"),
 }  # fmt: skip
@@ -79,8 +101,8 @@ def test_what_needs_no_data_is_refused_when_loaded(
     make_project: Callable[..., Workspace], old: str, new: str, message: str
 ) -> None:
     """With the line and the near name; code that was captured before still loads."""
-    assert DEFINITIONS.count(old) >= 1
-    workspace = make_project(DEFINITIONS.replace(old, new))
+    assert BROUGHT_IN.count(old) >= 1
+    workspace = make_project(BROUGHT_IN.replace(old, new))
     with pytest.raises(DefinitionError, match=message):
         _ = workspace.definitions
     assert len(load_definitions(workspace.root / "definitions.py")) > 5
@@ -88,9 +110,25 @@ def test_what_needs_no_data_is_refused_when_loaded(
 
 def test_definitions_without_a_fault_load(make_project: Callable[..., Workspace]) -> None:
     """Rules alone may make a decision; a condition that other columns decide is not judged."""
-    workspace = make_project(DEFINITIONS)
+    workspace = make_project(BROUGHT_IN)
     assert len(workspace.definitions) > 5
+    assert read_plan(workspace).notes == ()
     assert read_plan(workspace).findings == ()  # without rows nothing is known of columns that are not declared
+
+
+@pytest.mark.parametrize("call", ['Guard("late", "grant", when=["drift"])', 'Guard.defaults("grant")',
+                                  'Rollout("late", "grant", unit="person")'])  # fmt: skip
+def test_a_policy_by_its_name_is_refused_with_what_to_pass(make_project: Callable[..., Workspace], call: str) -> None:
+    workspace = make_project(f"{DEFINITIONS}\nlate = {call}\n")
+    with pytest.raises(DefinitionError, match=r"the policy must be a Policy, the object and not its name; got 'grant'"):
+        _ = workspace.definitions
+
+
+def test_plan_warns_of_a_guard_on_drift_that_nothing_tells_it_of(make_project: Callable[..., Workspace]) -> None:
+    workspace = make_project(BROUGHT_IN.replace("psi > 1 or ", ""))
+    (note,) = read_plan(workspace).notes
+    assert note.startswith("grant_inputs acts on drift, and no Monitor of grant has a trigger on psi")
+    assert f"Warning: {note}" in " ".join(str(read_plan(workspace)).split())
 
 
 def test_the_first_fault_tells_how_many_more_there_are(make_project: Callable[..., Workspace]) -> None:

@@ -8,11 +8,22 @@ with the split.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import DefinitionError, InputError
 
-__all__ = ["DAY", "HOUR", "MILLISECOND", "MINUTE", "SECOND", "abbreviated", "format_duration", "parse_duration"]
+__all__ = [
+    "DAY",
+    "HOUR",
+    "MILLISECOND",
+    "MINUTE",
+    "SECOND",
+    "abbreviated",
+    "check_lengths",
+    "format_duration",
+    "parse_duration",
+]
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
@@ -71,6 +82,14 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
             remedy="Check the number and its unit",
         )
     return length
+
+
+def check_lengths(lengths: Mapping[str, str | None], *, where: str) -> None:
+    """Refuse a field of a definition that lasts no time at all; one without a text is left out."""
+    for field, text in lengths.items():
+        if text is not None and parse_duration(text, where=f"{where}, {field}") == 0:
+            raise DefinitionError("a duration must be longer than 0", where=f"{where}, {field}", got=text,
+                                  remedy="Write it like '1h'")  # fmt: skip
 
 
 def abbreviated(text: object) -> str | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retrodict.features.verify import verdicts
     from retrodict.models import readers
     from retrodict.registry import ModelVersion, Revision
-    from retrodict.workspace import Workspace
+    from retrodict.workspace import Definitions, Workspace
 else:
     (registry,) = lazy_modules("retrodict", "registry")
     (online,) = lazy_modules("retrodict.features", "online")
@@ -127,7 +127,8 @@ class ServicePlan:
 class Plan(Shown):
     """What is defined, what stands, what cannot hold, and what to do next.
 
-    ``findings`` are names in definitions that no table with rows has: with one, ``ok`` is False.
+    ``findings`` are names in definitions that no table with rows has: with one, ``ok`` is False. ``notes`` are guards
+    that nothing sets off.
     """
 
     project: str
@@ -137,6 +138,7 @@ class Plan(Shown):
     services: tuple[ServicePlan, ...] = ()
     undefined: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -175,6 +177,7 @@ class Plan(Shown):
         warnings += [f"Warning: {sentence}" for sentence in dict.fromkeys(streamed)]
         warnings += [f"Warning: {p.name} is halted ({p.halted}): nothing scores, and rules or fallback answer until: "
                      f"retrodict release {p.name} --reason WHY" for p in self.policies if p.halted]  # fmt: skip
+        warnings += [f"Warning: {note}" for note in self.notes]
         findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
         notes = [*warnings, findings if self.findings else None]
         return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
@@ -253,7 +256,20 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in policies})),
         tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
+        tuple(_idle_guards(definitions)),
     )
+
+
+def _idle_guards(definitions: Definitions) -> Iterator[str]:
+    """Guards on drift that no monitor of their policy tells them of."""
+    from retrodict.monitoring.definitions import Monitor
+    from retrodict.rollout.definitions import Guard
+
+    monitored = {one.policy.name for one in definitions.of(Monitor) if any("psi" in part.on for part in one.triggers)}
+    for guard in definitions.of(Guard):
+        if "drift" in guard.when and guard.policy is not None and guard.policy.name not in monitored:
+            yield (f"{guard.name} acts on drift, and no Monitor of {guard.policy.name} has a trigger on psi: it never "
+                   "will. Define one, or leave drift out")  # fmt: skip
 
 
 def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePlan:

@@ -7,20 +7,31 @@ Conditions are a language of three sentences and no expression: each sentence ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
 from retrodict.core.definition import Definition
-from retrodict.core.durations import parse_duration
+from retrodict.core.durations import check_lengths, parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import parse
 from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
 from retrodict.features.plan import FeatureSet
 
-__all__ = ["EVENTS", "METRICS", "QUALITY", "SHARES", "Condition", "Guard", "Rollout", "read_condition", "read_trigger"]
+__all__ = [
+    "EVENTS",
+    "METRICS",
+    "QUALITY",
+    "SHARES",
+    "Condition",
+    "Guard",
+    "Rollout",
+    "names_used",
+    "read_condition",
+    "read_trigger",
+]
 
 METRICS = {
     "error_rate": "share of decisions that a fallback answered",
@@ -63,6 +74,7 @@ _SENTENCES = (
     re.compile(rf"{_METRIC} within (?P<span>{_NUMBER}){_EACH}"),
 )
 _TRIGGER = re.compile(r"(.+?) ([<>]) (.+)")
+_MOST_UNITS = 1_000_000
 _WAIT = re.compile(r"(?:wait (\S+) then )?(pause|rollback)")
 
 
@@ -233,9 +245,7 @@ class Rollout(Definition):
         """Check every field by itself."""
         super().__post_init__()
         where = f"rollout {self.name}"
-        if not (self.policy is None or isinstance(self.policy, Policy)):
-            raise DefinitionError("a rollout must be for a policy", where=where, got=type(self.policy).__name__,
-                                  remedy="Pass a Policy as second argument, or name it at the start")  # fmt: skip
+        _check_policy(self.policy, where)
         object.__setattr__(self, "steps", _steps(self.steps, where))
         unit = (self.unit,) if isinstance(self.unit, str) else tuple(self.unit)
         object.__setattr__(self, "unit", unit)
@@ -263,6 +273,11 @@ class Rollout(Definition):
             raise DefinitionError("alpha must lie between 0 and 0.2, and min_units be at least 1", where=where,
                                   got=(self.alpha, self.min_units), remedy="Leave them out")  # fmt: skip
 
+    def check(self) -> None:
+        """Refuse what ends before it begins, and more units than there will be."""
+        wait = _WAIT.fullmatch(self.inconclusive)
+        _check_reach({"bake": self.bake, "inconclusive": wait and wait[1]}, self.min_units, f"rollout {self.name}")
+
     @property
     def patience(self) -> tuple[int, str]:
         """Microseconds after the bake for which more is waited for, and what comes then: pause or rollback."""
@@ -285,20 +300,19 @@ class Rollout(Definition):
 
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit, decisions and groups that its policy must have."""
-        if self.policy is None:
-            return
-        features = FeatureSet(self.policy.model.features)
-        values = [*features.request_keys, *features.request_columns]
-        for name in self.unit:
-            yield NameUse("request value", name, "a unit must be a value that requests bring",
-                          f"rollout {self.name}, unit", names=values)  # fmt: skip
-        yield from _names(self.policy, [*self.conditions["hold"], *self.conditions["prove"]], f"rollout {self.name}")
+        if self.policy is not None:
+            conditions = [*self.conditions["hold"], *self.conditions["prove"]]
+            yield from names_used(self.policy, conditions, self.unit, f"rollout {self.name}")
 
 
-def _names(policy: Policy, conditions: Sequence[Condition], where: str) -> Iterator[NameUse]:
-    """Decisions and groups of conditions that a policy must have."""
+def names_used(policy: Policy, conditions: Sequence[Condition], unit: Sequence[str], where: str) -> Iterator[NameUse]:
+    """Parts of a unit, decisions and groups of conditions that a policy must have."""
     features = FeatureSet(policy.model.features)
-    values = [*features.request_keys, *features.request_columns, *features.columns]
+    names = [*features.request_keys, *features.request_columns]
+    for name in unit:
+        yield NameUse("request value", name, "a unit must be a value that requests bring", f"{where}, unit",
+                      names=names)  # fmt: skip
+    values = [*names, *features.columns]
     for condition in conditions:
         place = f"{where}, {condition.text!r}"
         if condition.of:
@@ -366,6 +380,7 @@ class Guard(Definition):
         """Check every field by itself."""
         super().__post_init__()
         where = f"guard {self.name}"
+        _check_policy(self.policy, where)
         object.__setattr__(self, "when", tuple(self.when))
         object.__setattr__(self, "unit", (self.unit,) if isinstance(self.unit, str) else tuple(self.unit))
         if not self.when or (self.then == "gradual" and not self.unit):
@@ -396,9 +411,18 @@ class Guard(Definition):
         """Steps of ``gradual``."""
         return Rollout(self.name, steps=self.steps, bake=self.bake, unit=self.unit, hold=(), min_units=self.min_units)
 
+    def check(self) -> None:
+        """Refuse a guard of nothing, of no time, or of more decisions than there will be."""
+        if self.policy is None:
+            raise DefinitionError("a guard must be for a policy", where=f"guard {self.name}", got=None,
+                                  remedy="Write policy=, or pass the Policy as second argument")  # fmt: skip
+        spans = {field: getattr(self, field) for field in ("window", "baseline", "bake")}
+        _check_reach(spans, self.min_units, f"guard {self.name}")
+
     def uses(self) -> Iterator[NameUse]:
-        """Decisions and groups that its policy must have."""
-        return iter(()) if self.policy is None else _names(self.policy, self.conditions, f"guard {self.name}")
+        """Parts of the unit, decisions and groups that its policy must have."""
+        return iter(()) if self.policy is None else names_used(self.policy, self.conditions, self.unit,
+                                                               f"guard {self.name}")  # fmt: skip
 
     @classmethod
     def defaults(cls, policy: Policy, *, business: str | None = None, unit: str | tuple[str, ...] = ()) -> list[Guard]:
@@ -412,6 +436,7 @@ class Guard(Definition):
         unit : str or list of str, optional
             For a way back by steps where quality has fallen by a twentieth. None: that is an alert.
         """
+        _check_policy(policy, "Guard.defaults")
         target = policy.model.known_target
         loss = "brier" if target is None or target.task == "binary" else "loss"
         rows: list[tuple[str, list[str], str, str]] = [
@@ -424,6 +449,20 @@ class Guard(Definition):
         ]
         return [cls(f"{policy.name}_{name}", policy, when, then, otherwise, unit=unit if then == "gradual" else ())
                 for name, when, then, otherwise in rows]  # fmt: skip
+
+
+def _check_policy(policy: object, where: str) -> None:
+    if not (policy is None or isinstance(policy, Policy)):
+        got = policy if isinstance(policy, str) else type(policy).__name__
+        raise DefinitionError("the policy must be a Policy, the object and not its name", where=where, got=got,
+                              remedy="Pass a Policy as second argument")  # fmt: skip
+
+
+def _check_reach(spans: Mapping[str, str | None], min_units: object, where: str) -> None:
+    check_lengths(spans, where=where)
+    if not isinstance(min_units, int) or min_units > _MOST_UNITS:
+        raise DefinitionError(f"min_units must be a whole number up to {_MOST_UNITS:,}", where=where, got=min_units,
+                              remedy="Leave it out")  # fmt: skip
 
 
 def _steps(steps: Sequence[float], where: str) -> tuple[float, ...]:

@@ -8,15 +8,17 @@ what monitoring counts, and brings no second notion of an outcome.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from retrodict.core.definition import Definition
-from retrodict.core.durations import parse_duration
+from retrodict.core.durations import check_lengths, parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import parse
+from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
+from retrodict.rollout.definitions import names_used
 
 if TYPE_CHECKING:
     from retrodict.rollout.statistics import Allowed
@@ -258,6 +260,15 @@ class Experiment(Definition):
         if self.layer is None and self.slot != (0.0, 1.0):
             raise DefinitionError("a slot must be of a layer", where=where, got=self.slot,
                                   remedy="Write layer='letters'")  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse a span of no time, in which nothing counts."""
+        spans = {f"metric {one.name}, within": one.within for one in self.metrics}
+        check_lengths({**spans, "pre_period": self.pre_period}, where=f"experiment {self.name}")
+
+    def uses(self) -> Iterator[NameUse]:
+        """Parts of the unit that its policy's requests must have."""
+        return names_used(self.policy, (), self.unit, f"experiment {self.name}")
 
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""

@@ -699,10 +699,10 @@ def test_two_controllers_halt_once_and_a_killed_one_leaves_nothing_half_done(har
 
 def test_a_project_plans_its_looks_and_keeps_them(world):
     """The plan has the units of each look; a look is on record with its fraction, another report of it is not."""
-    edit(world, "mde=0.2,", 'mde=0.2, analysis="obrien-fleming", looks=2,')
+    edit(world, "mde=0.2,", 'mde=0.2, analysis="pocock", looks=2,')
     plan = plan_experiment(world.project, "tone", baseline=0.4, units_per_day=100)
     one = sample_size(0.24, 0.2, alpha=0.025, share=1 / 3) / 0.75
-    assert plan.units == pytest.approx(one * inflation(2, alpha=0.025), abs=2)
+    assert plan.units == pytest.approx(one * inflation(2, alpha=0.025, spending="pocock"), abs=2)
     assert list(plan.looks) == [math.ceil(plan.units / 2), plan.units]
     assert f"{plan.looks[0]:,}, {plan.looks[1]:,}" in str(plan)
     begin(world)

@@ -143,6 +143,10 @@ def test_a_boundary_that_is_crossed_stays_so_and_no_level_is_spent_in_between() 
     values = np.concatenate([halves(500, (0.5, 0.3)), halves(300, (0.2, 0.9)), halves(400, (0.5, 0.3))])
     design = Design(values, looks=2)
     assert design.report(500).verdict == "success"
+    alone = welch(Sums.of(values[:500:2]), Sums.of(values[1:500:2]), BETTER).p_value
+    over_looks = design.looks[0]["p_values"]["primary late b"]
+    assert over_looks == pytest.approx(repeated_p(alone, (0.5,), "pocock"))
+    assert over_looks > 1.2 * alone
     after = design.report(700)
     assert (after.verdict, after.advice) == ("success", "Stop, and decide for b")
     assert after.reason.startswith("b: success at the look at 500 units; 700 of 1000")

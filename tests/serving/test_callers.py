@@ -25,6 +25,7 @@ from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import ConfigurationError, InputError, NotFoundError, RefusedError
 from retrodict.decisions.log import read_decisions
 from retrodict.registry.api_keys import token_digest
+from retrodict.serving.board import Board
 from retrodict.serving.callers import Callers
 from retrodict.serving.http_answer import RefusedRequestError
 from retrodict.serving.routes import ROUTES
@@ -165,7 +166,9 @@ def test_a_rate_is_kept_and_shared_by_workers(project, monkeypatch):
     token = project.api_keys.issue("busy", scope=["read"], reason="test", rate=4).token
     now = [10**9]
     monkeypatch.setattr("retrodict.serving.callers.monotonic_ns", lambda: now[0])
-    callers = Callers(project.workspace, workers=2)
+    workers = [2]
+    callers = Callers(project.workspace, lambda: workers[0])
+    callers.look()
     requests = [("GET", "/v1/policies", bearer(token))] * 4
     answers = asked(project, *requests, callers=callers)
     assert [status for status, _, _ in answers] == [200, 200, 429, 429]
@@ -175,6 +178,21 @@ def test_a_rate_is_kept_and_shared_by_workers(project, monkeypatch):
     project.api_keys.issue("other", scope=["read"], reason="test")
     callers.look()  # which fills no bucket anew
     assert [status for status, _, _ in asked(project, requests[0], callers=callers)] == [429]
+    workers[0] = 1  # the other one went: all of the rate is here from the next look on
+    callers.look()
+    now[0] += 10**9
+    assert [status for status, _, _ in asked(project, *requests, callers=callers)] == [200] * 4
+
+
+def test_workers_that_answer_are_counted():
+    """What may be is not what is; before the first answers there is one share."""
+    with contextlib.closing(Board(4)) as board:
+        assert board.answering() == 1
+        for slot, (number, expected) in enumerate([(0, 1), (7, 2), (3, 3)]):
+            board.set_connections(slot, number)
+            assert board.answering() == expected
+        board.set_connections(1, None)
+        assert board.answering() == 2
 
 
 def test_a_key_ends_by_time_by_rotation_and_by_hand(project):

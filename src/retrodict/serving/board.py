@@ -90,9 +90,16 @@ class Board:
 
     def mean_connections(self) -> float:
         """Connections of those workers that answer, on average."""
+        numbers = self._connections()
+        return sum(numbers) / max(len(numbers), 1)
+
+    def answering(self) -> int:
+        """Workers that answer; 1 where none does yet."""
+        return max(len(self._connections()), 1)
+
+    def _connections(self) -> list[int]:
         numbers = [self._number(slot, _CONNECTIONS) for slot in range(self.workers)]
-        answering = [number for number in numbers if number != _AWAY]
-        return sum(answering) / max(len(answering), 1)
+        return [number for number in numbers if number != _AWAY]
 
     def close(self) -> None:
         """Let go of the memory; a second call does nothing."""

@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -69,29 +69,29 @@ class Callers:
     Parameters
     ----------
     workspace : Workspace
-    workers : int
-        Processes that share the rate of each key.
+    workers : callable
+        How many processes share the rate of each key just now.
     """
 
-    def __init__(self, workspace: Workspace, workers: int = 1) -> None:
-        self._workspace, self._workers, self._clock = workspace, workers, workspace.clock
+    def __init__(self, workspace: Workspace, workers: Callable[[], int] = lambda: 1) -> None:
+        self._workspace, self._workers, self._sharing, self._clock = workspace, workers, 1, workspace.clock
         self._keys: dict[str, tuple[str, _Caller]] = {}
         self._issued: Mapping[str, ApiKey] = {}
         self._signers = _Signers(workspace) if workspace.config["auth.jwks"] else None
 
     def look(self) -> None:
         """Take in keys that were issued or ended since the last time; called beside the requests."""
-        issued = read_keys(self._workspace)
-        if issued != self._issued:
+        issued, sharing = read_keys(self._workspace), self._workers()
+        if issued != self._issued or sharing != self._sharing:
             keys = {}
             for key in issued.values():
-                rate = None if key.rate is None else key.rate / self._workers
+                rate = None if key.rate is None else key.rate / sharing
                 caller = _Caller(f"key:{key.name}", frozenset(key.scopes), key.expires, rate)
                 if key.id in self._keys:  # a bucket is not filled anew because somebody else got a key
                     former = self._keys[key.id][1]
                     caller.tokens, caller.filled = former.tokens, former.filled
                 keys[key.id] = key.sha256, caller
-            self._keys, self._issued = keys, issued
+            self._keys, self._issued, self._sharing = keys, issued, sharing
         if self._signers is not None:
             self._signers.look()
 
@@ -218,7 +218,9 @@ def asks_callers(workspace: Workspace, listener: socket.socket) -> bool:
     return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def open_callers(workspace: Workspace, listener: socket.socket, workers: int) -> Callers | None:
+def open_callers(
+    workspace: Workspace, listener: socket.socket, workers: Callable[[], int] = lambda: 1
+) -> Callers | None:
     """What admits the callers of a server; None where anybody on this machine may call.
 
     Raises

@@ -154,7 +154,7 @@ def serve(
     open_certificate(workspace.config)  # what is wrong is said before anything is begun
     if (traces := open_traces(workspace.config)) is not None:
         traces.close()
-    if open_callers(workspace, listener, upper) is None:
+    if open_callers(workspace, listener) is None:
         _log.info("anybody on this machine may call: callers of a loopback address are not asked who they are")
     say = None if ready is None else (lambda url: ready(url, grpc))
     elsewhere = bool(workspace.config["serving.features_url"])
@@ -376,7 +376,7 @@ async def answer(
         await watcher.begin()
         if only == "features" and app.parts is not None:
             await app.parts.load_current()
-        app.callers = open_callers(workspace, listener, 1 if board is None else board.workers)
+        app.callers = open_callers(workspace, listener, *(() if board is None else (board.answering,)))
         certificate = open_certificate(config)
         server = _Server(app, listener, board, slot, certificate)
         app.connected = server.draining

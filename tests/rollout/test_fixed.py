@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
 from retrodict.core.errors import InputError
 from retrodict.rollout.statistics import (
@@ -15,6 +16,7 @@ from retrodict.rollout.statistics import (
     Sums,
     adjust,
     compare_means,
+    compare_shares,
     detectable_effect,
     linearise,
     sample_size,
@@ -37,6 +39,15 @@ def test_welch_is_scipys() -> None:
     assert contrast.p_value == pytest.approx(test.pvalue)
 
 
+@pytest.mark.parametrize(("a", "b"), [((70, 56), (80, 48)), ((500, 0), (400, 3)), ((10, 10), (10, 2))])
+def test_shares_are_statsmodels(a: tuple[int, int], b: tuple[int, int]) -> None:
+    """Newcombe's interval and the pooled score test."""
+    contrast = compare_shares(Sums.rate(*a), Sums.rate(*b), BOTH)
+    interval = confint_proportions_2indep(b[1], b[0], a[1], a[0], method="newcomb", compare="diff")
+    assert (contrast.low, contrast.high) == pytest.approx(interval, abs=1e-9)
+    assert contrast.p_value == pytest.approx(proportions_ztest([b[1], a[1]], [b[0], a[0]])[1])
+
+
 def test_intervals_cover_at_one_look() -> None:
     """Welch of skewed values, shares of 3 %: 95 % within two points, 4,000 times each."""
     rng, hits = np.random.default_rng(8), {"welch": 0, "shares": 0}
@@ -44,7 +55,9 @@ def test_intervals_cover_at_one_look() -> None:
         one, other = Sums.of(rng.exponential(1, 120)), Sums.of(rng.exponential(1.2, 120))
         contrast = welch(one, other, BOTH)
         hits["welch"] += contrast.low <= 0.2 <= contrast.high
-        contrast = welch(Sums.rate(300, rng.binomial(300, 0.03)), Sums.rate(300, rng.binomial(300, 0.05)), BOTH)
+        contrast = compare_shares(
+            Sums.rate(300, rng.binomial(300, 0.03)), Sums.rate(300, rng.binomial(300, 0.05)), BOTH
+        )
         hits["shares"] += contrast.low <= 0.02 <= contrast.high
     assert {name: count / 4000 for name, count in hits.items()} == pytest.approx(dict.fromkeys(hits, 0.95), abs=0.02)
 
@@ -157,7 +170,7 @@ def test_power_is_what_was_planned() -> None:
     rng, n = np.random.default_rng(9), sample_size(0.1 * 0.9, 0.02) // 2
     won = 0
     for a, b in zip(rng.binomial(n, 0.09, 4000).tolist(), rng.binomial(n, 0.11, 4000).tolist(), strict=True):
-        won += welch(Sums.rate(n, a), Sums.rate(n, b), Allowed(at_least=0.0), alpha=0.025).verdict == "success"
+        won += compare_shares(Sums.rate(n, a), Sums.rate(n, b), Allowed(at_least=0.0), alpha=0.025).verdict == "success"
     assert won / 4000 == pytest.approx(0.8, abs=0.02)
     size = sample_size(1.0, 0.25, sequential=True) // 2
     steps = np.arange(20, size + 1, 20)

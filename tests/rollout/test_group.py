@@ -20,7 +20,16 @@ from retrodict.core.identity import content_hash
 from retrodict.rollout.experiments import ExperimentRun
 from retrodict.rollout.experiments.report import ExperimentReport, judge, record_look
 from retrodict.rollout.experiments.units import UnitRows
-from retrodict.rollout.statistics import Allowed, Sums, boundaries, inflation, repeated_p, sample_size, welch
+from retrodict.rollout.statistics import (
+    Allowed,
+    Sums,
+    boundaries,
+    compare_shares,
+    inflation,
+    repeated_p,
+    sample_size,
+    welch,
+)
 from retrodict.rollout.statistics.group import exit_chances, spent_level
 
 FIFTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -143,7 +152,7 @@ def test_a_boundary_that_is_crossed_stays_so_and_no_level_is_spent_in_between() 
     values = np.concatenate([halves(500, (0.5, 0.3)), halves(300, (0.2, 0.9)), halves(400, (0.5, 0.3))])
     design = Design(values, looks=2)
     assert design.report(500).verdict == "success"
-    alone = welch(Sums.of(values[:500:2]), Sums.of(values[1:500:2]), BETTER).p_value
+    alone = compare_shares(Sums.of(values[:500:2]), Sums.of(values[1:500:2]), BETTER).p_value
     over_looks = design.looks[0]["p_values"]["primary late b"]
     assert over_looks == pytest.approx(repeated_p(alone, (0.5,), "pocock"))
     assert over_looks > 1.2 * alone

@@ -264,7 +264,7 @@ class Experiment(Definition):
     def check(self) -> None:
         """Refuse a span of no time, in which nothing counts."""
         spans = {f"metric {one.name}, within": one.within for one in self.metrics}
-        check_lengths({**spans, "pre_period": self.pre_period}, where=f"experiment {self.name}")
+        check_lengths({**spans, "pre_period": self.pre_period, "bandit": self.bandit}, where=f"experiment {self.name}")
 
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit that its policy's requests must have."""

@@ -121,6 +121,9 @@ def plan_experiment(
         deviation = float(values.std(ddof=1)) * math.sqrt(left)
     elif baseline is not None and deviation is None and experiment.primary.kind == "rate" and 0 < baseline < 1:
         deviation = math.sqrt(baseline * (1 - baseline))
+    elif baseline is not None and deviation is None and experiment.primary.kind == "rate":
+        raise InputError("a rate must lie between 0 and 1", where=f"{where}, baseline", got=baseline,
+                         remedy="Pass --baseline 0.14 for 14 %")  # fmt: skip
     if baseline is None or deviation is None or not deviation > 0:
         raise InputError("a plan must have values of the primary metric that differ, or be told them", where=where,
                          got=f"{counted} units in {history} with a known value",

@@ -33,6 +33,7 @@ from retrodict.rollout.statistics import (
     boundaries,
     check_balance,
     compare_means,
+    compare_shares,
     false_discovery,
     holm,
     linearise,
@@ -441,7 +442,10 @@ class _Judge:
 
 
 def _once(strata: Strata, allowed: Allowed, alpha: float) -> Contrast:
-    return welch(*strata[0], allowed, alpha=alpha) if len(strata) == 1 else stratified(strata, allowed, alpha=alpha)
+    if len(strata) > 1:
+        return stratified(strata, allowed, alpha=alpha)
+    compare = compare_shares if all(arm.is_rate for arm in strata[0]) else welch
+    return compare(*strata[0], allowed, alpha=alpha)
 
 
 def _corrected(

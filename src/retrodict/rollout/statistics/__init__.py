@@ -5,7 +5,7 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 
 - looked at any number of times: :func:`compare_means`, and :func:`compare_rates` for ratios of rare things, and
   :func:`bound_share` for one arm against a limit;
-- looked at once: :func:`welch`, :func:`stratified`; :func:`linearise` for metrics per request,
+- looked at once: :func:`welch`, :func:`compare_shares`, :func:`stratified`; :func:`linearise` for metrics per request,
   :func:`adjust` by what was before; :func:`sample_size`, :func:`detectable_effect` to plan it;
 - looked at a few planned times: :func:`boundaries`, :func:`repeated_p`, :func:`inflation`;
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
@@ -16,7 +16,7 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 
 from retrodict.rollout.statistics.balance import SampleRatio, check_balance
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
-from retrodict.rollout.statistics.fixed import adjust, linearise, stratified, welch
+from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise, stratified, welch
 from retrodict.rollout.statistics.group import boundaries, inflation, repeated_p
 from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
@@ -36,6 +36,7 @@ __all__ = [
     "check_balance",
     "compare_means",
     "compare_rates",
+    "compare_shares",
     "cross_fit",
     "detectable_effect",
     "false_discovery",

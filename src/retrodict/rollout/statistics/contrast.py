@@ -71,6 +71,11 @@ class Sums:
         return self.total / self.n if self.n else math.nan
 
     @property
+    def is_rate(self) -> bool:
+        """Whether they are of zeros and ones."""
+        return self.total == self.squares and 0 <= self.total <= self.n
+
+    @property
     def variance(self) -> float:
         """Variance with n - 1; NaN below two values. Of values far from 0 take off a round number first."""
         return max(self.squares - self.n * self.mean**2, 0.0) / (self.n - 1) if self.n > 1 else math.nan

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError
+from retrodict.core.statistics.intervals import difference_interval, wilson_interval
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums, check_level, judge, unknown
 from retrodict.rollout.statistics.sequential import mixture_margin, mixture_p, mixture_scale, spread
 
-__all__ = ["adjust", "linearise", "stratified", "welch"]
+__all__ = ["adjust", "compare_shares", "linearise", "stratified", "welch"]
 
 Floats = NDArray[np.float64]
 
@@ -57,6 +58,34 @@ def welch(control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.
     return judge(Contrast("inconclusive", "", method, "difference", *n, value, *ends, 1 - 2 * side, p_value), allowed)
 
 
+def compare_shares(control: Sums, treatment: Sums, allowed: Allowed, *, alpha: float = 0.05) -> Contrast:
+    """Compare the difference of two rates once, by scores.
+
+    The interval is Newcombe's of Wilson's (1998, Statistics in Medicine 17, 873-890, method 10), the p value that of
+    the pooled score test; both hold at small counts, where Welch's do not.
+
+    Parameters
+    ----------
+    control, treatment : Sums
+        Of zeros and ones.
+    allowed : Allowed
+        Differences that are no failure.
+    alpha : float, default 0.05
+        Chance of a wrong success, and of a wrong failure, at this one look.
+    """
+    check_level(alpha)
+    n, side, method = (control.n, treatment.n), alpha / allowed.sides, "two-proportion score"
+    if min(n) < 1:
+        return unknown("an arm has no rows", method, "difference", n, 1 - 2 * side)
+    intervals = [wilson_interval(arm.total, arm.n, confidence=1 - 2 * side) for arm in (treatment, control)]
+    ends = difference_interval(treatment.mean, intervals[0], control.mean, intervals[1])
+    value, pooled = treatment.mean - control.mean, (control.total + treatment.total) / sum(n)
+    deviation = math.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
+    p_value = math.erfc(abs(value) / deviation / math.sqrt(2)) if deviation else 1.0
+    contrast = Contrast("inconclusive", "", method, "difference", *n, value, ends.low, ends.high, 1 - 2 * side, p_value)
+    return judge(contrast, allowed)
+
+
 def linearise(numerators: ArrayLike, denominators: ArrayLike) -> Floats:
     """One value a unit of a ratio of sums, by the delta method.
 
@@ -83,6 +112,8 @@ def linearise(numerators: ArrayLike, denominators: ArrayLike) -> Floats:
     if not below.size or below.sum() == 0:
         raise InputError("the denominators of a ratio must not add up to 0", where="statistics", got=below.size,
                          remedy="Leave out the arm")  # fmt: skip
+    if (below == 1).all():
+        return above  # zeros and ones stay what they are
     ratio = above.sum() / below.sum()
     values: Floats = ratio + (above - ratio * below) / below.mean()
     return values

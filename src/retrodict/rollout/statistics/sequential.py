@@ -141,7 +141,7 @@ def spread(sums: Sums) -> float:
 
     The pseudo-counts are those of Agresti & Caffo 2000 (American Statistician 54, 280-288).
     """
-    if sums.total == sums.squares and 0 <= sums.total <= sums.n:
+    if sums.is_rate:
         share = (sums.total + 1) / (sums.n + 2)
         return share * (1 - share)
     return sums.variance

@@ -5,9 +5,12 @@ import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -222,6 +225,72 @@ def test_a_callback_is_signed_and_repeated(server, hook):
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 3600
 
 
+def test_a_callback_that_hangs_ends_after_five_calls_and_holds_up_no_job(tmp_path):
+    """Over two workers and the restart of both: another job is decided meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        hung = f"http://127.0.0.1:{target.getsockname()[1]}"
+        make_project(tmp_path, f'[serving]\ncallbacks = ["{hung}"]\ncallback_secret = "HOOK_SECRET"\n').close()
+        server = Server(tmp_path, "--replay", "--no-consume", "--workers", "2")
+        try:
+            _, job = submit(server, 2, callback=hung)
+            while stored(tmp_path, job["job"])["calls"] < 2:
+                time.sleep(0.1)
+            _, other = submit(server, 2)
+            assert ended(server, other["job"])["state"] == "done"
+            assert stored(tmp_path, job["job"])["calls"] < 5
+            server.stop()
+            server = Server(tmp_path, "--replay", "--no-consume", "--workers", "2")
+            assert ended(server, job["job"])["callback"] == "failed: TimeoutError, in 5 calls"
+        finally:
+            server.stop()
+        target.setblocking(False)
+        assert len(list(iter(partial(accepted, target), False))) == 5
+
+
+def accepted(target):
+    with contextlib.suppress(BlockingIOError):
+        target.accept()[0].close()
+        return True
+    return False
+
+
+def stored(root, job):
+    with Workspace(root, actor="ana") as workspace:
+        return json.loads(workspace.keys.get_many([b"\0jobs\0s" + job.encode()])[0])
+
+
+@pytest.mark.parametrize("keys", ["embedded", "redis"])
+def test_jobs_sent_at_once_are_one_or_refused(tmp_path, request, keys):
+    """Of two bodies under one key one is taken, and of ten jobs no more than may be: each look is before each write."""
+    settings = "" if keys == "embedded" else f'[stores]\nkeys = "{request.getfixturevalue("redis_server").url()}"\n'
+    (tmp_path / "retrodict.toml").write_text(f'[project]\nname = "parcels"\n{settings}')
+    with Workspace(tmp_path, actor="ana") as workspace, ThreadPoolExecutor(10) as pool:
+        gate = threading.Barrier(10)
+
+        def add(number, job_id, most):
+            jobs = _Jobs(workspace)
+            looked = jobs.all
+
+            def look():
+                rows = looked()
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    gate.wait(0.5)
+                return rows
+
+            jobs.all = look
+            job = ScoringJob(job_id, "promise", None, str(number), 1, number)
+            return jobs.add(job, [Raw(b"%d" % number)], most)
+
+        kept = [*pool.map(lambda number: add(number, "j", 9), range(10))]
+        assert len({job.content for job in kept}) == 1
+        jobs = _Jobs(workspace)
+        assert json.loads(jobs.asked(kept[0])) == {"requests": [int(kept[0].content)]}
+        jobs.remove(kept[0])
+        gate.reset()
+        kept = [*pool.map(lambda number: add(number, f"j{number}", 3), range(10))]
+        assert (sum(job is not None for job in kept), len(jobs.all())) == (3, 3)
+
+
 @pytest.fixture
 def redis_server():
     with contextlib.closing(RedisServer()) as server:
@@ -332,7 +401,7 @@ def test_jobs_and_their_answers_go_when_their_time_is_over(root, tmp_path):
     finally:
         settings.write_text(before)
     with Workspace(root, actor="ana") as workspace:
-        assert [*workspace.keys.scan(b"\0jobs\0")] == []
+        assert [key for key, _ in workspace.keys.scan(b"\0jobs\0")] in ([], [b"\0jobs\0n"])
 
 
 def test_one_process_at_a_time_works_on_a_job(tmp_path):
@@ -342,7 +411,7 @@ def test_one_process_at_a_time_works_on_a_job(tmp_path):
     with Workspace(tmp_path, actor="ana", clock=clock) as workspace:
         workspace.config.path("stores.streams").mkdir(parents=True, exist_ok=True)  # as a server's log does
         one, other = _Jobs(workspace), _Jobs(workspace)
-        one.put(ScoringJob("j", "promise", None, "", 150, clock.now()), [Raw(b"{}")] * 150)
+        one.add(ScoringJob("j", "promise", None, "", 150, clock.now()), [Raw(b"{}")] * 150, 1)
         job = one.take()
         assert (job.state, other.take()) == ("running", None)
         clock.move_to(clock.now() + 11_000_000)
@@ -352,4 +421,4 @@ def test_one_process_at_a_time_works_on_a_job(tmp_path):
         assert (job.done, other.get("j", None).done) == (100, 100)
         one.remove(job)
         assert other.change(job, b"{}", done=150) is None
-        assert [*workspace.keys.scan(b"\0jobs\0")] == []
+        assert [key for key, _ in workspace.keys.scan(b"\0jobs\0")] in ([], [b"\0jobs\0n"])

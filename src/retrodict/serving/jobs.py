@@ -3,6 +3,8 @@
 A job is in the store of keys, its requests and answers in pieces of a hundred, so that it outlives every process. One
 worker at a time works on it, by a lease that each piece renews, and decides pieces as batches of low priority. Every
 request has an id: a piece that was being decided when its worker died is asked again, and nothing is decided twice.
+Callers are called back beside that, as a server that does not answer must not hold up jobs: each call is counted in the
+job before it is made, so that there are five in all whoever makes them, and the lease is the pause before the next.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hmac
 import logging
 import os
 import uuid
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -25,7 +28,6 @@ from retrodict.core.clock import format_time
 from retrodict.core.durations import SECOND, parse_duration
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import canonical_json, digest
-from retrodict.core.retries import Retry
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.requests import decode_body
 from retrodict.serving.batch import decode_batch
@@ -42,10 +44,11 @@ if TYPE_CHECKING:
 __all__ = ["JobRequest", "ScoringJob", "run_jobs"]
 
 BODY = 8 << 20
-_STATE, _ASKED, _ANSWERED = b"\0jobs\0s", b"\0jobs\0q", b"\0jobs\0a"
+_STATE, _ASKED, _ANSWERED, _ADDED = b"\0jobs\0s", b"\0jobs\0q", b"\0jobs\0a", b"\0jobs\0n"
 _TOGETHER, _MOST = 100, 100_000
 _LEASE = 10 * SECOND
 _CALLBACK_S = 5.0  # for one attempt, whatever comes of it
+_CALLS, _AT_ONCE = 5, 16  # attempts for a job, and callbacks under way in one process
 _LOOK_S, _FULL_S, _AWAY_S = 0.5, 0.1, 1.0
 
 _json = msgspec.json.Encoder()
@@ -79,6 +82,7 @@ class ScoringJob(msgspec.Struct, frozen=True):
     until: int = 0
     place: str = ""
     notified: str | None = None
+    calls: int = 0
 
     @property
     def pieces(self) -> int:
@@ -89,6 +93,11 @@ class ScoringJob(msgspec.Struct, frozen=True):
     def ended(self) -> bool:
         """Whether there is nothing more to decide."""
         return self.state in ("done", "failed")
+
+    @property
+    def waits_for_call(self) -> bool:
+        """Whether its caller is still to be called."""
+        return self.ended and self.callback is not None and self.notified is None
 
     def name(self, prefix: bytes, piece: int | None = None) -> bytes:
         """Key of it, or of one of its pieces."""
@@ -131,25 +140,39 @@ class _Jobs:
                                 where="address", got="another id", remedy="Send it once more")  # fmt: skip
         return job
 
-    def put(self, job: ScoringJob, requests: list[msgspec.Raw]) -> None:
+    def add(self, job: ScoringJob, requests: list[msgspec.Raw], limit: int) -> ScoringJob | None:
+        """Keep a job of which there is none yet, or give the one with its id; None where there would be too many."""
         bodies = (requests[first : first + _TOGETHER] for first in range(0, job.total, _TOGETHER))
-        items = {job.name(_ASKED, piece): _json.encode({"requests": body}) for piece, body in enumerate(bodies)}
-        self._keys.put_many({**items, job.name(_STATE): _json.encode(job)})
+        items: dict[bytes, bytes | None] = {_ADDED: uuid.uuid4().bytes, job.name(_STATE): _json.encode(job)}
+        items |= {job.name(_ASKED, piece): _json.encode({"requests": body}) for piece, body in enumerate(bodies)}
+        while True:
+            (last,) = self._keys.get_many([_ADDED])
+            is_full, former, is_late = len(self.all()) >= limit, None, False
+
+            def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
+                nonlocal former, is_late
+                former, is_late = None if values[0] is None else _decode(values[0]), values[1] != last  # noqa: B023
+                return {} if former is not None or is_late or is_full else items  # noqa: B023
+
+            self._keys.update([job.name(_STATE), _ADDED], change)
+            if former is not None or not is_late:  # else another one came after they were counted
+                return former or (None if is_full else job)
 
     def remove(self, job: ScoringJob) -> None:
         names = [job.name(prefix, piece) for prefix in (_ASKED, _ANSWERED) for piece in range(job.pieces)]
         self._keys.put_many(dict.fromkeys([job.name(_STATE), *names]))
 
-    def take(self) -> ScoringJob | None:
-        """Hold the oldest job that nobody works on, and drop those whose time is over."""
+    def take(self, *, calling: bool = False) -> ScoringJob | None:
+        """Hold the oldest job to decide, or to call back, that nobody has, and drop those whose time is over."""
         now, longest = self._workspace.clock.now(), parse_duration(self._workspace.config["serving.request_ids_kept"])
         for job in self.all():
-            is_open = not job.ended or (job.callback is not None and job.notified is None)
+            is_open = job.waits_for_call if calling else not job.ended
             if job.created < now - longest:
                 self.remove(job)
                 continue
             is_free = is_open and job.until < now and job.place in ("", self._place)
-            if is_free and (mine := self.change(job, anybody=True)) is not None:
+            call: dict[str, Any] = {"calls": job.calls + 1} if calling else {}
+            if is_free and (mine := self.change(job, anybody=True, **call)) is not None:
                 return mine
         return None
 
@@ -205,17 +228,13 @@ async def _submit(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 
 
 def _store(workspace: Workspace, job: ScoringJob, requests: list[msgspec.Raw]) -> ScoringJob:
-    jobs = _Jobs(workspace)
-    former = {one.id: one for one in jobs.all()}
-    if job.id in former:
-        if former[job.id].content != job.content:
-            raise RefusedError("a repeated call must ask for the same job", where="header Idempotency-Key",
-                               got="another body", remedy="Give each job a key of its own")  # fmt: skip
-        return former[job.id]
-    if len(former) >= workspace.config["serving.max_jobs"]:
+    stored = _Jobs(workspace).add(job, requests, workspace.config["serving.max_jobs"])
+    if stored is None:
         raise RefusedRequestError(429, "there are as many jobs as may be kept; delete one that has ended", RETRY)
-    jobs.put(job, requests)
-    return job
+    if stored.content != job.content:
+        raise RefusedError("a repeated call must ask for the same job", where="header Idempotency-Key",
+                           got="another body", remedy="Give each job a key of its own")  # fmt: skip
+    return stored
 
 
 @route("GET", "/v1/jobs/{job}", "score")
@@ -243,13 +262,30 @@ async def _delete(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 
 
 async def run_jobs(app: DecisionApp) -> None:
-    """Work on jobs, one after the other, as long as the server answers."""
-    jobs, problem = await asyncio.to_thread(_Jobs, app.workspace), ""
+    """Work on jobs, one after the other, and call back, as long as the server answers."""
+    jobs = await asyncio.to_thread(_Jobs, app.workspace)
+    async with asyncio.TaskGroup() as group:
+        calls: set[asyncio.Task[None]] = set()
+
+        async def decide() -> None:
+            if (job := await asyncio.to_thread(jobs.take)) is not None:
+                await _finish(app, jobs, job)
+
+        async def call() -> None:
+            while len(calls) < _AT_ONCE and (job := await asyncio.to_thread(jobs.take, calling=True)) is not None:
+                calls.add(task := group.create_task(_call(app.workspace, jobs, job)))
+                task.add_done_callback(calls.discard)
+
+        group.create_task(_repeat(decide))
+        group.create_task(_repeat(call))
+
+
+async def _repeat(step: Callable[[], Awaitable[None]]) -> None:
+    problem = ""
     while True:
         await asyncio.sleep(_LOOK_S)
         try:
-            if (job := await asyncio.to_thread(jobs.take)) is not None:
-                await _finish(app, jobs, job)
+            await step()
             problem = ""
         except Exception as error:  # noqa: BLE001  # an end of this would be the end of every job
             if str(error) != problem:
@@ -275,16 +311,13 @@ async def _finish(app: DecisionApp, jobs: _Jobs, taken_job: ScoringJob) -> None:
             ours = isinstance(error, RetrodictError)
             _log.error("job %s failed", job.id, exc_info=None if ours else error)
             text = str(error) if ours else "the server failed; its log says why"
-            job = await asyncio.to_thread(jobs.change, job, state="failed", error=text)
+            job = await asyncio.to_thread(jobs.change, job, state="failed", error=text, until=0)
             continue
         done, failed = job.done + len(answers), job.failed + sum(one["status"] != 200 for one in answers)
-        facts = {"done": done, "failed": failed, "state": "done" if done == job.total else "running"}
+        facts = {"done": done, "failed": failed, **({"state": "done", "until": 0} if done == job.total else {})}
         job = await asyncio.to_thread(jobs.change, job, _json.encode(answers)[1:-1], **facts)
     if job is not None:
         app.telemetry.count("jobs_total", f'state="{job.state}"')
-        if job.callback is not None and job.notified is None:
-            notified = await _tell(app.workspace, job)
-            await asyncio.to_thread(jobs.change, job, notified=notified, until=0)
 
 
 async def _decide(app: DecisionApp, job: ScoringJob, body: bytes) -> list[dict[str, Any]]:
@@ -331,20 +364,28 @@ def _signed(workspace: Workspace, job: ScoringJob, body: bytes) -> dict[str, str
             "webhook-signature": f"v1,{base64.b64encode(mac).decode()}"}  # fmt: skip
 
 
-async def _tell(workspace: Workspace, job: ScoringJob) -> str:
-    """Call back; what became of it."""
-    body = _json.encode(job.describe())
+async def _call(workspace: Workspace, jobs: _Jobs, job: ScoringJob) -> None:
+    """Call back once, and note what came of it; nothing is noted where the store is away, and another one calls."""
+    facts: dict[str, Any] = {"notified": "delivered"}
+    if (error := await _tell(workspace, job) if job.calls <= _CALLS else "a worker ended in the last call") is not None:
+        is_last = job.calls >= _CALLS
+        _log.warning("callback of job %s failed with %s, call %d of %d", job.id, error, job.calls, _CALLS)
+        pause = workspace.clock.now() + (SECOND << (job.calls - 1))
+        facts = {"notified": f"failed: {error}, in {_CALLS} calls"} if is_last else {"until": pause}
+    try:
+        await asyncio.to_thread(jobs.change, job, **facts)
+    except RetrodictError as problem:
+        _log.error("what came of a callback of job %s cannot be noted: %s", job.id, problem)
 
-    async def post() -> None:
+
+async def _tell(workspace: Workspace, job: ScoringJob) -> str | None:
+    """Call back; why it failed."""
+    body = _json.encode(job.describe())
+    try:
+        _check_callback(workspace, job.callback)  # the settings may be others by now
         async with asyncio.timeout(_CALLBACK_S), httpx.AsyncClient(trust_env=False, timeout=_CALLBACK_S) as client:
             url, headers = str(job.callback), _signed(workspace, job, body)
             async with client.stream("POST", url, content=body, headers=headers) as response:
-                if not response.is_success:
-                    raise httpx.HTTPError(f"status {response.status_code}")
-
-    try:
-        _check_callback(workspace, job.callback)  # the settings may be others by now
-        await Retry((httpx.HTTPError, TimeoutError), retries=4).call_async(post, f"callback of job {job.id}")
-    except RetrodictError as error:
-        return f"failed: {error}"
-    return "delivered"
+                return None if response.is_success else f"status {response.status_code}"
+    except (httpx.HTTPError, TimeoutError, RetrodictError, ValueError) as error:
+        return str(error) if isinstance(error, RetrodictError) else type(error).__name__

@@ -51,6 +51,24 @@ def test_the_report_holds_outcomes_performance_and_drift(world, kit):
     assert {part.value for part in report.slices if part.by == "carrier"} == {"B6", "DL", "UA"}
 
 
+def test_a_feature_that_an_older_version_did_not_read_is_no_drift(world, kit):
+    """Its decisions are left out of that feature, and the report says how many; a null that was asked for counts."""
+    project, records, _ = world
+    old = kit.train(project, run="r0", features=("weather__origin",))
+    more = [
+        kit.record(2000 + number, time=record.time + 1, model=old.ref, score=0.3, features={
+            "weather__origin": record.features["weather__origin"]}) for number, record in enumerate(records[:600])
+    ]  # fmt: skip
+    kit.log(project, more)
+    march = monitor(project, "watch", now=kit.NOW).drifts["2013-03"]
+    assert (march.drifted, dict(march.not_asked)) == ([], {"weather__wind": 600})
+    assert sum(march.features["weather__wind"].current) == 600
+    assert "left out, of versions that did not read it" in str(monitor(project, "watch", now=kit.NOW))
+    kit.log(project, [kit.record(4000 + n, time=one.time + 2, features={"weather__wind": None})
+                      for n, one in enumerate(records[:600])])  # fmt: skip
+    assert monitor(project, "watch", now=kit.NOW).drifts["2013-03"].drifted == ["weather__wind"]
+
+
 def test_triggers_read_the_last_complete_period(world, kit):
     """Drift fires in April; an AUC drop that did not happen is quiet, with its number."""
     project, _, _ = world

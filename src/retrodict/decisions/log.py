@@ -201,11 +201,11 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     pyarrow.Table
         ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__share`` (of the decisions that are
         recorded), ``record__error`` (why the fallback answered), ``record__arm`` (in a rollout), ``record__micros``
-        (of all stages before it), ``record__variants`` (of experiments) and ``record__views`` (view and status of each
-        view that was not simply read), then one column per output of another task than yes or no (``output__name``),
-        per entity (``entity__name``), per context value (``context__name``) and per feature (its full name, or
-        ``feature__name`` where that is one of these columns). A
-        feature that is text in any decision is text in all; one that is masked in any is left out.
+        (of all stages before it), ``record__variants`` (of experiments), ``record__views`` (view and status of each
+        view that was not simply read) and ``record__lacks`` (features that it never asked for), then one column per
+        output of another task than yes or no (``output__name``), per entity (``entity__name``), per context value
+        (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns).
+        A feature that is text in any decision is text in all; one that is masked in any is left out.
     """
     records = sorted(
         (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
@@ -237,9 +237,12 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     masked = {name for record in records for name in record.masked}
     for prefix, field in fields.items():
         dicts = [getattr(record, field) for record in records]
-        for name in dict.fromkeys(name for values in dicts for name in values):
-            if field == "features" and name in masked:
-                continue
+        names = [name for name in dict.fromkeys(name for values in dicts for name in values)
+                 if field != "features" or name not in masked]  # fmt: skip
+        if field == "features":
+            lacks = [[feature_column(name) for name in names if name not in values] for values in dicts]
+            columns["record__lacks"] = pa.array(lacks, pa.list_(pa.string()))
+        for name in names:
             column = prefix + name if prefix else feature_column(name)
             columns[column] = _column([values.get(name) for values in dicts])
     return pa.table(columns)

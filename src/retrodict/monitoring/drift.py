@@ -112,6 +112,8 @@ class DriftReport(Record):
     score : FeatureDrift or None
         The same for the model's output; None where the reference has no profile of it.
     label_rate : RateChange or None
+    not_asked : dict of str to int
+        By feature, decisions of versions that did not read it: not counted for it, as they say nothing about it.
     seasonal : bool
         Whether features were compared with the training rows of the same season of earlier years, and not with all.
     """
@@ -125,6 +127,7 @@ class DriftReport(Record):
     score: FeatureDrift | None = None
     label_rate: RateChange | None = None
     seasonal: bool = False
+    not_asked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def drifted(self) -> list[str]:
@@ -225,6 +228,7 @@ def drift(
         score=_score_drift(looked_at, reference.features.get(SCORE), span, threshold),
         label_rate=change,
         seasonal=bool(seasons),
+        not_asked={name: missing for name in features if (missing := len(looked_at) - len(_asked(looked_at, name)))},
     )
 
 
@@ -280,7 +284,7 @@ def _count(
         if name not in decisions.column_names:
             unread[name] = "the decision log holds no such value"
             continue
-        rows = decisions
+        rows = _asked(decisions, name)
         if name.startswith("output__"):  # a version of other classes gave none: that is a release, and no drift
             rows = decisions.filter(pc.is_valid(decisions.column(name)))
         try:
@@ -291,6 +295,16 @@ def _count(
                 f"the log holds {decisions.schema.field(name).type}, the reference is {reference.profile.kind}"
             )
     return counts, unread
+
+
+def _asked(decisions: pa.Table, feature: str) -> pa.Table:
+    """Decisions that asked for a feature: another version's null is a release, and no drift."""
+    if "record__lacks" not in decisions.column_names:
+        return decisions
+    lacks = decisions.column("record__lacks").combine_chunks()
+    mask = np.ones(len(lacks), np.bool_)
+    mask[pc.list_parent_indices(lacks).filter(pc.equal(pc.list_flatten(lacks), feature)).to_numpy()] = False
+    return decisions.filter(pa.array(mask))
 
 
 def _times(decisions: pa.Table, span: Span | None) -> NDArray[np.int64]:

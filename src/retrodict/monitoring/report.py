@@ -140,6 +140,7 @@ class MonitorReport(Shown):
             for name, report in self.drifts.items()
             for feature in report.drifted[:5]
         ]
+        unasked = [(name, *item) for name, report in self.drifts.items() for item in report.not_asked.items()]
         triggers = [(result.on, result.status, result.period, result.reason) for result in self.triggers]
         views = [row for name, counts in self.views.items() for row in counts.rows(name)]
         empty = len(periods) - len(rows)
@@ -150,6 +151,7 @@ class MonitorReport(Shown):
             *self.warnings,
             Grid(VIEW_COLUMNS, views) if views else None,
             Grid(("period", "drifted feature", "why"), drifted) if drifted else None,
+            Grid(("period", "feature", "left out, of versions that did not read it>"), unasked) if unasked else None,
             Grid(("trigger", "status", "period", "reason"), triggers) if triggers else None,
             f"A trigger fired. Next: retrodict train {self.model.partition('@')[0]}"
             if self.fired and self.model

@@ -287,6 +287,39 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     assert next(each for each in status if each["view"] == "shops")["decisions"] == 2
 
 
+def test_parity_leaves_out_what_no_table_can_say(run: Run, deployed: Path) -> None:
+    """A view beyond its horizon, and a key with an event of the stream: each counted, with what to do about it."""
+    from retrodict.decisions.loader import Loader
+    from retrodict.decisions.recorder import LogWriter
+    from retrodict.decisions.records import encode_record
+    from retrodict.registry import current
+    from retrodict.workspace import Workspace
+
+    def parity() -> dict[str, Any]:
+        return run("features", "parity", "ask", "--project", deployed, "--json").json
+
+    event = {**shop.rows()[0], "id": "new", "customer": "007", "shop": "X", "amount": 500.0, "late": "true",
+             "placed": "2024-04-20T00:00:00Z", "paid": "2024-04-20T01:00:00Z"}  # fmt: skip
+    events = shop.write_csv(deployed / "more.csv", [event])
+    assert run("features", "push", "placed", "--events", events, "--project", deployed).code == 0
+    run("features", "stream", "--once", "--project", deployed)
+    with Workspace(deployed) as project:
+        record = decide(Loader(project).load(current(project)["ask"]))
+        beyond = replace(record, id="b" * 26, views={"spending": {"status": "beyond_horizon"}},
+                         features={name: None if "spending" in name else value
+                                   for name, value in record.features.items()})  # fmt: skip
+        with LogWriter(project) as writer:
+            writer.append([encode_record(record), encode_record(beyond)])
+    report = parity()
+    assert (report["mismatches"], report["beyond_horizon"], report["streamed"]) == (0, 1, {"orders": 1})
+    assert 0 < report["values"] < 2 * len(record.features)
+    text = run("features", "parity", "ask", "--project", deployed).out
+    assert "Decisions that used events of 'orders' that are only in its stream" in text
+    assert "retrodict ingest orders FILE" in text
+    run("ingest", "orders", events, "--project", deployed)
+    assert (parity()["mismatches"], parity()["streamed"]) == (0, {})
+
+
 def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deployed: Path, run: Run) -> None:
     """Each key once, by what online state holds now; null where there was no decision."""
     from retrodict.decisions.loader import Loader

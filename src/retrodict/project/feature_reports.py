@@ -451,9 +451,15 @@ class FeatureParity(Shown):
         """Numbers, and where values differ by which feature and in which decisions."""
         report = self.report
         about = {"policy": self.policy, "verdict": self.verdict, "decisions": report.decisions, "values": report.values,
-                 "differ": report.mismatches, "not compared": report.not_compared or None}  # fmt: skip
+                 "differ": report.mismatches, "not compared": report.not_compared or None,
+                 "not compared, beyond the horizon of online state": report.beyond_horizon or None}  # fmt: skip
+        streamed = [
+            f"Decisions that used events of {table!r} that are only in its stream: {count(number)}. Values that differ "
+            f"were not compared. Bring the same rows into the table: retrodict ingest {table} FILE"
+            for table, number in report.streamed.items()
+        ]
         if not report.mismatches:
-            return [Facts(about)]
+            return [Facts(about), *streamed]
         rows = [(e["decision"], e["feature"], str(e["logged"]), str(e["recomputed"])) for e in report.examples]
-        return [Facts(about), Grid(("feature", "differ>"), list(report.by_feature.items())),
+        return [Facts(about), *streamed, Grid(("feature", "differ>"), list(report.by_feature.items())),
                 Grid(("decision", "feature", "logged", "recomputed"), rows)]  # fmt: skip

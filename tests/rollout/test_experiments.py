@@ -40,6 +40,7 @@ from retrodict.rollout.experiments import (
     stop,
 )
 from retrodict.rollout.experiments.report import _Judge, judge
+from retrodict.rollout.experiments.rules import _choices
 from retrodict.rollout.experiments.units import UnitRows
 from retrodict.rollout.statistics import holm, inflation, sample_size
 from retrodict.workspace import Workspace
@@ -264,6 +265,12 @@ def test_a_rule_is_worth_what_its_units_brought(world, monkeypatch, capsys):
     assert "control for all" in capsys.readouterr().out
     assert run([*command, "soft=otherwise", "--give", "soft=otherwise"]) == 2
     assert "soft is given twice" in capsys.readouterr().err
+
+
+def test_a_rule_reads_a_segment_whatever_it_is_called():
+    """Also by the name that rows are put in order by."""
+    rows = SimpleNamespace(variant=np.array(["a", "b", "a"]), segments={"place": np.array(["y", "x", "y"])})
+    assert _choices(experiment(), rows, {"b": "place = 'y'", "a": "otherwise"}).tolist() == [1, 0, 1]
 
 
 def test_an_experiment_outlives_a_promotion_and_a_rollback(world):

@@ -237,10 +237,11 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     masked = {name for record in records for name in record.masked}
     for prefix, field in fields.items():
         dicts = [getattr(record, field) for record in records]
-        names = [name for name in dict.fromkeys(name for values in dicts for name in values)
-                 if field != "features" or name not in masked]  # fmt: skip
+        names = list(dict.fromkeys(name for values in dicts for name in values))
         if field == "features":
-            lacks = [[feature_column(name) for name in names if name not in values] for values in dicts]
+            total, names = len(names), [name for name in names if name not in masked]
+            lacks = [[] if len(values) == total else [feature_column(name) for name in names if name not in values]
+                     for values in dicts]  # fmt: skip
             columns["record__lacks"] = pa.array(lacks, pa.list_(pa.string()))
         for name in names:
             column = prefix + name if prefix else feature_column(name)

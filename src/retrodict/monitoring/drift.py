@@ -302,8 +302,11 @@ def _asked(decisions: pa.Table, feature: str) -> pa.Table:
     if "record__lacks" not in decisions.column_names:
         return decisions
     lacks = decisions.column("record__lacks").combine_chunks()
+    places = pc.list_parent_indices(lacks).filter(pc.equal(pc.list_flatten(lacks), feature)).to_numpy()
+    if not len(places):
+        return decisions
     mask = np.ones(len(lacks), np.bool_)
-    mask[pc.list_parent_indices(lacks).filter(pc.equal(pc.list_flatten(lacks), feature)).to_numpy()] = False
+    mask[places] = False
     return decisions.filter(pa.array(mask))
 
 

@@ -146,17 +146,23 @@ class _Jobs:
         items: dict[bytes, bytes | None] = {_ADDED: uuid.uuid4().bytes, job.name(_STATE): _json.encode(job)}
         items |= {job.name(_ASKED, piece): _json.encode({"requests": body}) for piece, body in enumerate(bodies)}
         while True:
-            (last,) = self._keys.get_many([_ADDED])
-            is_full, former, is_late = len(self.all()) >= limit, None, False
+            stored, is_late = self._try_add(job, items, limit)
+            if not is_late:
+                return stored
 
-            def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
-                nonlocal former, is_late
-                former, is_late = None if values[0] is None else _decode(values[0]), values[1] != last  # noqa: B023
-                return {} if former is not None or is_late or is_full else items  # noqa: B023
+    def _try_add(self, job: ScoringJob, items: dict[bytes, bytes | None], limit: int) -> tuple[ScoringJob | None, bool]:
+        """The same once; and whether another job came after they were counted, so that nothing was kept."""
+        (last,) = self._keys.get_many([_ADDED])
+        is_full, former, is_late = len(self.all()) >= limit, None, False
 
-            self._keys.update([job.name(_STATE), _ADDED], change)
-            if former is not None or not is_late:  # else another one came after they were counted
-                return former or (None if is_full else job)
+        def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
+            nonlocal former, is_late
+            former = None if values[0] is None else _decode(values[0])
+            is_late = former is None and values[1] != last
+            return {} if former is not None or is_late or is_full else items
+
+        self._keys.update([job.name(_STATE), _ADDED], change)
+        return former or (None if is_full else job), is_late
 
     def remove(self, job: ScoringJob) -> None:
         names = [job.name(prefix, piece) for prefix in (_ASKED, _ANSWERED) for piece in range(job.pieces)]
@@ -367,14 +373,15 @@ def _signed(workspace: Workspace, job: ScoringJob, body: bytes) -> dict[str, str
 async def _call(workspace: Workspace, jobs: _Jobs, job: ScoringJob) -> None:
     """Call back once, and note what came of it; nothing is noted where the store is away, and another one calls."""
     facts: dict[str, Any] = {"notified": "delivered"}
-    if (error := await _tell(workspace, job) if job.calls <= _CALLS else "a worker ended in the last call") is not None:
-        is_last = job.calls >= _CALLS
-        _log.warning("callback of job %s failed with %s, call %d of %d", job.id, error, job.calls, _CALLS)
-        pause = workspace.clock.now() + (SECOND << (job.calls - 1))
-        facts = {"notified": f"failed: {error}, in {_CALLS} calls"} if is_last else {"until": pause}
     try:
+        error = await _tell(workspace, job) if job.calls <= _CALLS else "a worker ended in the last call"
+        if error is not None:
+            is_last = job.calls >= _CALLS
+            _log.warning("callback of job %s failed with %s, call %d of %d", job.id, error, job.calls, _CALLS)
+            pause = workspace.clock.now() + (SECOND << (job.calls - 1))
+            facts = {"notified": f"failed: {error}, in {_CALLS} calls"} if is_last else {"until": pause}
         await asyncio.to_thread(jobs.change, job, **facts)
-    except RetrodictError as problem:
+    except Exception as problem:  # noqa: BLE001  # an end of this would be the end of every job
         _log.error("what came of a callback of job %s cannot be noted: %s", job.id, problem)
 
 

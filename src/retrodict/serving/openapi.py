@@ -309,11 +309,11 @@ def docs_page(app: DecisionApp, name: str) -> str:
 
 
 def _rows(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    for name, field in schema.get("anyOf", [schema])[-1].get("properties", {}).items():
+    schema = schema.get("anyOf", [schema])[-1]
+    for name, field in schema.get("properties", {}).items():
         kind, inner = field.get("type", "any"), field.get("items", field)
         words = kind if isinstance(kind, str) else " or ".join(kind)
-        needed = schema.get("anyOf", [schema])[-1].get("required", ())
-        yield f"{prefix}{name}", field.get("format", words), "yes" if name in needed else ""
+        yield f"{prefix}{name}", field.get("format", words), "yes" if name in schema.get("required", ()) else ""
         yield from _rows(inner, f"{prefix}{name}{'[]' if inner is not field else ''}.")
 
 

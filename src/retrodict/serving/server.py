@@ -376,7 +376,7 @@ async def answer(
         await watcher.begin()
         if only == "features" and app.parts is not None:
             await app.parts.load_current()
-        app.callers = open_callers(workspace, listener, *(() if board is None else (board.answering,)))
+        app.callers = open_callers(workspace, listener, (lambda: 1) if board is None else board.answering)
         certificate = open_certificate(config)
         server = _Server(app, listener, board, slot, certificate)
         app.connected = server.draining

@@ -64,9 +64,10 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
             reason = _broken(report)
             halt(workspace, revision, name, reason=reason)
             return ExperimentMove(policy, name, "halt", reason)
-        turn = 0 if experiment.bandit is None else (now - run.since) // parse_duration(experiment.bandit)
-        if run.until is None and turn > run.state.get("turn", 0):
-            return _adapt(workspace, revision, experiment, run, turn)
+        if run.until is None and experiment.bandit is not None:
+            turn = (now - run.since) // (span := parse_duration(experiment.bandit))
+            if turn > run.state.get("turn", 0):
+                return _adapt(workspace, revision, experiment, run, turn, due=run.since + turn * span)
     except BusyError:
         return ExperimentMove(policy, name, "wait", "somebody changes it just now")
     except RetrodictError as error:  # the others are looked at all the same
@@ -75,10 +76,9 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
 
 
 def _adapt(
-    workspace: Workspace, revision: Revision, experiment: Experiment, run: ExperimentRun, turn: int
+    workspace: Workspace, revision: Revision, experiment: Experiment, run: ExperimentRun, turn: int, *, due: int
 ) -> ExperimentMove:
     """Weights by what was known when they were due: however late a controller is, they are the same."""
-    due = run.since + turn * parse_duration(experiment.bandit or "")
     rows, primary = read_units(workspace, experiment, replace(run, until=due), now=due), experiment.primary
     (above, below), weight = rows.sums[primary.name], propensities(rows, run)
     arms: dict[str, Sums] = {}

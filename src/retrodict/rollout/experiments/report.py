@@ -86,6 +86,15 @@ class MetricEffect:
     p_adjusted: float | None = None
     variance_left: float = 1.0
 
+    @property
+    def key(self) -> str:
+        """What a look on record calls it."""
+        return _key(self.role, self.metric, self.variant, self.segment)
+
+
+def _key(role: str, metric: str, variant: str, segment: str) -> str:
+    return f"{role} {metric} {variant} {segment}".strip()
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExperimentReport(Shown):
@@ -214,7 +223,7 @@ def examine(
 
 def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:
     """Put a look on record, unless the last one saw the same."""
-    contrasts = {_key(effect): effect.contrast for effect in report.effects}
+    contrasts = {effect.key: effect.contrast for effect in report.effects}
     facts: dict[str, object] = {
              "since": run.since, "now": report.now, "verdict": report.verdict, "stop": report.stop,
              "report": report.digest, "balance_p": report.balance.p_value, "units": dict(report.units),
@@ -227,10 +236,6 @@ def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentRepo
             tx.append("experiment.look", f"experiment:{run.name}", facts,
                       inputs=[(f"policy:{run.policy}", "decisions of")])  # fmt: skip
     return report
-
-
-def _key(effect: MetricEffect) -> str:
-    return f"{effect.role} {effect.metric} {effect.variant} {effect.segment}".strip()
 
 
 def judge(
@@ -345,7 +350,7 @@ class _Judge:
 
     def _standing(self, effect: MetricEffect) -> MetricEffect:
         """An effect with its verdict at the last planned look; the same units once more are that look."""
-        verdict = self._verdicts.get(_key(effect), "inconclusive")
+        verdict = self._verdicts.get(effect.key, "inconclusive")
         if (effect.role == "guardrail" or (effect.contrast.value is None and verdict == "inconclusive")
                 or (self._units == self.look and verdict == effect.contrast.verdict)):  # fmt: skip
             return effect
@@ -367,7 +372,7 @@ class _Judge:
         if not strata:
             contrast = unknown("an arm has nothing to count yet", method, "difference", (0, 0), 1 - 2 * alpha)
             return MetricEffect(metric.name, variant, role, segment, None, None, contrast)
-        key = f"{role} {metric.name} {variant} {segment}".strip()
+        key = _key(role, metric.name, variant, segment)
         contrast = (self._at_look if self._plan and role != "guardrail" else self._at_any)(metric, strata, alpha, key)
         sizes = [control.n + treatment.n for control, treatment in strata]
         means = [sum(pair[arm].mean * size for pair, size in zip(strata, sizes, strict=True)) / sum(sizes)

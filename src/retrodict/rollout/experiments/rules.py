@@ -20,7 +20,7 @@ from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.rollout.experiments.runs import check_unchanged, find_run
 from retrodict.rollout.experiments.units import UnitRows, propensities, read_units
 from retrodict.rollout.statistics import cross_fit, rule_value
-from retrodict.stores.sql import query, quote
+from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
 
 __all__ = ["RuleEstimate", "evaluate_rule"]
@@ -139,8 +139,8 @@ def _choices(experiment: Experiment, rows: UnitRows, rule: Mapping[str, str]) ->
     last = list(experiment.variants).index([*rule][-1])
     if not cases:
         return np.full(rows.variant.size, last)
-    table = pa.table({**columns, "place": np.arange(rows.variant.size)})
-    choice = query(f"SELECT CASE {' '.join(cases)} ELSE {last} END FROM rows ORDER BY {quote('place')}", rows=table)
+    table = pa.table({**columns, "record__place": np.arange(rows.variant.size)})  # which no segment is called
+    choice = query(f"SELECT CASE {' '.join(cases)} ELSE {last} END FROM rows ORDER BY record__place", rows=table)
     return np.asarray(choice.column(0).to_numpy(), dtype=np.intp)
 
 

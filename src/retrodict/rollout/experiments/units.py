@@ -29,7 +29,7 @@ from retrodict.rollout.experiments.runs import ExperimentRun
 from retrodict.stores.sql import query, quote, quote_text
 from retrodict.workspace import Workspace
 
-__all__ = ["UnitRows", "aggregate", "propensities", "history_rows", "read_units"]
+__all__ = ["UnitRows", "aggregate", "history_rows", "propensities", "read_units"]
 
 Floats = NDArray[np.float64]
 _RECORD = {"decision": "decision", "score": "score", "label": "label", "fallback": "fallback",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tests.rollout.conftest import learn
@@ -23,6 +24,7 @@ from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.ledger import verify as audit
 from retrodict.registry import approve, current, history, rolled_back
 from retrodict.rollout import deploy, guards, ladder, promote, rollback
+from retrodict.rollout.experiments import controller
 from retrodict.rollout.guards import guard_on, guards_of, watched
 from retrodict.workspace import Workspace
 
@@ -393,6 +395,49 @@ def test_the_commands(make, capsys):
         ]  # fmt: skip
     assert run(["policies", "guards", "promise", "--project", str(world.root), "--json"]) == 0
     assert [one["guard"] for one in json.loads(capsys.readouterr().out)["guards"]] == ["g"]
+
+
+def test_what_fails_by_any_error_leaves_the_others_to_look_on(make, monkeypatch, caplog):
+    """A rollout, a guard and an experiment that fail are said; the other guard goes back all the same."""
+    world = make(["error_rate > 0.01"], "rollback")
+    path = world.root / "definitions.py"
+    path.write_text(path.read_text() + "\nbad = Guard('bad', promise, when=['error_rate > 0.01'])\n")
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+    world.bring_in()
+    world.log(300, errors=100)
+    (parts_of_g, verdicts) = (lambda *parts: parts[2].name == "bad" and 1 // 0), guards._verdicts
+    monkeypatch.setattr(guards, "_verdicts", lambda *parts: parts_of_g(*parts) or verdicts(*parts))
+    monkeypatch.setattr(ladder, "running", lambda _: ["promise"])
+    monkeypatch.setattr(ladder, "step_on", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(controller, "watched", lambda _: [("promise", "tone")])
+    monkeypatch.setattr(controller, "find_run", lambda *_: 1 // 0)
+    with Project(world.root, actor="ana", clock=world.clock) as project:
+        moves = [(one.move, "ZeroDivisionError" in one.reason) for one in project.rollouts.run(once=True)]
+    assert moves == [("wait", True), ("wait", True), ("wait", True), ("rollback", False)]
+    assert [one.message.split(" has failed")[0] for one in caplog.records if "has failed" in one.message] == [
+        "rollout of promise", "experiment tone of promise", "guard bad of promise"]  # fmt: skip
+
+
+def test_guards_that_cannot_be_read_are_an_error_and_read_again(make, monkeypatch, caplog):
+    """Nobody is told that there are none."""
+    world = make(["error_rate > 0.01"], "rollback")
+    world.bring_in()
+    world.log(300, errors=100)
+    monkeypatch.setattr(guards, "_GUARDS", {})
+    with Project(world.root, actor="ana", clock=world.clock) as project, monkeypatch.context() as away:
+        away.setattr(guards, "definitions_of", lambda *_: Path("/nowhere/code").read_text())
+        with pytest.raises(FileNotFoundError):
+            project.policies.guards("promise")
+        assert project.rollouts.any_under_way()
+        (move,) = project.rollouts.run(once=True)
+        assert (move.move, "cannot be read" in move.reason) == ("wait", True)
+        assert "guards of promise cannot be read, so that none acts: [Errno 2]" in caplog.text
+        away.undo()
+        assert [one.move for one in project.policies.guards("promise")] == ["rollback"]
+        project.policies.halt("promise", reason="storm")
+        (move,) = project.policies.guards("promise")
+        assert (move.move, move.reason) == ("wait", "the policy is halted already: storm")
 
 
 def test_a_server_starts_what_looks_on_by_itself(make):

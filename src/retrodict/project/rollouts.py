@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, when
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, NotFoundError, RetrodictError
+from retrodict.core.errors import BusyError, NotFoundError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
@@ -355,8 +355,8 @@ class Rollouts(Namespace):
             return RolloutStatus(revision, policy, split, steps, [], move.what, move.reason, done=move.what != "wait")
         except (BusyError, NotFoundError):
             pass
-        except RetrodictError as error:  # the others are looked at all the same
-            _log.error("rollout of %s: %s", policy, error)
-            why = str(error)
+        except Exception as error:  # noqa: BLE001  # the others are looked at all the same
+            _log.exception("rollout of %s has failed, and is tried again", policy)
+            why = f"it has failed, and is tried again: {error!r}"
         revision = registry.current(self._workspace)[policy]
         return RolloutStatus(revision, policy, revision.deployment.split, (), [], "wait", why)

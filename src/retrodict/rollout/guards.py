@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from retrodict.core.clock import format_time
 from retrodict.core.display import Record
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, IntegrityError, NotFoundError, RefusedError, RetrodictError, RetryableError
+from retrodict.core.errors import BusyError, IntegrityError, NotFoundError, RefusedError
 from retrodict.decisions.split import CANARY
 from retrodict.registry import Revision, change, current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
@@ -85,34 +85,40 @@ class _Term:
 
 
 def guards_of(workspace: Workspace, policy: str) -> tuple[Guard, ...]:
-    """Guards of a policy as they were defined at its last deployment or promotion."""
+    """Guards of a policy as they were defined at its last deployment or promotion; an error if that cannot be read."""
     codes = [one.deployment.code for one in history(workspace, policy) if one.action in ("deploy", "promote")]
     if not codes:
         return ()
     if codes[-1] not in _GUARDS:
-        try:
-            _GUARDS[codes[-1]] = tuple(definitions_of(workspace, codes[-1]).of(Guard))
-        except RetrodictError as error:
-            _log.error("guards of %s: %s", policy, error)
-            if isinstance(error, RetryableError):
-                return ()
-            _GUARDS[codes[-1]] = ()  # code that cannot be read is said once
+        _GUARDS[codes[-1]] = tuple(definitions_of(workspace, codes[-1]).of(Guard))
     return tuple(one for one in _GUARDS[codes[-1]] if one.policy is not None and one.policy.name == policy)
 
 
-def watched(workspace: Workspace) -> list[tuple[str, Guard]]:
-    """Policies that are in force and score, with their guards."""
-    return [(policy, guard) for policy, revision in current(workspace).items()
-            if revision.deployment.halted is None for guard in guards_of(workspace, policy)]  # fmt: skip
+def watched(workspace: Workspace) -> list[tuple[str, Guard | Exception]]:
+    """Policies that are in force and score, with their guards, or with why these cannot be read."""
+    rows: list[tuple[str, Guard | Exception]] = []
+    for policy, revision in current(workspace).items():
+        try:
+            rows += [(policy, one) for one in guards_of(workspace, policy) if revision.deployment.halted is None]
+        except Exception as error:  # noqa: BLE001  # no reason to leave the others alone; the look says it
+            rows.append((policy, error))
+    return rows
 
 
-def guard_on(workspace: Workspace, policy: str, guard: Guard, *, now: int | None = None, act: bool = True) -> GuardMove:
+def guard_on(
+    workspace: Workspace, policy: str, guard: Guard | Exception, *, now: int | None = None, act: bool = True
+) -> GuardMove:
     """Look once, and do what is declared if it is shown; with ``act`` False say only what would be done."""
+    if isinstance(guard, Exception):
+        _log.error("guards of %s cannot be read, so that none acts: %s", policy, guard)
+        return GuardMove(policy, "", "wait", f"its guards cannot be read, so that none acts: {guard}")
     now = workspace.clock.now() if now is None else now
     try:
         revisions = history(workspace, policy)
         term, revision = _Term.of(revisions, guard, now), find_current(workspace, policy)
         state, split = revision.deployment.guards.get(guard.name, {}), revision.deployment.split
+        if revision.deployment.halted is not None:
+            return GuardMove(policy, guard.name, "wait", f"the policy is halted already: {revision.deployment.halted}")
         if state.get("window") == term.window:
             reason = f"it has acted in this window: {state['move']} at {format_time(state['time'])}"
             return GuardMove(policy, guard.name, "wait", reason)
@@ -127,9 +133,9 @@ def guard_on(workspace: Workspace, policy: str, guard: Guard, *, now: int | None
         return GuardMove(policy, guard.name, move, reason, verdicts)
     except BusyError:
         return GuardMove(policy, guard.name, "wait", "somebody changes it just now")
-    except RetrodictError as error:  # the others look on all the same
-        _log.error("guard %s of %s: %s", guard.name, policy, error)
-        return GuardMove(policy, guard.name, "wait", str(error))
+    except Exception as error:  # noqa: BLE001  # the others look on all the same
+        _log.exception("guard %s of %s has failed, and is tried again", guard.name, policy)
+        return GuardMove(policy, guard.name, "wait", f"it has failed, and is tried again: {error!r}")
 
 
 def _events(workspace: Workspace, guard: Guard, term: _Term, revision: Revision) -> list[ArmVerdict]:

@@ -7,11 +7,12 @@ refused if another one came meanwhile; so a controller may be killed anywhere, a
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from retrodict.core.display import Record
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import BusyError, RetrodictError
+from retrodict.core.errors import BusyError
 from retrodict.registry import Revision, current
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.rollout.experiments.report import ExperimentReport, examine, record_look
@@ -21,6 +22,8 @@ from retrodict.rollout.statistics import Sums, linearise, thompson_weights
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["ExperimentMove", "step_on", "watched"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,9 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
                 return _adapt(workspace, revision, experiment, run, turn, due=run.since + turn * span)
     except BusyError:
         return ExperimentMove(policy, name, "wait", "somebody changes it just now")
-    except RetrodictError as error:  # the others are looked at all the same
-        return ExperimentMove(policy, name, "wait", str(error))
+    except Exception as error:  # noqa: BLE001  # the others are looked at all the same
+        _log.exception("experiment %s of %s has failed, and is tried again", name, policy)
+        return ExperimentMove(policy, name, "wait", f"it has failed, and is tried again: {error!r}")
     return ExperimentMove(policy, name, "wait", "no guardrail is shown to be exceeded")
 
 

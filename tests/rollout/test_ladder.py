@@ -220,6 +220,22 @@ def test_too_few_people_are_no_success(world):
         ladder.resume(world.project, "promise", reason="go on")
 
 
+def test_a_step_is_raised_by_its_own_evidence_alone(world):
+    """What a smaller share has shown promotes nobody: without a decision of the step nothing goes on."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    world.ask(3000)
+    world.wait(HOUR)
+    assert world.look() == "raise"
+    world.wait(HOUR)
+    move = ladder.step_on(world.project, "promise")[0]
+    assert (move.what, world.deployment.split["share"]) == ("wait", 0.5)
+    assert "error_rate <= champion * 1.1: 0 units with a value are fewer than the 100 needed" in move.reason
+    world.ask(150)
+    assert "units with a value are fewer than the 100 needed" in ladder.step_on(world.project, "promise")[0].reason
+    world.ask(3000)
+    assert world.look() == "promote"
+
+
 def test_what_is_under_way_is_ended_before_anything_else_changes(world):
     """Deployments and promotions are refused, a rollback ends it and marks the version, an abort does not."""
     ladder.start(world.project, "careful", "late_parcel@2", reason="better")

@@ -124,13 +124,13 @@ class Evidence:
     def judge(self, rollout: Rollout, shares: Mapping[str, float]) -> list[ArmVerdict]:
         """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units.
 
-        Every stretch of the rollout that counts its own decisions (see :func:`gather`) has a part of the level.
+        Every step counts its own decisions (see :func:`gather`), and has its part of the level.
         """
         conditions = [(kind, one) for kind, every in rollout.conditions.items() for one in every]
         verdicts: dict[int, ArmVerdict] = {}
         decided: set[int] = set()
         while True:  # Holm: what is decided leaves its part of the level to the others
-            level = rollout.alpha / rollout.stretches / max(1, len(conditions) - len(decided))
+            level = rollout.alpha / max(1, len(rollout.steps) - 1) / max(1, len(conditions) - len(decided))
             for place, (kind, condition) in enumerate(conditions):
                 if place not in decided:
                     verdicts[place] = self.verdict_on(condition, kind, level, rollout.min_units)
@@ -335,15 +335,13 @@ def _too_few(units: Sequence[int], least: int) -> str:
 def gather(
     workspace: Workspace, revision: Revision, rollout: Rollout, now: int, answers: dict[str, str | None] | None = None
 ) -> Evidence:
-    """Decisions of both arms for as long as both had the same share of units.
+    """Decisions of both arms since the step under way began: what was shown at smaller shares says nothing of this one.
 
-    While the canary has at most half of the units, so has its control, and all decisions since the start count; from
-    then on those since the step began. ``answers`` keeps what the old version made of a decision's request, by the
-    decision's id, for the next look.
+    ``answers`` keeps what the old version made of a decision's request, by the decision's id, for the next look.
     """
     policy, split = revision.deployment.policy, revision.deployment.split
     assert split is not None
-    start = split["started"] if split["share"] <= 0.5 else split["since"]
+    start = split["since"]
     metrics = {one.metric for every in rollout.conditions.values() for one in every}
 
     def in_arms(table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

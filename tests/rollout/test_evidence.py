@@ -142,6 +142,20 @@ def test_arms_without_their_share_are_a_failure():
     rollout = Rollout("small", unit="customer", hold=[])
     assert evidence(canary).judge(rollout, EVEN)[0].verdict == "failure"
     assert evidence(arms(900)).judge(rollout, EVEN)[0].verdict == "success"
+    assert evidence(np.repeat([True, False], [0, 1000])).judge(rollout, EVEN)[0].verdict == "failure"
+
+
+@pytest.mark.parametrize(("canary", "control", "shares", "verdict", "missing"), [
+    (0, 0, EVEN, "inconclusive", 100), (99, 120, EVEN, "inconclusive", 1), (100, 100, EVEN, "success", 0),
+    (99, 0, {"canary": 1.0, "control": 0.0}, "inconclusive", 1),
+    (100, 0, {"canary": 1.0, "control": 0.0}, "success", 0),
+])  # fmt: skip
+def test_nothing_is_a_success_without_units(canary, control, shares, verdict, missing):
+    """Also where nothing is to hold or to be proved: a share needs its units before it can be right."""
+    balance = evidence(np.repeat([True, False], [canary, control])).judge(Rollout("bare", unit="a", hold=[]), shares)[0]
+    assert (balance.verdict, balance.units_canary, balance.units_control) == (verdict, canary, control)
+    assert balance.reason.startswith("not evaluable: 100 units of this step") == bool(missing)
+    assert not missing or balance.reason.endswith(f", {missing} are missing")
 
 
 def test_equal_versions_are_rarely_called_broken_however_often_one_looks():

@@ -55,7 +55,7 @@ class ArmVerdict(Record):
     Attributes
     ----------
     condition : str
-        As written; ``arms`` for whether both have their share of units.
+        As written; ``arms`` for whether both have units enough in this step, and their share of them.
     kind : {"hold", "prove"}
     verdict : {"success", "failure", "inconclusive"}
         Of a condition that must hold: a failure is shown to be broken, a success is not, with units enough. Of one that
@@ -138,16 +138,20 @@ class Evidence:
             if not newly:
                 break
             decided |= newly
-        return [self._balance(shares), *(verdicts[place] for place in sorted(verdicts))]
+        return [self._balance(shares, rollout.min_units), *(verdicts[place] for place in sorted(verdicts))]
 
-    def _balance(self, shares: Mapping[str, float]) -> ArmVerdict:
+    def _balance(self, shares: Mapping[str, float], least: int) -> ArmVerdict:
         counts = {arm: int(np.unique(self.units[self.canary == (arm == CANARY)]).size) for arm in (CANARY, CONTROL)}
         sizes = (None, None, None, None, counts[CANARY], counts[CONTROL])
-        if not all(shares.values()) or not any(counts.values()):
-            return ArmVerdict("arms", "hold", "success", "there is one arm, or nobody in it yet", "ratio", *sizes)
-        balance = check_balance(counts, dict(shares))
-        even = balance.verdict != "failure"
-        return ArmVerdict("arms", "hold", "success" if even else "failure", balance.reason, "ratio", *sizes)
+        verdict, reason = "success", "there is one arm"
+        if all(shares.values()):
+            balance = check_balance(counts, dict(shares))
+            verdict, reason = balance.verdict, balance.reason
+        missing = least - min(counts[arm] for arm, share in shares.items() if share)
+        if verdict != "failure" and missing > 0:
+            verdict = "inconclusive"
+            reason = f"not evaluable: {least} units of this step are needed in each arm, {missing:,} are missing"
+        return ArmVerdict("arms", "hold", verdict, reason, "ratio", *sizes)  # type: ignore[arg-type]
 
     def verdict_on(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
         """Verdict on one condition at a level; for each group by the one that decides it.

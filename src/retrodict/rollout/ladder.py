@@ -214,7 +214,8 @@ def next_move(rollout: Rollout, split: Mapping[str, Any], verdicts: Sequence[Arm
     ends = split["since"] + bake
     if now < ends:
         return Move("wait", f"the step lasts until {format_time(ends)}")
-    open_ones = [one for one in verdicts if one.verdict == "inconclusive"]
+    # A way back is by time: waiting for units would leave what was shown to be broken in place.
+    open_ones = [one for one in verdicts if one.verdict == "inconclusive" and "back" not in split]
     if not open_ones:
         last = rollout.steps[split["step"] + 1] == 100 if split["step"] + 1 < len(rollout.steps) else True
         return Move("promote" if last else "raise", "every condition holds, and is shown")

@@ -22,9 +22,10 @@ def evidence(canary, **columns):
     units = np.asarray(columns.pop("units", np.arange(size)))
     values = {
         "decision": ["ok"] * size, "fallback": [None] * size, "score": [0.5] * size,
-        "record__micros": [1_000] * size, **columns,
+        "record__micros": [1_000] * size, "record__error": [None] * size, **columns,
     }  # fmt: skip
-    values["fallback"] = pa.array(values["fallback"], pa.string())
+    for name in ("fallback", "record__error"):
+        values[name] = pa.array(values[name], pa.string())
     table = pa.table({name: v if isinstance(v, pa.Array) else pa.array(v) for name, v in values.items()})
     return Evidence(table, units, np.asarray(canary))
 
@@ -90,6 +91,36 @@ def test_slow_answers_are_seen_in_the_quantile_and_equal_ones_are_not():
     assert verdict.verdict == "failure"
     assert verdict.canary == pytest.approx(np.quantile(times[:3000], 0.99) / 1e3)
     assert judge(evidence(arms(3000), record__micros=times), "p99_ms <= 1.0", "hold").verdict == "failure"
+
+
+@pytest.mark.parametrize(("error", "away"), [
+    ("ServerAwayError", True), ("OpenBreakerError", True), ("AttemptsError", True), ("RetryableError", True),
+    ("TimeoutError", False), ("StaleStateError", False), ("ValueError", False),
+])  # fmt: skip
+@pytest.mark.parametrize("text", ["error_rate <= 0.01", "rate(ok) <= 0.5", "p99_ms <= champion * 1.2"])
+def test_stores_that_are_away_are_no_fault_of_a_version(text, error, away):
+    """Their failures are counted apart; what the model or the policy is slow or wrong about is the version's."""
+    none = [None] * 1880
+    data = evidence(
+        arms(1000), fallback=["ok"] * 120 + none, record__error=[error] * 120 + none,
+        decision=["ok"] * 120 + ["warn"] * 1880, record__micros=[900_000] * 120 + [1_000] * 1880,
+    )  # fmt: skip
+    verdict = judge(data, text, "hold")
+    assert verdict.reason.endswith("; 120 failures of stores or servers left out") == away
+    if text.startswith("error_rate"):
+        assert (verdict.verdict, verdict.units_canary) == (("success", 880) if away else ("failure", 1000))
+    else:
+        assert verdict.canary == (
+            pytest.approx({"r": 0.0, "p": 1.0}[text[0]] if away else {"r": 0.12, "p": 900.0}[text[0]])
+        )
+
+
+def test_a_store_that_is_away_for_all_leaves_nothing_shown():
+    """Not that the version is good either; and both arms have their units, whichever of them reads the store."""
+    none = [None] * 200
+    data = evidence(arms(200), fallback=["ok"] * 200 + none, record__error=["ServerAwayError"] * 200 + none)
+    assert judge(data, "error_rate <= 0.01", "hold").verdict == "inconclusive"
+    assert data.judge(Rollout("small", unit="a"), EVEN)[0].verdict == "success"
 
 
 def test_groups_are_compared_by_the_interval_of_each():

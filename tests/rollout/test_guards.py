@@ -113,6 +113,20 @@ def test_errors_over_the_limit_roll_back_at_once_and_once(make):
     assert audit(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).verified
 
 
+def test_a_server_that_is_away_halts_nothing(make):
+    """Its failures are left out, and said; of a deadline that passed the version is at fault."""
+    world = make(["error_rate > 0.01", "rate(ok) > baseline + 0.1"], "halt")
+    world.log(500)
+    world.bring_in()
+    world.log(500)
+    world.log(500, errors=500, error="ServerAwayError", decision="ok")
+    move = world.look()
+    assert move.move == "wait"
+    assert all("500 failures of stores or servers left out" in one.reason for one in move.verdicts)
+    world.log(100, errors=100, error="TimeoutError")
+    assert world.look().move == "halt"
+
+
 def test_one_error_where_the_baseline_has_none_is_no_breach(make):
     """Nor are two; forty are."""
     world = make(["error_rate > baseline * 1.1"], "rollback")

@@ -44,6 +44,9 @@ Floats = NDArray[np.float64]
 
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 _BATCH = 2_000
+_AWAY = ("AttemptsError", "BusyError", "FencedError", "OpenBreakerError", "RetryableError", "ServerAwayError")
+"""Errors of stores and servers: no version's. A deadline that passed counts: a model too slow is at fault, and
+a store that says nothing has a class of its own. So is a state that is stale: how old it may be says the policy."""
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
 """What an arm is compared with that has no other: zero, known for certain."""
 
@@ -153,13 +156,24 @@ class Evidence:
             reason = f"not evaluable: {least} units of this step are needed in each arm, {missing:,} are missing"
         return ArmVerdict("arms", "hold", verdict, reason, "ratio", *sizes)  # type: ignore[arg-type]
 
+    @property
+    def away(self) -> NDArray[np.bool_]:
+        """Decisions of a fallback since a store or server was away: no value of any condition."""
+        return np.isin(self._column("record__error").astype(str), _AWAY)
+
     def verdict_on(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
         """Verdict on one condition at a level; for each group by the one that decides it.
 
         The k-th group that appears has the part ``1 / (k (k + 1))`` of the level: all parts together are at most one,
-        however many groups there will be.
+        however many groups there will be. What failed since a store or server was away is left out, and counted.
         """
+        verdict, away = self._over_groups(condition, kind, alpha, min_units), int(self.away.sum())
+        reason = f"{verdict.reason}; {away:,} failures of stores or servers left out"
+        return replace(verdict, reason=reason) if away else verdict
+
+    def _over_groups(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
         values, why_not = self._values(condition)
+        values = np.where(self.away, np.nan, values)
         over_all = self._verdict_on(condition, kind, values, why_not, alpha, min_units)
         if not condition.group:
             return over_all
@@ -269,7 +283,7 @@ class Evidence:
     def _compare_times(self, condition: Condition, alpha: float) -> tuple[Contrast, tuple[float | None, float | None]]:
         """Shares of decisions beyond the limit: a quantile is larger when more than its share lies beyond."""
         times, quantile = self._column("record__micros") / 1_000, _QUANTILES[condition.metric]
-        canary, control = times[self.canary], times[~self.canary]
+        canary, control = times[self.canary & ~self.away], times[~self.canary & ~self.away]
         means = tuple(float(np.quantile(arm, quantile)) if arm.size else None for arm in (canary, control))
         if means[0] is None or means[1] is None:
             return compare_means(_KNOWN_ZERO, Sums(0, 0.0, 0.0), Allowed(at_most=1.0)), (means[0], means[1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from retrodict.core.clock import format_time
 from retrodict.core.errors import BusyError, DefinitionError, InputError, IntegrityError, NotFoundError, RefusedError
 from retrodict.decisions.loader import Loader
 from retrodict.learning import train
+from retrodict.project.plan import read_plan
 from retrodict.registry import approve, current, get_version, history
 from retrodict.registry import deployments as registry
 from retrodict.rollout import changes, deploy, promote, rollback
@@ -85,10 +88,16 @@ def test_a_rollback_goes_where_it_is_told(pair):
 def test_what_was_rolled_back_from_is_not_taken_again_silently(pair):
     """A deployment passes it over, by name it is taken, and then it is as any other."""
     promote(pair, "promise", "late_parcel@2", reason="better")
-    rollback(pair, "promise", reason="worse")
-    assert deploy(pair, "promise").deployment.model == "late_parcel@1"
-    assert deploy(pair, "promise", model="late_parcel@2").deployment.model == "late_parcel@2"
+    day = format_time(rollback(pair, "promise", reason="worse").time)[:10]
+    said = rf"late_parcel@2 was rolled back from on {day}\S+ because: worse; late_parcel@1"
+    (note,) = read_plan(pair).notes
+    assert re.fullmatch(rf"promise: {said} decides. Name it to take it again", note)
+    passing = deploy(pair, "promise", reason="again")
+    assert passing.deployment.model == "late_parcel@1"
+    assert re.fullmatch(rf"again \({said} is taken\)", passing.reason)
+    assert deploy(pair, "promise", model="late_parcel@2", reason="by name").reason == "by name"
     assert deploy(pair, "promise").deployment.model == "late_parcel@2"
+    assert (deploy(pair, "promise").reason, read_plan(pair).notes) == ("deploy", ())
 
 
 def test_a_rollback_is_worked_out_from_what_decides(pair, monkeypatch):

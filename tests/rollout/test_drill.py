@@ -12,7 +12,7 @@ from tests.rollout.test_ladder import BAD
 
 from retrodict import Project
 from retrodict.cli.main import run
-from retrodict.core.errors import NotFoundError, RefusedError
+from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.models.artifact import ModelArtifact
@@ -136,8 +136,10 @@ def test_the_state_of_three_versions_is_kept_current(three):
 
 def test_a_trial_refuses_a_version_that_fails_or_changes_too_much(pair):
     """On the newest decisions; what came of it stands in the reason, and the old version is warm."""
-    with pytest.raises(RefusedError, match="must be of recorded decisions"):
+    with pytest.raises(RefusedError, match="must be of decisions on record that no fallback made; got 'none'"):
         deploy(pair, "promise", model="late_parcel@2", trial=10)
+    with pytest.raises(InputError, match=r"max_changes must be a share of the decisions, 0 to 1; got 2"):
+        deploy(pair, "promise", model="late_parcel@2", trial=10, max_changes=2)
     records = ask(pair, 60)
     artifact = ModelArtifact.load(pair.objects, get_version(pair, "late_parcel@2").artifact)
     again = ["warn" if artifact.score_row(one.features).score >= 0.5 else "ok" for one in records]

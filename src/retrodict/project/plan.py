@@ -128,7 +128,7 @@ class Plan(Shown):
     """What is defined, what stands, what cannot hold, and what to do next.
 
     ``findings`` are names in definitions that no table with rows has: with one, ``ok`` is False. ``notes`` are guards
-    that nothing sets off.
+    that nothing sets off, and versions that are passed over since they were rolled back from.
     """
 
     project: str
@@ -256,7 +256,14 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in policies})),
         tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
-        tuple(_idle_guards(definitions)),
+        (
+            *_idle_guards(definitions),
+            *(
+                f"{policy.name}: {sentence}; {deployed[policy.name].deployment.model} decides. Name it to take it again"
+                for policy in policies
+                for sentence in registry.passed_over(workspace, policy.name, versions.get(policy.model.name, []))
+            ),
+        ),
     )
 
 

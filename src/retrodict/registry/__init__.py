@@ -11,6 +11,7 @@ from retrodict.registry.deployments import (
     earlier_targets,
     history,
     in_force,
+    passed_over,
     rolled_back,
     standing,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "get_version",
     "history",
     "in_force",
+    "passed_over",
     "list_versions",
     "register",
     "rolled_back",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table, Text, func, select
 
 from retrodict.core.clock import SystemClock, format_time
-from retrodict.core.display import Block, Shown
+from retrodict.core.display import Block, Shown, when
 from retrodict.core.errors import BusyError, NotFoundError, check_reason
 from retrodict.registry.versions import ModelVersion
 from retrodict.workspace import Workspace
@@ -26,6 +26,7 @@ __all__ = [
     "earlier_targets",
     "history",
     "in_force",
+    "passed_over",
     "rolled_back",
     "standing",
 ]
@@ -301,6 +302,16 @@ def deployable(workspace: Workspace, policy: str, versions: Sequence[ModelVersio
     """
     marks = rolled_back(history(workspace, policy))
     return [version for version in versions if version.approved and version.gates_passed and version.ref not in marks]
+
+
+def passed_over(workspace: Workspace, policy: str, versions: Sequence[ModelVersion]) -> list[str]:
+    """Newer versions than the newest that is :func:`deployable`, which were rolled back from: a sentence for each."""
+    revisions = {one.revision: one for one in history(workspace, policy)}
+    marks = rolled_back([*revisions.values()])
+    may = [one for one in versions if one.approved and one.gates_passed]
+    newest = max((place for place, one in enumerate(may, start=1) if one.ref not in marks), default=0)
+    back = [(one.ref, revisions[marks[one.ref]]) for one in may[newest:]]
+    return [f"{ref} was rolled back from on {when(one.time)} because: {one.reason[:200]}" for ref, one in back]
 
 
 def in_force(workspace: Workspace, policy: str, at: int) -> Revision:

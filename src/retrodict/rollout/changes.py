@@ -33,6 +33,7 @@ from retrodict.registry import (
     get_version,
     history,
     list_versions,
+    passed_over,
     rolled_back,
 )
 from retrodict.registry.feature_sets import feature_set_of
@@ -132,6 +133,8 @@ def _put(
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
     if trial[0]:
         reason = f"{reason} ({_try_out(workspace, deployment, *trial)})"
+    if model is None and (passed := passed_over(workspace, policy, list_versions(workspace, definition.model.name))):
+        reason = f"{reason} ({'; '.join(passed)}; {deployment.model} is taken)"
     record_overrides(deployment.model)
     return change(workspace, deployment, action=action, reason=reason)
 
@@ -142,10 +145,12 @@ def _try_out(workspace: Workspace, deployment: Deployment, count: int, max_chang
               if one.policy == deployment.policy and one.fallback is None]  # fmt: skip
     records = sorted(logged, key=lambda one: one.time)[-count:]
     where = f"policy:{deployment.policy}, trial"
-    if not records or not 0 <= max_changes <= 1:
-        raise RefusedError("a trial must be of recorded decisions, and may change a share of them from 0 to 1",
-                           where=where, got=(len(records), max_changes), remedy="Deploy it without --trial"
-                           )  # fmt: skip
+    if not 0 <= max_changes <= 1:
+        raise InputError("max_changes must be a share of the decisions, 0 to 1", where=where, got=max_changes,
+                         remedy="Write --max-changes 0.02 for 2 %")  # fmt: skip
+    if not records:
+        raise RefusedError("a trial must be of decisions on record that no fallback made", where=where, got="none",
+                           remedy="Deploy it without --trial, or let the policy decide first")  # fmt: skip
     rescorer = Rescorer(workspace, Challenger("trial", policy=deployment.policy, **deployment.target))
     pairs = list(zip(records, rescorer.rescore(records), strict=True))
     errors = Counter(new.error for _, new in pairs if new.error is not None)
@@ -226,14 +231,12 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
     versions = list_versions(workspace, policy.model.name)
     if candidates := deployable(workspace, policy.name, versions):
         return candidates[-1]
-    approved = [version for version in versions if version.approved and version.gates_passed]
-    if approved:
-        marks = rolled_back(history(workspace, policy.name))
+    if passed := passed_over(workspace, policy.name, versions):
         raise RefusedError(
             "a version that was rolled back from must be named to decide again",
             where=f"policy:{policy.name}",
-            got={version.ref: f"rolled back from by revision {marks[version.ref]}" for version in approved},
-            remedy=f"Name it with --model {approved[-1].ref}, or train another one",
+            got=passed,
+            remedy=f"Name it with --model {passed[-1].partition(' ')[0]}, or train another one",
         )
     if versions:
         raise RefusedError(

@@ -309,9 +309,36 @@ def test_a_planted_effect_is_found_in_matured_outcomes_only(world):
     assert "Experiment tone" in report_page(report)
     stop(world.project, "tone", reason="done")
     choice = decide(world.project, "tone", "soft", reason="better")
-    assert choice["verdict"] == "success"
+    assert (choice["verdict"], choice["shown"]) == ("success", True)
+    after = report_on(world.project, "tone", now=world.clock.now())
+    assert (after.advice, after.verdict) == ("Decide for soft", "success")
+    with pytest.raises(RefusedError, match="a variant must be shown to be better"):
+        decide(world.project, "tone", "firm", reason="nicer")
     assert audit(world.project.ledger, objects=world.project.objects, streams=world.project.streams,
                  data=world.project.tables).verified  # fmt: skip
+
+
+def test_a_stopped_experiment_says_that_it_has_ended_and_what_is_not_shown_needs_a_word(world, monkeypatch, capsys):
+    """As of before the stop it says to go on; control may always stay, another one only anyway, on record."""
+    begin(world)
+    world.ask(60)
+    running = world.clock.now()
+    world.wait(HOUR)
+    stop(world.project, "tone", reason="too long")
+    advice = [report_on(world.project, "tone", now=now).advice[:12] for now in (running, world.clock.now())]
+    assert advice == ["Go on until ", "It has ended"]
+    assert decide(world.project, "tone", "control", reason="nothing shown")["shown"]
+    monkeypatch.setenv("RETRODICT_ACTOR", "ana")
+    command = ["experiment", "decide", "tone", "soft", "--reason", "nicer", "--project", str(world.root)]
+    assert run(command) == 1
+    assert "say --anyway, which stays on record" in capsys.readouterr().err
+    assert run([*command, "--anyway"]) == 0
+    entry = list(world.project.ledger.entries(object_id="experiment:tone", action="experiment.decide"))[-1]
+    assert (entry.payload["variant"], entry.payload["shown"], entry.payload["verdict"]) == (
+        "soft",
+        False,
+        "inconclusive",
+    )
 
 
 def edit(world, old, new):
@@ -675,7 +702,10 @@ def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
     report = report_on(harmful.project, "tone", now=harmful.clock.now())
     assert (report.until, sum(report.units.values()), report.crossed) == (last.time, 900, 0)
     assert (report.verdict, report.stop) == ("failure", True)
-    assert decide(harmful.project, "tone", "firm", reason="soft harms")["variant"] == "firm"
+    assert report.advice == "Keep control"
+    with pytest.raises(RefusedError, match=r"tone, firm: .* got 'failure: guardrail fallbacks"):
+        decide(harmful.project, "tone", "firm", reason="soft harms")
+    assert not decide(harmful.project, "tone", "firm", reason="soft harms", anyway=True)["shown"]
     stop(harmful.project, "tone", reason="clean up")
     assert not any(record.variants for record in harmful.ask(20))
     assert find_run(harmful.project, "tone").until == last.time

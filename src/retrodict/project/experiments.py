@@ -36,7 +36,8 @@ class ExperimentDecision(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """The choice and its evidence."""
         return [Facts({"experiment": self.name, "decided for": self.facts["variant"], "reason": self.facts["reason"],
-                       "verdict": self.facts["verdict"], "report": self.facts["report"]})]  # fmt: skip
+                       "verdict": self.facts["verdict"], "shown": self.facts["shown"],
+                       "report": self.facts["report"]})]  # fmt: skip
 
 
 class Experiments(Namespace):
@@ -150,8 +151,10 @@ class Experiments(Namespace):
         return experiments.evaluate_rule(self._workspace, experiment, give,
                                          now=self._workspace.clock.now() if moment is None else moment)  # fmt: skip
 
-    def decide(self, experiment: str, variant: str, *, reason: str) -> ExperimentDecision:
+    def decide(self, experiment: str, variant: str, *, reason: str, anyway: bool = False) -> ExperimentDecision:
         """Put on record which variant it shall be, with a report of now as evidence.
+
+        Refused for a treatment that the report does not show to be better.
 
         Parameters
         ----------
@@ -161,8 +164,10 @@ class Experiments(Namespace):
             What was chosen.
         reason : str
             For the ledger.
+        anyway : bool
+            Decide for one that is not shown to be better; the record says so.
         """
-        facts = experiments.decide(self._workspace, experiment, variant, reason=reason)
+        facts = experiments.decide(self._workspace, experiment, variant, reason=reason, anyway=anyway)
         return ExperimentDecision(experiment, facts)
 
     @names_damage

@@ -52,6 +52,7 @@ Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
 Strata = Sequence[tuple[Sums, Sums]]
 _GO_ON = "Go on until the planned units are in"
+_ENDED = "It has ended with nothing shown: keep control, wait for outcomes that are pending, or start it anew"
 _MIN_STRATUM = 30
 """Units in either arm that a period of weights must have to count beside others."""
 
@@ -254,7 +255,8 @@ def judge(
     planned = run.state["units"]
     contrasts = _Judge(experiment, rows, planned, looks, spent_at)
     effects = list(contrasts.all())
-    verdict, reason, advice, stop = _verdict(experiment, balance, effects)
+    over = run.until is not None and run.until <= now
+    verdict, reason, advice, stop = _verdict(experiment, balance, effects, over=over)
     if advice == _GO_ON and contrasts.look is not None and contrasts.next_look is None:
         advice = f"Stop: there is no further look, and {experiment.control} may stay"
     days, weekdays = contrasts.over_time(_leader(experiment, effects))
@@ -276,18 +278,18 @@ def _leader(experiment: Experiment, effects: Sequence[MetricEffect]) -> str:
 
 
 def _verdict(
-    experiment: Experiment, balance: SampleRatio, effects: Sequence[MetricEffect]
+    experiment: Experiment, balance: SampleRatio, effects: Sequence[MetricEffect], *, over: bool
 ) -> tuple[Literal["success", "failure", "inconclusive"], str, str, bool]:
     """Verdict, why, what to do, and whether to stop."""
     harmful = [effect for effect in effects if effect.role == "guardrail" and effect.contrast.verdict == "failure"]
-    stop = bool(harmful)
+    stop, keep = bool(harmful), f"Keep {experiment.control}" if over else f"Stop, and keep {experiment.control}"
     primary = {effect.variant: effect for effect in effects if effect.role == "primary"}
     if balance.verdict == "failure":
         return "inconclusive", f"sample ratio: {balance.reason}", (
             "Find out why units are missing from an arm; no effect means anything before"), stop  # fmt: skip
     if harmful:
         first = harmful[0]
-        return "failure", f"guardrail {first.metric} of {first.variant}: {first.contrast.reason}", (
+        return "failure", f"guardrail {first.metric} of {first.variant}: {first.contrast.reason}", (keep if over else
             f"Stop: retrodict experiment stop {experiment.name} --reason 'guardrail'"), stop  # fmt: skip
     better = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "success"}
     worse = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "failure"}
@@ -297,12 +299,17 @@ def _verdict(
             "Find the fault in assignment or measurement before any other experiment"), stop  # fmt: skip
     if better:
         name = _leader(experiment, list(better.values()))
-        return "success", f"{name}: {better[name].contrast.reason}", f"Stop, and decide for {name}", stop
+        return (
+            "success",
+            f"{name}: {better[name].contrast.reason}",
+            f"{'D' if over else 'Stop, and d'}ecide for {name}",
+            stop,
+        )
     if worse and len(worse) == len(primary):
         name, effect = next(iter(worse.items()))
-        return "failure", f"{name}: {effect.contrast.reason}", f"Stop, and keep {experiment.control}", stop
+        return "failure", f"{name}: {effect.contrast.reason}", keep, stop
     name, effect = next(iter(primary.items()))
-    advice = "Nothing differs so far, as it should be" if experiment.same else _GO_ON
+    advice = "Nothing differs so far, as it should be" if experiment.same else _ENDED if over else _GO_ON
     return "inconclusive", f"{name}: {effect.contrast.reason}", advice, stop
 
 
@@ -470,13 +477,13 @@ def _corrected(
     return corrected
 
 
-def decide(workspace: Workspace, name: str, variant: str, *, reason: str) -> dict[str, Any]:
+def decide(workspace: Workspace, name: str, variant: str, *, reason: str, anyway: bool = False) -> dict[str, Any]:
     """Put on record what was decided after an experiment, with a report of now as the evidence.
 
     Raises
     ------
     RefusedError
-        If the experiment still runs.
+        If the experiment still runs; or, unless ``anyway``, if a treatment was chosen that is not shown to be better.
     """
     run, where = find_run(workspace, name), f"experiment:{name}"
     check_reason(reason, "a decision on an experiment must have a reason", where=where)
@@ -485,8 +492,14 @@ def decide(workspace: Workspace, name: str, variant: str, *, reason: str) -> dic
         raise RefusedError("an experiment must be stopped before it is decided on", where=where, got="running",
                            remedy=f"Run: retrodict experiment stop {name} --reason WHY")  # fmt: skip
     report = report_on(workspace, name, now=workspace.clock.now())
+    better = {one.variant for one in report.effects if one.role == "primary" and one.contrast.verdict == "success"}
+    evident = variant == run.state["control"] or (report.verdict == "success" and variant in better)
+    if not evident and not anyway:
+        raise RefusedError("a variant must be shown to be better to be decided for", where=f"{where}, {variant}",
+                           got=f"{report.verdict}: {report.reason}",
+                           remedy=f"Keep {run.state['control']}; or say --anyway, which stays on record")  # fmt: skip
     facts = {"variant": variant, "version": run.version, "since": run.since, "reason": reason,
-             "verdict": report.verdict, "report": report.digest}  # fmt: skip
+             "verdict": report.verdict, "shown": evident, "report": report.digest}  # fmt: skip
     with workspace.ledger.transaction() as tx:
         tx.append("experiment.decide", where, facts, inputs=[(f"policy:{run.policy}", "experiment of")])
     return facts

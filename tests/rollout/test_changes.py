@@ -100,6 +100,15 @@ def test_what_was_rolled_back_from_is_not_taken_again_silently(pair):
     assert (deploy(pair, "promise").reason, read_plan(pair).notes) == ("deploy", ())
 
 
+def test_values_that_a_monitor_groups_by_are_read(pair):
+    """Nothing else reads the region: its caller was told that nothing does."""
+    path = pair.root / "definitions.py"
+    path.write_text(path.read_text().replace("Monitor(promise)", 'Monitor(promise, by=["region"])'))
+    with Workspace(pair.root, actor="ana") as edited:
+        servant = Loader(edited).load(deploy(edited, "promise", model="late_parcel@2"))
+        assert servant.unread({"region": "west", "colour": "red"}) == ["colour"]
+
+
 def test_a_rollback_is_worked_out_from_what_decides(pair, monkeypatch):
     """Another change in between is not undone unseen."""
     promote(pair, "promise", "late_parcel@2", reason="better")

@@ -23,6 +23,7 @@ from retrodict.core.errors import DefinitionError, InputError, NotFoundError, Re
 from retrodict.decisions.variants import choose_variant
 from retrodict.ledger import verify as audit
 from retrodict.outcomes import ingest_outcomes
+from retrodict.project.plan import read_plan
 from retrodict.project.rollouts import Rollouts
 from retrodict.registry import change, current, history
 from retrodict.rollout import deploy, rollback
@@ -348,6 +349,23 @@ def edit(world, old, new):
     path.write_text(text.replace(old, new))
     world.project.close()
     world.project = Workspace(world.root, actor="ana", clock=world.clock)
+
+
+def test_plan_names_an_experiment_that_is_not_started(world):
+    """To be planned, then to be started; one that ran as it is defined is over, and an edited one is another."""
+
+    def steps():
+        return [step for step in read_plan(world.project).next() if " experiment " in step]
+
+    assert steps() == ["retrodict experiment plan tone    # defined, and not started"]
+    plan_experiment(world.project, "tone", baseline=0.4, units_per_day=100)
+    assert steps() == ["retrodict experiment start tone --reason '…'    # planned, and not started"]
+    start(world.project, "tone", reason="test")
+    assert steps() == []
+    stop(world.project, "tone", reason="test")
+    assert steps() == []
+    edit(world, "mde=0.2", "mde=0.3")
+    assert steps() == ["retrodict experiment plan tone    # defined, and not started"]
 
 
 def test_what_has_no_plan_does_not_start(world):

@@ -79,6 +79,7 @@ REFUSED_AT_LOAD = {
     "a trigger's number": ("psi > 1", "pis > 1", "numbers that are measured; got 'pis'.*'psi'"),
     "a trigger's threshold": ("psi > 1 or auc_drop > 0.1", "auc_drop > 10", "can fire.*auc_drop lies between -1 and 1"),
     "a monitor's group": ('"history__latest_rate"],', '"history__latest_rat"],', "by: .*'history__latest_rat'"),
+    "a monitor's value": ('by=["person",', 'by=["peson",', "monitor grant, by: .*'peson'.*'person'"),
     "a guard's unit": ('"person", min_units=200', '"persn"', r"\.py:\d+: guard stop, unit: .*'persn'.*'person'"),
     "a default guard's unit": ('unit="amount"', 'unit="amuont"', "guard grant_quality, unit.*'amuont'.*'amount'"),
     "a rollout's unit": ('"2h", unit="person"', '"2h", unit="persn"', "rollout slow, unit.*'persn'.*'person'"),
@@ -131,6 +132,11 @@ def test_plan_warns_of_a_guard_on_drift_that_nothing_tells_it_of(make_project: C
     assert f"Warning: {note}" in " ".join(str(read_plan(workspace)).split())
 
 
+def test_a_monitor_may_group_by_a_value_that_only_it_reads(make_project: Callable[..., Workspace]) -> None:
+    """A context may bring more than is decided by."""
+    assert len(make_project(BROUGHT_IN.replace('by=["person",', 'by=["region",')).definitions) > 5
+
+
 def test_the_first_fault_tells_how_many_more_there_are(make_project: Callable[..., Workspace]) -> None:
     workspace = make_project(DEFINITIONS.replace("acu", "").replace("auc >= 0.6", "acu >= 0.6").replace("psi", "pis"))
     with pytest.raises(DefinitionError, match=r"\(1 more like this\)"):
@@ -148,7 +154,7 @@ COLUMNS = {
     "the other table": ('to="pid"', 'to="pidd"', "the other table must have the column", "pid"),
     "a clock": ('known_at="closed", seq', 'known_at="clsoed", seq', "source 'closed', known at", "closed"),
     "a source's rows": ("id\", where=\"state", "id\", where=\"stte", "source 'closed', where", "state"),
-    "an entity": ('Entity("person")', 'Entity("person", keys=["persn"])', "view 'history', key", "person"),
+    "an entity": ('Entity("person")', 'Entity("person", keys=["persxx"])', "view 'history', key", "person"),
     "a feature": ('agg.mean("amount"', 'agg.mean("amonut"', "view 'history', feature", "amount"),
     "a share": ('agg.share("amount > 5"', 'agg.share("amonut > 5"', "view 'history', feature", "amount"),
     "a feature's rows": ("where=\"state = 'y'\"", "where=\"stat = 'y'\"", "view 'history', feature", "state"),

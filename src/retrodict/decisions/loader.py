@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from retrodict.core.errors import DefinitionError, NotFoundError, RetrodictError, near
 from retrodict.core.identity import content_hash, short
@@ -24,7 +24,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Deployment, Revision, current
 from retrodict.registry.feature_sets import feature_set_of
-from retrodict.workspace import Workspace, definitions_of
+from retrodict.workspace import Definitions, Workspace, definitions_of
 
 __all__ = ["Loader", "find_servant", "load_policy"]
 
@@ -32,9 +32,9 @@ _CACHE_SIZE = 8
 _LONGEST_PAUSE_S = 5.0
 
 
-def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
-    """Policy as deployed, checked against the version the revision names."""
-    policy = find_policy(definitions_of(workspace, deployment.code), deployment.policy)
+def load_policy(workspace: Workspace, deployment: Deployment, definitions: Definitions | None = None) -> Policy:
+    """Policy as deployed, checked against the version the revision names; ``definitions``: of its code, if loaded."""
+    policy = find_policy(definitions or definitions_of(workspace, deployment.code), deployment.policy)
     if content_hash(policy) != deployment.policy_version:
         raise DefinitionError(
             "the code of a revision must define the policy it was made for",
@@ -130,8 +130,12 @@ class Loader:
     def _in_force(self) -> Mapping[str, Revision]:
         return current(self._workspace)
 
-    def _policy(self, deployed: Deployment) -> Policy:
-        return load_policy(self._workspace, deployed)
+    def _policy(self, deployed: Deployment) -> tuple[Policy, frozenset[str]]:
+        """The policy, and names of requests by which a monitor of it groups."""
+        definitions = definitions_of(self._workspace, deployed.code)
+        monitors = [one for one in cast("Iterable[Any]", definitions) if one.kind == "monitor"]
+        return load_policy(self._workspace, deployed, definitions), frozenset(
+            name for one in monitors if one.policy.name == deployed.policy for name in one.by)  # fmt: skip
 
     def _request(self, model: ModelArtifact) -> Mapping[str, Mapping[str, str]]:
         """Kinds of what a request has to bring."""
@@ -153,7 +157,7 @@ class Loader:
         model = self.artifact(deployed.artifact)
         features = self.features(deployed.model_code, name, model, deployed.artifact)
         _check_fit(features.features, model, deployed)
-        kinds, definition = self._request(model), self._policy(deployed)
+        kinds, (definition, monitored) = self._request(model), self._policy(deployed)
         schema = RequestSchema(kinds["entities"], kinds["context"], explains=definition.explain != "never")
         policy = CompiledPolicy(
             definition,
@@ -171,6 +175,7 @@ class Loader:
         kind = Servant if deployed.split is None or deployed.halted is not None else SplitServant
         servant = kind(revision, policy, features, model, schema, previous=previous, health=self._health,
                        cache=cache)  # fmt: skip
+        servant.reads |= monitored
         if definition.session is not None:
             servant.join(Sessions(self._workspace, definition.name, definition.session))
         if isinstance(servant, SplitServant) and deployed.split is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import ClassVar
 
 from retrodict.core.definition import Definition
@@ -155,7 +156,7 @@ class Monitor(Definition):
             check_reach(trigger.on, spans, rule, where=f"monitor {self.name}, trigger")
 
     def uses(self) -> Iterator[NameUse]:
-        """Numbers that its triggers read, and features it groups by; a context value may have any other name."""
+        """What triggers read, and groups: a value that only it reads has a name that is nearly no other's."""
         target = self.policy.model.known_target
         names = numbers_of(target)
         for trigger in self.triggers:
@@ -165,7 +166,11 @@ class Monitor(Definition):
             )
             for name in parse(trigger.on, where=where).columns:
                 yield NameUse("number", name, rule, where, names=names)
-        columns, rule = FeatureSet(self.policy.model.features).columns, "a group must be a feature of the model"
+        features = FeatureSet(self.policy.model.features)
+        columns, rule = (
+            [*features.request_keys, *features.request_columns, *features.columns],
+            ("a group must be a feature of the model, or a value of requests by a name that is not nearly another's"),
+        )
         for name in self.by:
-            if "__" in name:
-                yield NameUse("feature", name, rule, f"monitor {self.name}, by", names=columns)
+            if "__" in name or get_close_matches(name, columns, n=1, cutoff=0.8):
+                yield NameUse("feature or request value", name, rule, f"monitor {self.name}, by", names=columns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.display import Block, Grid, Shown, count, short_hash
 from retrodict.core.durations import format_duration
+from retrodict.core.identity import content_hash
 from retrodict.core.lazy import lazy_modules
 from retrodict.core.names import find_faults
 from retrodict.data.columns import table_columns
@@ -128,7 +129,8 @@ class Plan(Shown):
     """What is defined, what stands, what cannot hold, and what to do next.
 
     ``findings`` are names in definitions that no table with rows has: with one, ``ok`` is False. ``notes`` are guards
-    that nothing sets off, and versions that are passed over since they were rolled back from.
+    that nothing sets off, and versions that are passed over since they were rolled back from. ``experiments`` are
+    commands for those of policies in force that were not started as they are defined.
     """
 
     project: str
@@ -139,6 +141,7 @@ class Plan(Shown):
     undefined: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -212,7 +215,7 @@ class Plan(Shown):
         for service in self.services:
             steps += [f"retrodict features build    # {'; '.join(service.behind)}"] if service.behind else []
             steps += [] if service.verified else [f"retrodict features verify {service.name}"]
-        return steps
+        return [*steps, *self.experiments]
 
 
 def _model_steps(model: ModelPlan) -> list[str]:
@@ -264,7 +267,21 @@ def read_plan(workspace: Workspace) -> Plan:
                 for sentence in registry.passed_over(workspace, policy.name, versions.get(policy.model.name, []))
             ),
         ),
+        tuple(_idle_experiments(workspace, deployed)),
     )
+
+
+def _idle_experiments(workspace: Workspace, deployed: Mapping[str, Revision]) -> Iterator[str]:
+    """What begins experiments that are defined, and neither run nor ran like that."""
+    from retrodict.rollout.experiments import Experiment, find_runs
+    from retrodict.rollout.experiments.runs import last_plan
+
+    for one in workspace.definitions.of(Experiment):
+        runs = find_runs(workspace, one.name)
+        if one.policy.name in deployed and all(run.until and run.version != content_hash(one) for run in runs):
+            planned = last_plan(workspace, one) is not None
+            yield (f"retrodict experiment start {one.name} --reason '…'    # planned, and not started" if planned else
+                   f"retrodict experiment plan {one.name}    # defined, and not started")  # fmt: skip
 
 
 def _idle_guards(definitions: Definitions) -> Iterator[str]:

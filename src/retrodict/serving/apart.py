@@ -114,10 +114,10 @@ class _ModelLoader(Loader):
                     models[name], ranks[name] = one, rank
         return models
 
-    def _policy(self, deployed: Deployment) -> Policy:
+    def _policy(self, deployed: Deployment) -> tuple[Policy, frozenset[str]]:
         # Of the share that is recorded nothing is: it keeps the policy from taking request ids.
         model = definitions_of(self._workspace, deployed.model_code).get(Model, deployed.policy)
-        return Policy(deployed.policy, model, record="sample 0.0001%")
+        return Policy(deployed.policy, model, record="sample 0.0001%"), frozenset()
 
     def _request(self, model: ModelArtifact) -> Mapping[str, Mapping[str, str]]:
         kinds = {one.name: "text" if any(isinstance(word, str) for word in one.vocabulary) else "number"

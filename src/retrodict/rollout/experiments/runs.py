@@ -17,8 +17,8 @@ from retrodict.registry import Revision, change, current, history
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.workspace import Workspace, capture_code
 
-__all__ = ["ExperimentRun", "adapt", "check_unchanged", "find_run", "find_runs", "halt", "record_plan", "request_names",
-           "start", "stop"]  # fmt: skip
+__all__ = ["ExperimentRun", "adapt", "check_unchanged", "find_run", "find_runs", "halt", "last_plan", "record_plan",
+           "request_names", "start", "stop"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,13 @@ def record_plan(workspace: Workspace, experiment: Experiment, facts: Mapping[str
     with workspace.ledger.transaction() as tx:
         tx.append("experiment.plan", f"experiment:{experiment.name}",
                   {"version": content_hash(experiment), "plan": dict(facts)})  # fmt: skip
+
+
+def last_plan(workspace: Workspace, experiment: Experiment) -> Mapping[str, Any] | None:
+    """Newest plan on record of an experiment as it is defined."""
+    entries = workspace.ledger.entries(object_id=f"experiment:{experiment.name}", action="experiment.plan")
+    plans = [one.payload["plan"] for one in entries if one.payload["version"] == content_hash(experiment)]
+    return plans[-1] if plans else None
 
 
 def request_names(workspace: Workspace, revision: Revision) -> list[str]:
@@ -169,11 +176,9 @@ def _put(workspace: Workspace, revision: Revision, name: str, state: Mapping[str
 
 def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision, share: float) -> dict[str, Any]:
     version, where = content_hash(experiment), f"experiment:{experiment.name}"
-    plans = [entry.payload for entry in workspace.ledger.entries(object_id=where, action="experiment.plan")]
-    plan = next((payload["plan"] for payload in reversed(plans) if payload["version"] == version), None)
+    plan = last_plan(workspace, experiment)
     if plan is None:
-        raise RefusedError("an experiment must be planned, as it is now, before it starts", where=where,
-                           got=f"{len(plans)} plans of other definitions",
+        raise RefusedError("an experiment must be planned, as it is now, before it starts", where=where, got="no plan",
                            remedy=f"Run: retrodict experiment plan {experiment.name}")  # fmt: skip
     names = request_names(workspace, revision)
     for name in experiment.unit:

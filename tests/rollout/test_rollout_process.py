@@ -15,6 +15,7 @@ from tests.rollout.test_experiments import make_harmful
 from tests.rollout.test_ladder import add
 from tests.serving.process import Server
 
+from retrodict import Project
 from retrodict.decisions.log import read_decisions
 from retrodict.ledger import verify as audit
 from retrodict.registry import approve, current, history
@@ -119,6 +120,16 @@ def test_a_server_looks_on_by_itself(root):
             raise AssertionError("nobody looked on")
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_a_server_for_replays_starts_no_controller(root, monkeypatch, replay):
+    """A controller goes by the machine's clock, by which each step of a replayed month has lasted for years."""
+    options = []
+    monkeypatch.setattr("retrodict.serving.serve", lambda *parts, **_: options.append(parts[1]))
+    with Project(root) as project:
+        project.serve(replay=replay)
+    assert [one.arguments[0] for one in options[0].companions] == ["shadow", "rollout"][: 1 if replay else 2]
 
 
 DYING = """

@@ -289,7 +289,7 @@ class Project(Fits):
         workers : int or str, optional
             Processes that answer, from one port: 4, 1-8 by load, or auto.  [default: serving.workers]
         replay : bool
-            Accept a simulated time from callers: for replays, never for real callers.
+            Accept a simulated time from callers, and start no controller of rollouts: never for real callers.
         no_consume : bool
             Start neither the feature consumer nor what follows shadows, rollouts and experiments.
         only : {"features", "models", "decisions"}, optional
@@ -298,9 +298,10 @@ class Project(Fits):
             Called once with the URL, and the address for gRPC or None.
         """
         here, companion = ("--project", str(self.folder)), serving.Companion
-        beside = (companion(("shadow", "run", *here), self.challengers.has_shadows),
-                  companion(("rollout", "run", *here), self.rollouts.any_under_way))  # fmt: skip
-        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, beside, only)
+        beside = [companion(("shadow", "run", *here), self.challengers.has_shadows)]
+        if not replay:  # a controller goes by this machine's clock: every step of a replayed month has lasted for years
+            beside.append(companion(("rollout", "run", *here), self.rollouts.any_under_way))
+        options = serving.ServeOptions(host, port, replay, not no_consume, workers, grpc_port, tuple(beside), only)
         serving.serve(self.workspace, options, ready=ready)
 
     def monitor(

@@ -567,6 +567,19 @@ def test_a_wrong_sample_ratio_blocks_the_verdict():
     report = judged(experiment(), {"a": (3000, {"late": 0.5}), "b": (2500, {"late": 0.1})})
     assert (report.verdict, report.ok) == ("inconclusive", False)
     assert report.reason.startswith("sample ratio")
+    assert "guardrail" not in report.reason
+
+
+def test_harm_stops_though_the_sample_ratio_is_wrong_and_the_report_says_both():
+    """A stop for nothing costs an experiment; the verdict stays open."""
+    rails = experiment(guardrails=[Metric.rate("complaints", "score > 1", max_rise=0.01)])
+    report = judged(
+        rails, {"a": (3000, {"late": 0.5, "complaints": 0.01}), "b": (2500, {"late": 0.3, "complaints": 0.1})}
+    )
+    assert (report.verdict, report.stop, report.ok) == ("inconclusive", True, False)
+    assert report.reason.startswith("sample ratio")
+    assert "; guardrail complaints of b: the difference" in report.reason
+    assert "which stops it all the same" in report.reason
 
 
 def test_a_guardrail_that_is_exceeded_asks_for_a_stop():

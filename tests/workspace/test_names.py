@@ -84,6 +84,7 @@ REFUSED_AT_LOAD = {
     "a default guard's unit": ('unit="amount"', 'unit="amuont"', "guard grant_quality, unit.*'amuont'.*'amount'"),
     "a rollout's unit": ('"2h", unit="person"', '"2h", unit="persn"', "rollout slow, unit.*'persn'.*'person'"),
     "an experiment's unit": ('unit="person", mde', 'unit="persn", mde', "experiment tone, unit.*'persn'.*'person'"),
+    "a metric's decision": ('"label = 1"', '"decision = \'yess\'"', "tone, metric paid: .*'yess'.*'yes'"),
     "a guard of nothing": ('"stop", grant', '"stop"', "guard stop: a guard must be for a policy"),
     "a guard's window": ('window="12h"', 'window="0s"', "guard stop, window: a duration must be longer than 0"),
     "a guard's baseline": ('baseline="3d"', 'baseline="0d"', "guard stop, baseline: a duration must be longer"),

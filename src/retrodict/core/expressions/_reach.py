@@ -7,7 +7,7 @@ arithmetic, where it may change elsewhere, a fine grid is asked as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from retrodict.core.errors import DefinitionError, InputError
@@ -67,6 +67,26 @@ def check_reach(text: str, spans: Mapping[str, tuple[float, float]], rule: str, 
             low, high = spans[name]
             remedy = f"{name} lies between {low:g} and {high:g}"
             raise DefinitionError(rule, where=where, got=text, remedy=remedy)
+
+
+def compared_texts(expression: Expression, name: str) -> Iterator[str]:
+    """Texts that a column is held against, by ``=``, ``<>`` or ``in``.
+
+    Examples
+    --------
+    >>> from retrodict.core.expressions import parse
+    >>> sorted(compared_texts(parse("decision = 'warn' or 'ok' <> decision or decision in ('no', 'x')"), "decision"))
+    ['no', 'ok', 'warn', 'x']
+    """
+    column = nodes.Column(name)
+    for node, _ in nodes.walk(expression.tree):
+        parts: tuple[nodes.Node, ...] = ()
+        if isinstance(node, nodes.Compare) and node.operator in ("=", "<>"):
+            parts = (node.left, node.right)
+        elif isinstance(node, nodes.In):
+            parts = (node.operand, *node.items)
+        if column in parts:
+            yield from (one.value for one in parts if isinstance(one, nodes.Literal) and isinstance(one.value, str))
 
 
 def _points(expressions: Iterable[Expression], low: float, high: float) -> list[float]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from retrodict.core.definition import Definition
 from retrodict.core.durations import check_lengths, parse_duration
 from retrodict.core.errors import DefinitionError, check_known
-from retrodict.core.expressions import parse
+from retrodict.core.expressions import compared_texts, parse
 from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
 from retrodict.rollout.definitions import names_used
@@ -267,8 +267,14 @@ class Experiment(Definition):
         check_lengths({**spans, "pre_period": self.pre_period, "bandit": self.bandit}, where=f"experiment {self.name}")
 
     def uses(self) -> Iterator[NameUse]:
-        """Parts of the unit that its policy's requests must have."""
-        return names_used(self.policy, (), self.unit, f"experiment {self.name}")
+        """Parts of the unit that its policy's requests must have, and decisions that metrics count."""
+        yield from names_used(self.policy, (), self.unit, f"experiment {self.name}")
+        for metric in self.metrics:
+            for text in filter(None, (metric.of, metric.per)):
+                where = f"experiment {self.name}, metric {metric.name}"
+                for name in compared_texts(parse(text, where=where), "decision"):
+                    yield NameUse("decision", name, "a metric must count decisions of the policy", where,
+                                  names=list(self.policy.decide))  # fmt: skip
 
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""

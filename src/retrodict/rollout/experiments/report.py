@@ -284,12 +284,13 @@ def _verdict(
     harmful = [effect for effect in effects if effect.role == "guardrail" and effect.contrast.verdict == "failure"]
     stop, keep = bool(harmful), f"Keep {experiment.control}" if over else f"Stop, and keep {experiment.control}"
     primary = {effect.variant: effect for effect in effects if effect.role == "primary"}
+    harm = "".join(f"guardrail {one.metric} of {one.variant}: {one.contrast.reason}" for one in harmful[:1])
     if balance.verdict == "failure":
-        return "inconclusive", f"sample ratio: {balance.reason}", (
+        harm = f"; {harm}, which stops it all the same: a stop for nothing costs less than harm" if harm else ""
+        return "inconclusive", f"sample ratio: {balance.reason}{harm}", (
             "Find out why units are missing from an arm; no effect means anything before"), stop  # fmt: skip
     if harmful:
-        first = harmful[0]
-        return "failure", f"guardrail {first.metric} of {first.variant}: {first.contrast.reason}", (keep if over else
+        return "failure", harm, (keep if over else
             f"Stop: retrodict experiment stop {experiment.name} --reason 'guardrail'"), stop  # fmt: skip
     better = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "success"}
     worse = {name: effect for name, effect in primary.items() if effect.contrast.verdict == "failure"}

@@ -19,7 +19,7 @@ from retrodict import Experiment, Label, Metric, Model, Policy, RandomSplit, Rec
 from retrodict.cli.main import run
 from retrodict.core.clock import from_micros
 from retrodict.core.durations import DAY, HOUR
-from retrodict.core.errors import DefinitionError, InputError, NotFoundError, RefusedError
+from retrodict.core.errors import BusyError, DefinitionError, InputError, NotFoundError, RefusedError
 from retrodict.decisions.variants import choose_variant
 from retrodict.ledger import verify as audit
 from retrodict.outcomes import ingest_outcomes
@@ -40,6 +40,7 @@ from retrodict.rollout.experiments import (
     start,
     stop,
 )
+from retrodict.rollout.experiments import report as report_module
 from retrodict.rollout.experiments.report import _Judge, judge
 from retrodict.rollout.experiments.rules import _choices
 from retrodict.rollout.experiments.units import UnitRows
@@ -195,6 +196,19 @@ def test_a_bandit_gives_more_to_the_better_when_it_is_due(bandit):
     assert report.balance.verdict == "success"
     assert (report.verdict, report.effects[0].contrast.method) == ("inconclusive", "2 strata")
     assert sum(report.units.values()) == 900 + len(late) + 400
+    assert controller.step_on(bandit.project, "promise", "tone").done
+
+
+def test_a_bandit_that_waits_for_units_reads_the_log_once_a_turn(bandit, monkeypatch):
+    """What was known when a turn was due is the same at every look."""
+    reads, reading = [], controller.read_units
+    monkeypatch.setattr(controller, "read_units", lambda *args, **more: reads.append(more) or reading(*args, **more))
+    monkeypatch.setattr("retrodict.rollout.experiments.report.read_units", None)  # there is no guardrail
+    for turns in (1, 1, 2, 2):
+        bandit.wait(bandit.since + turns * 2 * DAY + HOUR - bandit.clock.now())
+        assert controller.step_on(bandit.project, "promise", "tone").move == "wait"
+        assert len(reads) == turns
+    bandit.wait(8 * DAY)
     assert controller.step_on(bandit.project, "promise", "tone").done
 
 
@@ -740,6 +754,22 @@ def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
     stop(harmful.project, "tone", reason="clean up")
     assert not any(record.variants for record in harmful.ask(20))
     assert find_run(harmful.project, "tone").until == last.time
+
+
+def test_of_two_reports_at_once_the_second_sees_the_look_of_the_first(harmful, monkeypatch):
+    """Looks are read, judged and put on record alone: each spends of the level once."""
+    judging = report_module.judge
+
+    def alone(*args):
+        with pytest.raises(BusyError), harmful.project.lock("rollout/promise", timeout_s=0):
+            pass
+        return judging(*args)
+
+    monkeypatch.setattr(report_module, "judge", alone)
+    assert report_on(harmful.project, "tone", now=harmful.clock.now()).looks == 0
+    assert report_on(harmful.project, "tone", now=harmful.clock.now()).looks == 1
+    looks = harmful.project.ledger.entries(object_id="experiment:tone", action="experiment.look")
+    assert len(list(looks)) == 1
 
 
 def test_two_controllers_halt_once_and_a_killed_one_leaves_nothing_half_done(harmful, monkeypatch):

@@ -136,7 +136,7 @@ DYING = """
 import os, signal, sys
 from retrodict.cli.main import run
 from retrodict.ledger.ledger import Transaction
-from retrodict.rollout.experiments import controller, runs
+from retrodict.rollout.experiments import controller, report, runs
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -146,7 +146,7 @@ def then_die(function):
 
 place, root = sys.argv[1:]
 if place == "before the look":
-    controller.record_look = die
+    report.record_look = die
 elif place == "before the stop":
     controller.halt = die
 elif place == "before the commit":

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from retrodict.core.display import Record
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError
 from retrodict.registry import Revision, current
 from retrodict.rollout.experiments.definitions import Experiment
-from retrodict.rollout.experiments.report import ExperimentReport, examine, record_look
+from retrodict.rollout.experiments.report import ExperimentReport, examine
 from retrodict.rollout.experiments.runs import ExperimentRun, adapt, find_run, halt
 from retrodict.rollout.experiments.units import propensities, read_units
 from retrodict.rollout.statistics import Sums, linearise, thompson_weights
@@ -24,6 +25,8 @@ from retrodict.workspace import Workspace, definitions_of
 __all__ = ["ExperimentMove", "step_on", "watched"]
 
 _log = logging.getLogger(__name__)
+_SPARSE: dict[tuple[Path, str, str], tuple[int, int]] = {}
+"""Start and turn of bandits that had too few units when it was due: what comes in later is of the next turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +64,13 @@ def step_on(workspace: Workspace, policy: str, name: str) -> ExperimentMove:
     try:
         revision, run, now = current(workspace)[policy], find_run(workspace, name, policy), workspace.clock.now()
         experiment = definitions_of(workspace, run.state["code"]).get(Experiment, name)
-        report, looks = examine(workspace, experiment, run, now=now)
-        if run.until is None and report.stop:
-            record_look(workspace, run, report, looks)
-            reason = _broken(report)
+        if run.until is None and experiment.guardrails and examine(workspace, experiment, run, now=now).stop:
+            reason = _broken(examine(workspace, experiment, run, now=now, record=True))
             halt(workspace, revision, name, reason=reason)
             return ExperimentMove(policy, name, "halt", reason)
         if run.until is None and experiment.bandit is not None:
             turn = (now - run.since) // (span := parse_duration(experiment.bandit))
-            if turn > run.state.get("turn", 0):
+            if turn > run.state.get("turn", 0) and _SPARSE.get((workspace.root, policy, name)) != (run.since, turn):
                 return _adapt(workspace, revision, experiment, run, turn, due=run.since + turn * span)
     except BusyError:
         return ExperimentMove(policy, name, "wait", "somebody changes it just now")
@@ -92,6 +93,7 @@ def _adapt(
         arms[name] = Sums.of(linearise(*shares) if of_arm.any() else [])
     weights = thompson_weights(arms, floor=experiment.floor, higher=primary.better == "higher")
     if not weights:
+        _SPARSE[workspace.root, run.policy, run.name] = run.since, turn
         return ExperimentMove(run.policy, run.name, "wait", "a variant has too few units for other weights")
     change = adapt(workspace, revision, run.name, weights, turn=turn)
     return ExperimentMove(run.policy, run.name, "adapt", change.reason)

@@ -10,6 +10,7 @@ when its units are in, by what looks on record have left of the level; in betwee
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -205,21 +206,23 @@ def report_on(workspace: Workspace, name: str, *, now: int) -> ExperimentReport:
         If it was never started.
     """
     experiment, run = workspace.definitions.get(Experiment, name), find_run(workspace, name)
-    return record_look(workspace, run, *examine(workspace, experiment, run, now=now))
+    return examine(workspace, experiment, run, now=now, record=True)
 
 
 Looks = Sequence[Mapping[str, Any]]
 
 
 def examine(
-    workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int
-) -> tuple[ExperimentReport, Looks]:
-    """Report on a run, and the looks on record; nothing is put on record."""
+    workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int, record: bool = False
+) -> ExperimentReport:
+    """Report on a run; with ``record`` the look is put on record, after all others: each spends of the level once."""
     check_unchanged(experiment, run)
     rows = read_units(workspace, experiment, run, now=now)
-    entries = workspace.ledger.entries(object_id=f"experiment:{experiment.name}", action="experiment.look")
-    looks = [entry.payload for entry in entries if entry.payload["since"] == run.since]
-    return judge(experiment, run, rows, now, looks), looks
+    with workspace.lock(f"rollout/{run.policy}") if record else nullcontext():
+        entries = workspace.ledger.entries(object_id=f"experiment:{experiment.name}", action="experiment.look")
+        looks = [entry.payload for entry in entries if entry.payload["since"] == run.since]
+        report = judge(experiment, run, rows, now, looks)
+        return record_look(workspace, run, report, looks) if record else report
 
 
 def record_look(workspace: Workspace, run: ExperimentRun, report: ExperimentReport, looks: Looks) -> ExperimentReport:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.serving.project import REQUEST
 from tests.serving.test_app import DECIDE, SIMULATED, Client
 
+from retrodict.core.errors import ConfigurationError, IntegrityError
+from retrodict.decisions import masks as masks_module
 from retrodict.decisions.masks import Masks
 from retrodict.decisions.servant import Servant
 from retrodict.serving import failures as failures_module
@@ -194,3 +196,24 @@ def test_a_full_disk_is_said_once(workspace, monkeypatch, caplog, capfd):
         ": [Errno 28] No space left on device"
     ]
     assert capfd.readouterr().err.count("Traceback") == 0
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), IntegrityError("must", where="key", got=3)])
+def test_a_secret_that_cannot_be_made_costs_the_note_alone(workspace, monkeypatch, caplog, error):
+    """The first digest makes or reads it: a caller got 500 for what was wrong in its request."""
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(masks_module, "read_file", refuse)
+    (answer, other) = send(workspace, (DECIDE, b"{"), (DECIDE, b"{"))
+    assert (answer[0], other[0]) == (400, 400)
+    assert [record.getMessage().partition("jsonl: ")[2] for record in caplog.records] == [str(error)]
+
+
+def test_a_file_in_place_of_the_folder_is_refused_at_the_start(workspace, monkeypatch, tmp_path):
+    """With the place and what to do."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(failures_module, "_folder", lambda workspace: tmp_path / "file" / "failures")
+    with pytest.raises(ConfigurationError, match=r"file/failures.*File exists.*Make room"):
+        FailureLog(workspace, "decisions/0")

@@ -26,6 +26,7 @@ import msgspec
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown
+from retrodict.core.errors import ConfigurationError, RetrodictError
 from retrodict.decisions.masks import Masks
 from retrodict.stores._durable import make_folder
 from retrodict.workspace import Workspace
@@ -75,7 +76,13 @@ class FailureLog:
 
     def __init__(self, workspace: Workspace, stream: str) -> None:
         folder = _folder(workspace)
-        make_folder(folder)
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise ConfigurationError(
+                "the folder of failed requests must be one that can be made", where=str(folder), got=error.strerror,
+                remedy="Make room on its disk, let this user write there, or remove what stands in its place",
+            ) from error  # fmt: skip
         self._clock, self._digest = workspace.clock, Masks(workspace).digest
         path = folder / f"{stream.rpartition('/')[2]}.jsonl"
         self._handler = _Notes(path, maxBytes=_BYTES, backupCount=1, delay=True, encoding="utf-8")
@@ -93,6 +100,19 @@ class FailureLog:
         if self._count > _PER_SECOND:
             self._left_out += 1
             return
+        try:
+            line = self._line(policy, status, error, message, body, names, cause)
+        except (OSError, RetrodictError):  # the secret of the digests may be made or read at the first of them
+            self._handler.handleError(makeLogRecord({}))
+            return
+        if self._left_out:
+            line["left_out"], self._left_out = self._left_out, 0
+        self._handler.emit(makeLogRecord({"msg": msgspec.json.encode(line).decode()}))
+
+    def _line(
+        self, policy: str, status: int, error: str, message: str, body: bytes, names: Collection[str],
+        cause: BaseException | None,
+    ) -> dict[str, Any]:  # fmt: skip
         line: dict[str, Any] = {
             "time": self._clock.now(), "policy": policy, "status": status, "error": error, "message": message,
             "request": self._digest(body), "bytes": len(body), "input": self._input(body, {*names, *_NAMES}),
@@ -100,9 +120,7 @@ class FailureLog:
         if cause is not None:  # places in the code: the text of an error may hold a value
             frames = traceback.extract_tb(cause.__traceback__)[-8:]
             line["trace"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-        if self._left_out:
-            line["left_out"], self._left_out = self._left_out, 0
-        self._handler.emit(makeLogRecord({"msg": msgspec.json.encode(line).decode()}))
+        return line
 
     def _input(self, body: bytes, names: Collection[str]) -> Any:
         try:

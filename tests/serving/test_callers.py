@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from tests.serving.process import Server
@@ -26,7 +27,7 @@ from retrodict.core.errors import ConfigurationError, InputError, NotFoundError,
 from retrodict.decisions.log import read_decisions
 from retrodict.registry.api_keys import token_digest
 from retrodict.serving.board import Board
-from retrodict.serving.callers import Callers
+from retrodict.serving.callers import Callers, open_callers
 from retrodict.serving.http_answer import RefusedRequestError
 from retrodict.serving.routes import ROUTES
 from retrodict.workspace import Workspace
@@ -439,6 +440,55 @@ def test_tokens_without_an_audience_or_over_plain_http_are_refused(issuer, root)
         (root / "retrodict.toml").write_text(text.replace(old, new))
         with Workspace(root) as workspace, pytest.raises(ConfigurationError, match=match):
             Callers(workspace)
+
+
+def test_a_file_of_keys_that_cannot_be_read_stops_the_start(issuer, root):
+    """Missing or no key set: a server ran, and refused every token."""
+    with socket.create_server(("0.0.0.0", 0)) as listener, Workspace(root) as workspace:
+        issuer.file.write_text("{")
+        with pytest.raises(ConfigurationError, match=r"jwks\.json.*leave auth\.jwks out"):
+            open_callers(workspace, listener)
+        issuer.file.unlink()
+        with pytest.raises(ConfigurationError, match="No such file"):
+            open_callers(workspace, listener)
+
+
+def test_readiness_shows_details_to_whom_the_server_knows(project):
+    """Any key in force; others get the part and a short reason, and so they do over the Open Inference Protocol."""
+    token = project.api_keys.issue("shop", scope=["score"], reason="test").token
+    place = "/srv/parcels/state: password=x"
+
+    async def run():
+        client = Client(project.workspace)
+        client.app.callers = Callers(project.workspace)
+        client.app.callers.look()
+        app, answers = client.app, []
+        app.colleagues = SimpleNamespace(missing=lambda: [place, place])
+        app.not_followed, app.not_loaded = place, {"late_parcel@3": place}
+        servants, log = app.servants, app.log
+        for headers in ([], bearer("rtd_no_key"), bearer(token)):
+            answers.append([await client.send("GET", "/readyz", headers=headers)])
+            app.problem = place
+            answers[-1] += [await client.send("GET", path, headers=headers) for path in ("/readyz", "/v2/health/ready")]
+            app.problem, app.servants, app.services_problem = None, {}, place
+            answers[-1] += [await client.send("GET", "/readyz", headers=headers)]
+            app.servants, app.services_problem = servants, None
+            app.log = SimpleNamespace(find_problem=lambda: place)
+            answers[-1] += [await client.send("GET", "/readyz", headers=headers)]
+            app.log = log
+        app.colleagues = None
+        await client.close()
+        return answers
+
+    strangers, others, friends = asyncio.run(run())
+    assert [status for status, _, _ in strangers] == [status for status, _, _ in friends] == [200, *[503] * 4]
+    assert [body for _, _, body in strangers] == [body for _, _, body in others]
+    assert not any(place.encode() in body for _, _, body in strangers)
+    assert all(place.encode() in body for _, _, body in friends)
+    assert json.loads(strangers[0][2]) == {
+        "status": "ready", "workers": ["a worker does not answer"] * 2, "not_followed": "the records are away",
+        "not_loaded": {"late_parcel@3": "cannot be loaded"}}  # fmt: skip
+    assert json.loads(strangers[4][2]) == {"error": "the decision log cannot be written"}
 
 
 # a real server ------------------------------------------------------------------------------------------------

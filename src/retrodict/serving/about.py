@@ -26,17 +26,25 @@ async def _alive(_app: DecisionApp, _: HttpRequest) -> HttpAnswer:
 
 
 @route("GET", "/readyz", None)
-async def readiness(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
-    """Say whether this process can answer; a refusal says why it cannot."""
+async def readiness(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
+    """Say whether this process can answer; a refusal says why it cannot, with its details to whom the server knows."""
+    trusted = app.callers is None or app.callers.knows(request.scope["headers"])
+
+    def refusal(reason: str, details: str | None) -> RefusedRequestError:
+        return RefusedRequestError(503, f"{reason}: {details}" if trusted and details else reason)
+
     lags = {flow.view: flow.table for flow in app.health.flows if flow.table.behind}
     if app.records and (failure := await asyncio.to_thread(app.log.find_problem)) is not None:
-        raise RefusedRequestError(503, f"the decision log cannot be written: {failure}")
+        raise refusal("the decision log cannot be written", str(failure))
     unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
     if app.problem is not None:
-        raise RefusedRequestError(503, app.problem)
+        raise refusal("a revision cannot be loaded", app.problem)
     if not app.servants and not app.services and not (app.parts and app.parts.loaded):
-        nothing = "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
-        raise RefusedRequestError(503, app.services_problem or nothing)
+        if app.services_problem is not None:
+            raise refusal("the definitions cannot be read", app.services_problem)
+        raise RefusedRequestError(
+            503, "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
+        )
     if unbuilt:
         raise RefusedRequestError(
             503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build"
@@ -49,8 +57,12 @@ async def readiness(app: DecisionApp, _: HttpRequest) -> HttpAnswer:
     missing = app.colleagues.missing() if app.colleagues is not None else []
     stores = {name: guard.state for name, guard in app.workspace.breakers.items() if guard.state != "closed"}
     parts = {part: "reached" if answers else "away" for part, answers in app.reached.items()}
+    not_followed, not_loaded = app.not_followed, app.not_loaded
+    if not trusted:  # the reasons name paths, addresses and settings
+        behind, not_loaded = dict.fromkeys(behind), dict.fromkeys(not_loaded, "cannot be loaded")
+        missing, not_followed = ["a worker does not answer"] * len(missing), not_followed and "the records are away"
     notes = {"behind": behind, "workers": missing, "stores": stores, "parts": parts,
-             "not_followed": app.not_followed, "not_loaded": app.not_loaded}  # fmt: skip
+             "not_followed": not_followed, "not_loaded": not_loaded}  # fmt: skip
     return HttpAnswer(msgspec.json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
 

@@ -103,6 +103,22 @@ class Callers:
         RefusedRequestError
             401 without a key or token that counts now, 403 if it is for something else, 429 if it came too often.
         """
+        caller = self._caller(headers)
+        if needed not in caller.scopes:
+            raise RefusedRequestError(403, f"the key must be for {needed} ({SCOPES[needed]})")
+        if wait := caller.take(monotonic_ns()):
+            again = ((b"retry-after", str(int(wait) + 1).encode()),)
+            raise RefusedRequestError(429, "this key has used its requests for now; try again", again)
+        return caller.name
+
+    def knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request has a key or token that counts now, whatever it is for."""
+        try:
+            return bool(self._caller(headers))
+        except RefusedRequestError:
+            return False
+
+    def _caller(self, headers: Iterable[tuple[bytes, bytes]]) -> _Caller:
         values = [value for name, value in headers if name == b"authorization"]
         scheme, _, token = (values[0] if len(values) == 1 else b"").partition(b" ")
         if scheme.lower() != b"bearer" or not token or len(token) > _LONGEST:
@@ -110,12 +126,7 @@ class Callers:
         caller = self._find(token.decode("latin-1"))
         if caller is None or caller.expires <= self._clock.now():
             raise RefusedRequestError(401, "the key must be one that is in force", _CHALLENGE)
-        if needed not in caller.scopes:
-            raise RefusedRequestError(403, f"the key must be for {needed} ({SCOPES[needed]})")
-        if wait := caller.take(monotonic_ns()):
-            again = ((b"retry-after", str(int(wait) + 1).encode()),)
-            raise RefusedRequestError(429, "this key has used its requests for now; try again", again)
-        return caller.name
+        return caller
 
     def _find(self, token: str) -> _Caller | None:
         kind, _, rest = token.partition("_")
@@ -163,7 +174,13 @@ class _Signers:
         try:
             self._keys = KeySet.import_key_set(json.loads(self._read()))
             self._checked = OrderedDict()  # a key that was taken back signs no longer
-        except Exception as error:  # noqa: BLE001  # of whoever wrote the document: the keys that are known stay
+        except Exception as error:  # of whoever wrote the document: the keys that are known stay
+            if self._keys is None and not self._url:  # an address may be away at the start, a file is wrong
+                raise ConfigurationError(
+                    "the keys of the issuer must be a JSON Web Key Set that this user can read", where=self._where,
+                    got=f"{self._place!r}: {getattr(error, 'strerror', None) or type(error).__name__}",
+                    remedy="Write the issuer's public keys there, or leave auth.jwks out",
+                ) from error  # fmt: skip
             _log.error("%s: the keys of the issuer cannot be read: %s", self._where, type(error).__name__)
 
     def _read(self) -> bytes:

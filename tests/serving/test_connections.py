@@ -352,3 +352,15 @@ def test_what_comes_behind_a_chunked_body_is_no_header(server):
     with connect(server) as connection:  # the id is free
         connection.sendall(HEAD + b"Idempotency-Key: behind\r\n\r\n" + other)
         assert answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "Chunked"])
+def test_a_transfer_encoding_but_chunked_is_not_implemented(server, encoding):
+    """501, as RFC 9112 has it: compressed bytes were read as the body; case does not matter."""
+    line = f"Transfer-Encoding: {encoding}\r\n\r\n".encode()
+    head = HEAD.replace(b"Content-Length: %d\r\n" % len(BODY), line)
+    with connect(server) as connection:
+        connection.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+        status, body = answer(connection)
+    assert status == (200 if encoding == "Chunked" else 501)
+    assert status == 200 or "no other transfer encoding" in body["error"]

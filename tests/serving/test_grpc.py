@@ -185,6 +185,15 @@ def test_a_decision_is_that_of_http(root, served, caller):
     assert (record.key, record.context["weight"]) == (None, None)
 
 
+def test_a_call_without_a_name_is_told_so(caller):
+    """It was an unknown policy '%'; one that is called so is unknown by its name."""
+    for call in (decide(policy=""), message("ModelReady"), message("ModelMetadata", version="1")):
+        code, text, _ = caller.refuse(call)
+        assert (code, "got 'an empty name'" in text) == ("INVALID_ARGUMENT", True)
+    code, text, _ = caller.refuse(decide(policy="%"))
+    assert (code, "an empty name" in text) == ("NOT_FOUND", False)
+
+
 def test_an_id_gives_one_answer_over_both(served, caller):
     """The first call decides, whichever way it comes; another question with its id is refused."""
     first = served.decide(headers={**AT, "Idempotency-Key": "both"})[1]
@@ -294,7 +303,6 @@ def test_each_refusal_has_its_code(root, caller):
     assert "'promise'" in caller.refuse(message("Decide", policy="promis"))[1]
     assert caller.refuse(message("ModelMetadata", name="promise", version="9"))[0] == "NOT_FOUND"
     assert caller.refuse(message("ModelMetadata", name="promise/ready"))[0] == "NOT_FOUND"
-    assert caller.refuse(message("ModelMetadata"))[0] == "NOT_FOUND"
     assert caller.refuse(message("Get", service="cities"))[0] == "NOT_FOUND"
     assert caller.refuse(decide(), metadata=[("retrodict-time", "never")])[0] == "INVALID_ARGUMENT"
     assert caller.refuse(decide(), metadata=[("retrodict-priority", "high")])[0] == "INVALID_ARGUMENT"

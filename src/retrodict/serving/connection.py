@@ -256,6 +256,9 @@ class BoundedConnection(HttpToolsProtocol):
                 self._problem = 501, "this is no proxy"
                 raise _Refused
             return
+        if any(name == b"transfer-encoding" and value.strip().lower() != b"chunked" for name, value in self.headers):
+            self._problem = 501, "a body must be chunked or have a length, and no other transfer encoding"
+            raise _Refused
         self._head_ends()
         self._overhead = 0
         self._stamp(self.scope, ARRIVED)

@@ -79,7 +79,7 @@ def _address(name: str, version: str, action: str) -> str:
 
 
 def _part(name: str) -> str:
-    """Name as a part of an address; what nothing is called so, where it is none."""
+    """Name as a part of an address; a bare ``%``, which no name becomes, where it is none."""
     return quote(name, safe="") or "%"
 
 

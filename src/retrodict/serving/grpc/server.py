@@ -137,7 +137,11 @@ class GrpcServer:
             fault = InputError("a call must have one message, of its method", where="message", remedy="Send that one",
                                got="none, or other bytes")  # fmt: skip
             request = method.request()
-        path, exchange = method.path(request), _Exchange(method, request, headers, fault)
+        path = method.path(request)
+        if fault is None and "%" in path.split("/"):
+            fault = InputError("a call must name what it asks", where="message", got="an empty name",
+                               remedy="Set the field of the policy, model or service")  # fmt: skip
+        exchange = _Exchange(method, request, headers, fault)
         scope = {"method": "GET" if method.body is None else "POST", "path": path, "headers": headers,
                  ARRIVED: arrived, COMPLETE: perf_counter_ns(), PREPARE: exchange.prepare}  # fmt: skip
         task = asyncio.create_task(self._app(scope, exchange.receive, exchange.send))

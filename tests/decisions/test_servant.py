@@ -258,7 +258,7 @@ def test_what_is_doubted_of_a_row_is_read_with_it():
 def test_a_server_that_falls_back_with_every_answer_writes_one_line_a_second(monkeypatch, caplog):
     """The line says how many like it were not written; another error has a line of its own."""
     moments = iter([now := time.monotonic() + 2, *[now + 0.5] * 9, now + 0.9, now + 0.9, now + 1.5, now + 1.5])
-    monkeypatch.setattr("retrodict.decisions.servant.monotonic", lambda: next(moments))
+    monkeypatch.setattr("retrodict.core.log_lines.monotonic", lambda: next(moments))
     broken = scores(OverflowError("broken"))
     for _ in range(9):  # the first looks at the time twice
         decide(broken, fallback=["look"])

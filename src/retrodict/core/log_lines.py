@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler
 from queue import Full, Queue
 from threading import Event, Thread
+from time import monotonic
 
-__all__ = ["written_aside"]
+__all__ = ["OnceASecond", "written_aside"]
 
 _LINES = 1_000  # that wait
 _END_S = 2.0
@@ -27,6 +28,27 @@ class _Dropping(QueueHandler):
             self.queue.put_nowait(record)
         except Full:
             self.dropped += 1
+
+
+class OnceASecond(logging.Filter):
+    """Lets one line of each kind through in a second: a server that falls back with every answer writes few of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written; it then says how many like it were not."""
+        values = record.args if isinstance(record.args, tuple) else ()
+        kind = record.msg, *(value if isinstance(value, str) else type(value) for value in values)
+        until, held_back = self._kinds.get(kind, (0.0, 0))
+        if monotonic() < until:
+            self._kinds[kind] = until, held_back + 1
+            return False
+        self._kinds[kind] = monotonic() + 1, 0
+        if held_back:
+            record.msg, record.args = f"{record.msg} (and %d times more before)", (*values, held_back)
+        return True
 
 
 @contextmanager

@@ -12,66 +12,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, IntegrityError, RetrodictError, RetryableError, is_interrupt
+from retrodict.core.errors import InputError, RetrodictError, RetryableError, is_interrupt
+from retrodict.core.log_lines import OnceASecond
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
+from retrodict.decisions.doubts import HaltedError, NoScoreError, StaleStateError, UnknownScoreError
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
 from retrodict.decisions.sessions import Choice, Sessions
 from retrodict.decisions.variants import VariantAssigner, names_of_units
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
-from retrodict.models.artifact import ModelArtifact, Score, Speed
+from retrodict.models.artifact import THREAD_US, ModelArtifact, Score, Speed
 from retrodict.models.explain import reason_texts
 from retrodict.registry import Revision
 
-__all__ = ["Servant"]
+__all__ = ["NO_REASONS", "ReadyCase", "Servant"]
 
-
-class _OnceASecond(logging.Filter):
-    """Lets one line of each kind through in a second: a server that falls back with every answer writes few of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kinds: dict[tuple[object, ...], tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written; it then says how many like it were not."""
-        values = record.args if isinstance(record.args, tuple) else ()
-        kind = record.msg, *(value if isinstance(value, str) else type(value) for value in values)
-        until, held_back = self._kinds.get(kind, (0.0, 0))
-        if monotonic() < until:
-            self._kinds[kind] = until, held_back + 1
-            return False
-        self._kinds[kind] = monotonic() + 1, 0
-        if held_back:
-            record.msg, record.args = f"{record.msg} (and %d times more before)", (*values, held_back)
-        return True
+NO_REASONS = "The reasons could not be computed"
 
 
 _ENDS = (SystemExit, GeneratorExit, asyncio.CancelledError)  # what a model may raise, and nobody here means
 _log = logging.getLogger(__name__)
-_log.addFilter(_OnceASecond())
-
-
-class StaleStateError(RetryableError):
-    """The state of a view is not as current as the policy requires."""
-
-
-class HaltedError(RetryableError):
-    """Somebody has halted the policy: its rules or its fallback answer."""
-
-
-class UnknownScoreError(IntegrityError):
-    """A model has given no number."""
-
-
-class NoScoreError(RetryableError):
-    """A model that is served without a policy gave nothing, and nothing else can answer in its place."""
+_log.addFilter(OnceASecond())
 
 
 CheckedValues = tuple[dict[str, Value], dict[str, Value]]
@@ -81,7 +50,7 @@ class ReadyCase(NamedTuple):
     """What was read and computed for one request of several, and its share of the microseconds.
 
     ``views`` and ``error`` are of stores on a server, which is not asked again: what is doubted of the row, and why
-    there is none, or no score.
+    there is none, or no score. ``previous`` is what the previous version gave then, or why nothing.
     """
 
     row: FeatureRow | None = None
@@ -90,6 +59,7 @@ class ReadyCase(NamedTuple):
     stages: Mapping[str, int] = {}
     views: dict[str, dict[str, Any]] | None = None
     error: BaseException | None = None
+    previous: Score | BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -114,6 +84,7 @@ class _Case:
     error: str | None = None
     reasons: list[str] = field(default_factory=list)
     session: dict[str, Value] = field(default_factory=dict)
+    previous: Score | BaseException | None = None
     stage: str = ""
     began: int = 0
 
@@ -132,8 +103,12 @@ class _Case:
 
     def values(self) -> dict[str, Value]:
         """Every name a rule or a template may use."""
-        values = {**self.context, **self.entities, **self.features}
-        return {**values, **session_values(self.session)} if self.session else values
+        return _values(self)
+
+
+def _values(case: _Case | DecisionRecord) -> dict[str, Value]:
+    values = {**case.context, **case.entities, **case.features}
+    return {**values, **session_values(case.session)} if case.session else values
 
 
 _NOTHING = ReadyCase()
@@ -230,17 +205,54 @@ class Servant:
                 fresh = [row.values for row, hit in zip(complete, hits, strict=True) if hit is None]
                 computed = iter(self._model.score_each(fresh) if fresh else ())
             scores = [(next(computed), None) if hit is None else hit for hit in hits]
-        except BaseException as error:  # each is then decided by itself, and says its fault
+        except BaseException as error:  # each says its fault
             if is_interrupt(error):
                 raise
-            for place, row, doubts in zip(columns, rows, views, strict=True) if self.on_server else ():
-                prepared[place] = ReadyCase(row if doubts is not None else None, views=doubts, error=error)
+            for place, row, doubts in zip(columns, rows, views, strict=True):
+                usable = row if doubts is not None or not self.on_server else None
+                previous = self._step_back(usable, deadline)
+                prepared[place] = ReadyCase(usable, views=doubts, error=error, previous=previous)
             return prepared
         count = 1_000 * max(1, len(rows))
         stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
         for place, row, (score, cached), doubts in zip(columns, complete, scores, views, strict=True):
-            prepared[place] = ReadyCase(row, score, cached, stages, doubts)
+            doubted = self._steps_back and (_is_no_number(score) or self._lacks(row, at, doubts))
+            previous = self._step_back(row, deadline) if doubted else None
+            prepared[place] = ReadyCase(row, score, cached, stages, doubts, previous=previous)
         return prepared
+
+    def prepare_each(
+        self, requests: Sequence[DecisionRequest], *, at: int, deadlines: Sequence[int]
+    ) -> list[ReadyCase]:  # fmt: skip
+        """As :meth:`prepare`, one by one where one of them has failed all; each has its own deadline."""
+        cases = self.prepare(requests, at=at, deadline=max(deadlines))
+        away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
+        if len(requests) > 1 and not away and all(case.scored is None for case in cases):
+            single = zip(requests, deadlines, strict=True)
+            return [self.prepare([request], at=at, deadline=until)[0] for request, until in single]
+        return cases
+
+    @property
+    def _steps_back(self) -> bool:
+        return self._previous is not None and "previous_version" in self.policy.policy.fallback
+
+    def _lacks(self, row: FeatureRow, at: int, doubts: Mapping[str, Any] | None) -> bool:
+        """Whether a view that the policy requires may not be current."""
+        required = self.policy.policy.require
+        return bool(required) and not required.keys().isdisjoint(self._doubts(row, at) if doubts is None else doubts)
+
+    def _step_back(self, row: FeatureRow | None, deadline: int) -> Score | BaseException | None:
+        """What the previous version gives for the fallback of that name."""
+        if row is None or self._previous is None or not self._steps_back:
+            return None
+        try:
+            _check_time(deadline, "previous_version")
+            with waited_for(deadline):
+                return self._previous.score_row(row.values)
+        except BaseException as error:  # the step says so
+            if is_interrupt(error):
+                raise
+            return error
 
     def _all_doubts(self, rows: Sequence[FeatureRow], at: int) -> list[dict[str, dict[str, Any]] | None]:
         """What is doubted of several rows, with at most one more read of the store."""
@@ -270,7 +282,7 @@ class Servant:
         """``time.perf_counter_ns()`` by which a request must be decided that came then, and waits so long."""
         return arrived_ns + (self._deadline_ns if limit_ns is None else min(limit_ns, self._deadline_ns))
 
-    def decide(
+    def decide(  # noqa: PLR0913  # with what others have looked at, and left to do
         self,
         request: DecisionRequest,
         *,
@@ -281,6 +293,7 @@ class Servant:
         ready: ReadyCase = _NOTHING,
         arm: str = "",
         checked: CheckedValues | None = None,
+        reasons: bool = True,
     ) -> DecisionRecord:
         """Go through the stages: check, features, score, rules, reasons.
 
@@ -301,19 +314,22 @@ class Servant:
             Of a rollout under way, for the record.
         checked : pair of dict, optional
             Entities and context of the request, where its schema has looked at them already.
+        reasons : bool, default True
+            Whether the reasons of the model are computed here; else :meth:`explain` is left to whoever asks.
         """
         started = perf_counter_ns()
         entities, context = checked or self.schema.check(request)
         case = _Case(entities, context, at, self.deadline(arrived_ns, limit_ns), stage="check", began=started)
+        case.previous = ready.previous
         decision = self._judge(case, ready)
         case.begin("")
         if decision.reason is not None:
             case.reasons.append(decision.reason)
         explained = request.explain or self.policy.policy.explains(decision.decision)
-        if explained:
-            self._explain(case)
+        if explained and not case.model:
+            case.reasons.append("No model scored this request; the policy's fallback decided")
         deployed = self.revision.deployment
-        return DecisionRecord(
+        record = DecisionRecord(
             id=decision_id,
             time=at,
             policy=deployed.policy,
@@ -345,6 +361,7 @@ class Servant:
             session=case.session,
             stages=case.stages,
         )
+        return self.explain(record) if explained and case.model and reasons else record
 
     def _judge(self, case: _Case, ready: ReadyCase) -> PolicyDecision:
         deployed, at, deadline = self.revision.deployment, case.at, case.deadline
@@ -480,31 +497,29 @@ class Servant:
         before = self.revision.deployment.previous
         if self._previous is None or before is None or not case.features:
             return None
-        scored = self._previous.score_row(case.features)
+        scored = case.previous or self._previous.score_row(case.features)
+        if isinstance(scored, BaseException):
+            raise scored
         _check_number(scored, before["model"])
         decision = self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
         case.scored(scored, before["model"], before["artifact"])
         return decision
 
-    def _explain(self, case: _Case) -> None:
-        if not case.model:
-            case.reasons.append("No model scored this request; the policy's fallback decided")
-            return
-        model = self._model if case.fallback is None else self._previous
+    def explain(self, record: DecisionRecord) -> DecisionRecord:
+        """Record of a decision by a model with the reasons of that; it says so where they cannot be computed."""
+        model = self._model if record.fallback is None else self._previous
         if model is None:
-            return
+            return record
+        begun = perf_counter_ns()
         try:
-            case.begin("explain")
-            explained = self.policy.explain(model, case.values())
+            texts = reason_texts(self.policy.explain(model, _values(record)))
         except BaseException as error:  # the decision stands without its reasons; the log says why
             if is_interrupt(error):
                 raise
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
-            case.reasons.append("The reasons could not be computed")
-            return
-        finally:
-            case.begin("")
-        case.reasons += reason_texts(explained)
+            texts = [NO_REASONS]
+        stages = {**record.stages, "explain": (perf_counter_ns() - begun) // 1_000}
+        return structs.replace(record, reasons=[*record.reasons, *texts], stages=stages)
 
     def measure(self) -> None:
         """Time the engine, beside the requests; one that fails is left to the first request."""
@@ -524,6 +539,12 @@ class Servant:
             self.policy.decide({**nobody, **self._features.unread().values}, outputs)
             self._features.watermarks(self._versions)
             self._features.read(nobody, {}, at=at)  # a derived function may not take nulls
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether it is called in a thread: its model takes long, a server is waited for, or the policy batches."""
+        slow = self.speed is not None and self.speed.alone_us > THREAD_US
+        return slow or self.on_server or self.policy.policy.batch is not None
 
     @property
     def asks_redis(self) -> bool:
@@ -564,6 +585,10 @@ def _check_number(scored: Score, model: str) -> None:
         if value != value:  # noqa: PLR0124  # NaN, in the fastest way
             raise UnknownScoreError("a score must be a number", where=f"model:{model}, output {name!r}", got="NaN",
                                     remedy="See what the model gives for the features of the record")  # fmt: skip
+
+
+def _is_no_number(scored: Score) -> bool:
+    return any(value != value for value in scored.outputs.values())  # noqa: PLR0124  # as above
 
 
 def _check_time(deadline: int, stage: str) -> None:

@@ -106,6 +106,10 @@ class SplitServant(Servant):
             return self.candidate.decide(request, **times, arm=arm)
         return super().decide(request, **times, arm=arm, checked=values)
 
+    def explain(self, record: DecisionRecord) -> DecisionRecord:
+        """As :meth:`Servant.explain`, by the one that has decided."""
+        return self.candidate.explain(record) if record.arm == CANARY else super().explain(record)
+
     def measure(self) -> None:
         """As :meth:`Servant.measure`, of both; requests are scored as the slower one needs it."""
         super().measure()

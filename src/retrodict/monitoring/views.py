@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.display import Record
-from retrodict.decisions.servant import StaleStateError
+from retrodict.decisions.doubts import StaleStateError
 
 __all__ = ["ViewCounts", "count_views"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -42,6 +42,7 @@ from retrodict.serving.elsewhere import (
 from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
 from retrodict.serving.http_request import HttpRequest
 from retrodict.serving.routes import Part, route
+from retrodict.serving.threads import BoundedThreads
 from retrodict.workspace import Workspace, definitions_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _MSGPACK = b"application/msgpack"
 
 _log = logging.getLogger(__name__)
 Q = TypeVar("Q", FeatureQuestion, ScoreQuestion)
+T = TypeVar("T")
 
 
 class NoRecorder(Recorder):
@@ -170,10 +172,10 @@ class Parts:
         reader: OnlineFeatures = await self._part(("features", artifact, code, model), self._features)
         return reader
 
-    async def model(self, model: str, artifact: str) -> tuple[ModelArtifact, Speed]:
-        """Model, and how long its engine takes."""
-        pair: tuple[ModelArtifact, Speed] = await self._part(("model", artifact, model), self._model)
-        return pair
+    async def model(self, model: str, artifact: str) -> tuple[ModelArtifact, Speed, BoundedThreads]:
+        """Model, how long its engine takes, and the threads that are its own."""
+        parts: tuple[ModelArtifact, Speed, BoundedThreads] = await self._part(("model", artifact, model), self._model)
+        return parts
 
     async def load_current(self) -> None:
         """Load the features of what is in force; what cannot be loaded now is left to who asks for it."""
@@ -194,10 +196,10 @@ class Parts:
         self._check(artifact, model, code)
         return self._loader.features(code, model, self._loader.artifact(artifact), artifact)
 
-    def _model(self, artifact: str, model: str) -> tuple[ModelArtifact, Speed]:
+    def _model(self, artifact: str, model: str) -> tuple[ModelArtifact, Speed, BoundedThreads]:
         self._check(artifact, model)
         loaded = self._loader.artifact(artifact)
-        return loaded, loaded.measure()
+        return loaded, loaded.measure(), BoundedThreads()
 
     def _check(self, artifact: str, model: str, code: str | None = None) -> None:
         """Refuse what no deployment has ever named: a caller may not have any object loaded."""
@@ -260,15 +262,16 @@ async def _score(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     """Scores of feature values, as the server reads them that decides."""
     question = await _question(app, request, ScoreQuestion)
     assert app.parts is not None
-    model, speed = await app.parts.model(request.parameter, question.artifact)
+    model, speed, threads = await app.parts.model(request.parameter, question.artifact)
     slow = question.explain is not None or speed.alone_us * len(question.rows) > THREAD_US
     async with app.turn(request):
-        scores = await _wait(partial(model.score_each, question.rows), request, aside=slow)
+        scoring = partial(model.score_each, question.rows)
+        scores = await _compute(scoring, request, threads) if slow else scoring()
         explanation = None
         if (words := question.explain) is not None and question.rows:
             explain = partial(explain_row, model, question.rows[0], top=words.top, words=words.words,
                               output=words.output)  # fmt: skip
-            explanation = await _wait(explain, request, aside=True)
+            explanation = await _compute(explain, request, threads)
     app.telemetry.observe("score", (perf_counter_ns() - request.arrived) // 1_000)
     return HttpAnswer(msgspec.msgpack.encode(ScoreAnswer(question.artifact, scores, speed, explanation)), kind=_MSGPACK)
 
@@ -277,6 +280,14 @@ async def _wait(work: Any, request: HttpRequest, *, aside: bool) -> Any:
     """Result of a piece of work: on the loop, or in a thread as long as the caller waits."""
     until = request.until_ns()
     return await within(asyncio.to_thread(work), until, late("work that takes longer")) if aside else work()
+
+
+async def _compute(work: Callable[[], T], request: HttpRequest, threads: BoundedThreads) -> T:
+    """What a model gives, as long as the caller waits."""
+    try:
+        return await threads.run(work, request.until_ns())
+    except TimeoutError as error:
+        raise late("a model that takes longer") from error
 
 
 @route("POST", "/v1/features/{service}", "score")

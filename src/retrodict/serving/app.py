@@ -28,7 +28,7 @@ from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import FIRST, LAST, DecisionRequest, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
-from retrodict.serving.batch import BatchItem, claim_all, decode_batch, judge, pieces_of
+from retrodict.serving.batch import BatchItem, claim_all, decode_batch, pieces_of
 from retrodict.serving.cache_advice import cache_reports
 from retrodict.serving.callers import Callers
 from retrodict.serving.connection import ARRIVED, COMPLETE, DrainingState
@@ -370,8 +370,7 @@ class DecisionApp:
             questions = [question for _, question in piece]
             origin = self._origin(request, servant)
             ready = await self.engines.prepare(servant, questions, at=at, deadline=deadline, origin=origin)
-            judging = partial(judge, servant, piece, ready, new_id=self._new_id, **times)
-            await self.engines.aside(servant, judging, deadline, origin)
+            await self.engines.judge(servant, piece, ready, deadline, origin, new_id=self._new_id, **times)
             await asyncio.sleep(0)
         written = [(entry.record, entry) for entry in fresh if entry.record is not None]
         if written:

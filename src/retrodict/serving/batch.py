@@ -19,7 +19,7 @@ from retrodict.decisions.requests import DecisionRequest, RequestSchema, check_u
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.serving.idempotency import Claim, RequestIndex, check_request_id, request_hash
 
-__all__ = ["BatchItem", "claim_all", "decode_batch", "judge", "pieces_of"]
+__all__ = ["BatchItem", "Piece", "claim_all", "decode_batch", "judge", "pieces_of"]
 
 _SHELL = re.compile(rb"""\s*\{\s*"requests"\s*:\s*(\[.*\])\s*\}\s*""", re.DOTALL)
 _TOGETHER = 100  # read and scored together, before other requests have their turn
@@ -158,13 +158,13 @@ def judge(
     new_id: Callable[[], str],
     arrived_ns: int,
     limit_ns: int | None = None,
+    reasons: bool = True,
 ) -> None:
     """Decide a piece from what :meth:`Servant.prepare` gave for it; the deadline counts from ``arrived_ns``."""
     for (entry, question), case in zip(piece, ready, strict=True):
         try:
-            record = servant.decide(
-                question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns, ready=case
-            )  # fmt: skip
+            record = servant.decide(question, decision_id=new_id(), at=at, arrived_ns=arrived_ns, limit_ns=limit_ns,
+                                    ready=case, reasons=reasons)  # fmt: skip
         except (InputError, RetryableError) as error:  # the latter where a model without a policy gave nothing
             entry.error = error
             entry.release()  # a later one with its id need not wait for the end of the batch

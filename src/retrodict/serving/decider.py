@@ -249,7 +249,7 @@ class Decider:
             begun, ready = perf_counter_ns(), [ReadyCase()]
             if len(piece) > 1 or servant.asks_redis:
                 questions = [question for _, question in piece]
-                ready = servant.prepare(questions, at=at, deadline=servant.deadline(begun))
+                ready = servant.prepare_each(questions, at=at, deadlines=[servant.deadline(begun)] * len(questions))
             judge(servant, piece, ready, at=at, new_id=self._workspace.new_id, arrived_ns=begun)
         records: list[tuple[DecisionRecord, Any]] = []
         for entry in fresh:

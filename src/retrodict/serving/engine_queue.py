@@ -2,42 +2,43 @@
 
 An engine that answers in microseconds is called on the event loop, where a thread would cost more than the call. What
 takes longer, or reads its features from a server, goes to a thread, and what arrives meanwhile is the next batch: no
-timer delays anybody, unless the policy's ``batch`` says so. A server that says nothing holds up a thread: who waits for
-it is answered by the fallback at the deadline, and the next batch goes to another thread. Only reading and scoring are
-shared; each request decides, counts and records for itself, on the loop. How long the queue is in time is known from
-what the last batches took, so who would wait for half of its deadline is told at once to come back. A queue with a
-fixed size or a timer by default was rejected: it delays the only caller of a quiet server.
+timer delays anybody, unless the policy's ``batch`` says so. A model that hangs, or a server that says nothing, holds up
+a thread of its policy: who waits for it is answered by the fallback at the deadline, and the next batch goes to another
+thread. Only reading and scoring are shared; each request decides, counts and records for itself, on the loop. How long
+the queue is in time is known from what the last batches took, so who would wait for half of its deadline is told at
+once to come back. A queue with a fixed size or a timer by default was rejected: it delays the only caller of a quiet
+server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from msgspec import structs
 
 from retrodict.core.clock import Clock
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import RetryableError
 from retrodict.core.retries import left_s, waited_for
 from retrodict.decisions.records import DecisionRecord
 from retrodict.decisions.requests import DecisionRequest
-from retrodict.decisions.servant import ReadyCase, Servant
-from retrodict.models.artifact import THREAD_US
+from retrodict.decisions.servant import NO_REASONS, ReadyCase, Servant
+from retrodict.serving.batch import Piece, judge
 from retrodict.serving.deadlines import gone, late
 from retrodict.serving.elsewhere import Origin, asked_for
 from retrodict.serving.telemetry import Telemetry
+from retrodict.serving.threads import BoundedThreads
 from retrodict.serving.turns import full
 
 __all__ = ["EngineQueue", "EngineQueues"]
 
-_THREADS = 4  # at least; each may wait for a server that says nothing
 _ROWS = 100  # at most in one call, and then no more than a quarter of the policy's deadline has room for
 _SHARE, _BATCH_SHARE = 2, 8  # of the deadline that may pass in the queue, a half; of priority ``batch``, an eighth
 _MEMORY = 1 / 8  # of the newest batch, in a mean
@@ -67,8 +68,8 @@ class EngineQueue:
     bounded by the places of the app, since a request keeps its own while it waits, and by time.
     """
 
-    def __init__(self, servant: Servant, pool: ThreadPoolExecutor, clock: Clock, telemetry: Telemetry) -> None:
-        self.servant, self._pool, self._clock, self._telemetry = servant, pool, clock, telemetry
+    def __init__(self, servant: Servant, threads: BoundedThreads, clock: Clock, telemetry: Telemetry) -> None:
+        self.servant, self._threads, self._clock, self._telemetry = servant, threads, clock, telemetry
         self.rows = _rows_together(servant)
         window = servant.policy.policy.batch
         self.window_us = 0 if window is None else parse_duration(window)
@@ -130,53 +131,45 @@ class EngineQueue:
             self._full.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
-        at, case = await self._within(one) if self.servant.on_server else await ready
+        at, case = await self._within(one)
         deciding = partial(self.servant.decide, question, decision_id=new_id(), at=at, arrived_ns=arrived_ns,
-                           limit_ns=limit_ns, ready=case)  # fmt: skip
-        return await aside(self._pool, self.servant, deciding, self.servant.deadline(arrived_ns, limit_ns), origin)
+                           limit_ns=limit_ns, ready=case, reasons=False)  # fmt: skip
+        until = self.servant.deadline(arrived_ns, limit_ns)
+        record = await _aside(self._threads, self.servant, deciding, until, origin)
+        return await _explained(self._threads, self.servant, record, until, origin)
 
     async def _within(self, one: _Waiting) -> tuple[int, ReadyCase]:
         """What is ready for a request by its deadline; after it, why nothing is."""
         until = self.servant.deadline(one.arrived_ns, one.limit_ns)
-        done, _ = await asyncio.wait([one.ready], timeout=left_s(until))
-        if done:
-            return one.ready.result()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s(until)):
+                return await one.ready
         one.answered = True
         if one.limit_ns is not None and not one.begun and perf_counter_ns() - one.arrived_ns >= one.limit_ns:
+            self._drop(one, "late", late())
             raise late()
         at = self._clock.now() if one.simulated is None else one.simulated
-        return at, ReadyCase(error=_too_late())
+        return at, ReadyCase(error=TimeoutError("deadline passed before features"))
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             await self._wait_window()
             batch = self._take()
             if not batch:
                 continue
             begun = perf_counter_ns()
-            work = loop.run_in_executor(self._pool, self._prepare, batch)
-            if self.servant.on_server and not await self._ended(work, batch):
-                continue  # nobody waits for it any more
+            until = max(self.servant.deadline(one.arrived_ns, one.limit_ns) for one in batch)
             try:
-                cases = await work
-            except BaseException as error:  # handed to every waiting request
+                cases = await self._threads.run(partial(self._prepare, batch), until)
+            except BaseException as error:  # the fallback of each says so: none may wait for ever
                 for one in batch:
-                    _settle(one, error)
-                if not isinstance(error, Exception):
+                    _settle(one, (one.simulated or 0, ReadyCase(error=error)))
+                if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
             else:
                 self._batch_ns += (perf_counter_ns() - begun - self._batch_ns) * _MEMORY
                 for one, case in zip(batch, cases, strict=True):
                     _settle(one, case)
-
-    async def _ended(self, work: asyncio.Future[Any], batch: Sequence[_Waiting]) -> bool:
-        """Whether work ended while somebody waited for it."""
-        until = max(self.servant.deadline(one.arrived_ns, one.limit_ns) for one in batch)
-        done, _ = await asyncio.wait([work], timeout=left_s(until))
-        if not done:
-            work.add_done_callback(lambda work: work.cancelled() or work.exception())  # else asyncio reports it
-        return bool(done)
 
     async def _wait_window(self) -> None:
         """Wait until the oldest request has waited for the window, or a batch is full."""
@@ -237,12 +230,14 @@ class EngineQueue:
     def _prepare_at(self, at: int, items: Sequence[_Waiting]) -> Iterator[tuple[_Waiting, ReadyCase]]:
         deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
         with asked_for([one.origin for one in items if one.origin is not None]):
-            return zip(items, _prepared(self.servant, [one.question for one in items], at, deadlines), strict=True)
+            questions = [one.question for one in items]
+            return zip(items, self.servant.prepare_each(questions, at=at, deadlines=deadlines), strict=True)
 
     def describe(self) -> dict[str, Any]:
         """How rows are scored, in words and numbers."""
+        hanging = {"hanging": self._threads.hanging} if self._threads.hanging else {}
         return {**_row_us(self.servant), "runs": "in a thread", "rows_together": self.rows,
-                "window_ms": self.window_us / 1e3}  # fmt: skip
+                "window_ms": self.window_us / 1e3, **hanging}  # fmt: skip
 
 
 class EngineQueues:
@@ -250,23 +245,25 @@ class EngineQueues:
 
     def __init__(self, clock: Clock, telemetry: Telemetry) -> None:
         self._clock, self._telemetry = clock, telemetry
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: WeakKeyDictionary[Servant, BoundedThreads] = WeakKeyDictionary()
         self.by_policy: dict[str, EngineQueue] = {}
+
+    def threads(self, servant: Servant) -> BoundedThreads:
+        """Threads of a servant, which no other has: a rollback leaves those behind in which its model hangs."""
+        if servant not in self._threads:
+            self._threads[servant] = BoundedThreads(ends=servant.asks_model)
+        return self._threads[servant]
 
     def follow(self, servants: Mapping[str, Servant]) -> None:
         """Have a queue for each servant that needs one; requests in that of an earlier servant finish with it."""
         queues = {}
         for name, servant in servants.items():
-            quick = servant.speed is None or servant.speed.alone_us <= THREAD_US
-            if servant.policy.policy.batch is None and quick and not servant.on_server:
+            if not servant.in_thread:
                 continue
-            if self._pool is None:
-                threads = max(_THREADS, os.cpu_count() or 1)
-                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="retrodict-engine")
             before = self.by_policy.get(name)
             queues[name] = (
                 before if before is not None and before.servant is servant
-                else EngineQueue(servant, self._pool, self._clock, self._telemetry)
+                else EngineQueue(servant, self.threads(servant), self._clock, self._telemetry)
             )  # fmt: skip
         self.by_policy = queues
 
@@ -280,27 +277,35 @@ class EngineQueues:
         origin: Origin | None = None,
     ) -> list[ReadyCase]:  # fmt: skip
         """Features and scores of a piece of a batch: on the loop, or in a thread where it takes long; in time."""
-        if not (servant.on_server or servant.asks_redis or self._is_slow(servant)):
-            return servant.prepare(questions, at=at, deadline=deadline) if len(questions) > 1 else [ReadyCase()]
+        deadlines = [deadline] * len(questions)
+        if not (servant.in_thread or servant.asks_redis):
+            alone = len(questions) == 1
+            return [ReadyCase()] if alone else servant.prepare_each(questions, at=at, deadlines=deadlines)
 
-        def preparing() -> list[ReadyCase]:
-            with asked_for([origin] if origin else ()):
-                return _prepared(servant, questions, at, [deadline] * len(questions))
+        preparing = partial(servant.prepare_each, questions, at=at, deadlines=deadlines)
+        try:
+            return await self.threads(servant).run(_bounded(preparing, deadline, origin), deadline)
+        except TimeoutError as error:
+            return [ReadyCase(error=error) for _ in questions]
 
-        work = asyncio.get_running_loop().run_in_executor(self._pool, preparing)
-        done, _ = await asyncio.wait([work], timeout=left_s(deadline))
-        return work.result() if done else [ReadyCase(error=_too_late()) for _ in questions]
-
-    async def aside(self, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None) -> T:
-        """Result of deciding, as :func:`aside` does it."""
-        return await aside(self._pool, servant, work, deadline, origin)
+    async def judge(
+        self, servant: Servant, piece: Piece, ready: Sequence[ReadyCase], deadline: int, origin: Origin | None,
+        **times: Any,
+    ) -> None:  # fmt: skip
+        """Decide a piece of a batch, as :func:`judge` does, with reasons where there is time for them."""
+        if not servant.in_thread:
+            judge(servant, piece, ready, **times)
+            return
+        threads = self.threads(servant)
+        deciding = partial(judge, servant, piece, ready, reasons=False, **times)
+        await _aside(threads, servant, deciding, deadline, origin)
+        for entry, _ in piece:
+            if entry.record is not None:
+                entry.record = await _explained(threads, servant, entry.record, deadline, origin)
 
     def piece(self, servant: Servant) -> int:
         """Rows of a batch after which the deadline is looked at, and others have their turn."""
-        return _room(servant) if self._is_slow(servant) else _ROWS
-
-    def _is_slow(self, servant: Servant) -> bool:
-        return any(queue.servant is servant for queue in self.by_policy.values())
+        return _room(servant) if servant.in_thread else _ROWS
 
     def describe(self, policy: str, servant: Servant) -> dict[str, Any]:
         """Where the engine of a policy is called, and with how many rows."""
@@ -309,34 +314,37 @@ class EngineQueues:
 
     def close(self) -> None:
         """Let go of the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        for threads in self._threads.values():
+            threads.close()
 
 
-async def aside(
-    pool: ThreadPoolExecutor | None, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None
-) -> T:
-    """Result of deciding: in a thread where another server may be asked, for a session or reasons, say."""
-    if not servant.waits:
-        return work()
+def _bounded(work: Callable[[], T], deadline: int, origin: Origin | None) -> Callable[[], T]:
+    """Work that asks other servers until a deadline, and says for which request."""
 
     def working() -> T:
         with waited_for(deadline), asked_for([origin] if origin else ()):
             return work()
 
-    return await asyncio.get_running_loop().run_in_executor(pool, working)
+    return working
 
 
-def _prepared(
-    servant: Servant, questions: Sequence[DecisionRequest], at: int, deadlines: Sequence[int]
-) -> list[ReadyCase]:
-    """Features and scores of some requests, one by one where one of them has failed all."""
-    cases = servant.prepare(questions, at=at, deadline=max(deadlines))
-    away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
-    if len(questions) > 1 and not away and all(case.scored is None for case in cases):
-        single = zip(questions, deadlines, strict=True)
-        return [servant.prepare([question], at=at, deadline=until)[0] for question, until in single]
-    return cases
+async def _aside(
+    threads: BoundedThreads, servant: Servant, work: Callable[[], T], deadline: int, origin: Origin | None
+) -> T:
+    """Result of deciding: in a thread where a server may be asked, for a session, say; no model is waited for."""
+    return await threads.finish(_bounded(work, deadline, origin)) if servant.waits else work()
+
+
+async def _explained(
+    threads: BoundedThreads, servant: Servant, record: DecisionRecord, deadline: int, origin: Origin | None
+) -> DecisionRecord:
+    """Record with its reasons, if it is to have any of a model; it says so where there was no time for them."""
+    if not record.explained or not record.model:
+        return record
+    try:
+        return await threads.run(_bounded(partial(servant.explain, record), deadline, origin), deadline)
+    except TimeoutError:
+        return structs.replace(record, reasons=[*record.reasons, NO_REASONS])
 
 
 def _rows_together(servant: Servant) -> int:
@@ -356,10 +364,6 @@ def _room(servant: Servant) -> int:
 def _gains(servant: Servant) -> bool:
     speed = servant.speed
     return speed is not None and speed.together_us is not None and speed.together_us < speed.alone_us
-
-
-def _too_late() -> TimeoutError:
-    return TimeoutError("deadline passed before features")
 
 
 def _row_us(servant: Servant) -> dict[str, Any]:

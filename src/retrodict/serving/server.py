@@ -40,6 +40,7 @@ from retrodict.serving.events import EventInlet
 from retrodict.serving.jobs import run_jobs
 from retrodict.serving.routes import Part
 from retrodict.serving.services import load_services
+from retrodict.serving.threads import DaemonThreads
 from retrodict.serving.traces import open_traces
 from retrodict.serving.watcher import Watcher, keep_callers
 from retrodict.serving.worker_scale import WorkerScale, parse_workers
@@ -368,7 +369,7 @@ async def answer(
     if only in (None, "features"):
         app.services, app.services_problem = load_services(workspace, app.health)
     app.traces = open_traces(config)
-    loading, loader = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load"), loader_of(only, workspace, app.health)
+    loading, loader = DaemonThreads(1, "retrodict-load"), loader_of(only, workspace, app.health)
     app.parts = Parts(workspace, loader, loading) if only in ("features", "models") else None
     watcher = Watcher(workspace, app, loader, loading)
     tasks: list[asyncio.Task[None]] = []
@@ -408,7 +409,7 @@ async def answer(
         app.engines.close()
         app.failures.close()
         inlet.close()
-        loading.shutdown()
+        loading.close()
 
 
 async def keep_health(

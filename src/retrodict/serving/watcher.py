@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 from retrodict.core.errors import RetrodictError, RetryableError
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Watcher:
     """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
 
-    def __init__(self, workspace: Workspace, app: DecisionApp, loader: Loader, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, workspace: Workspace, app: DecisionApp, loader: Loader, pool: Executor) -> None:
         self._app, self._pool, self._clock, self._loader = app, pool, workspace.clock, loader
 
     async def begin(self) -> None:
@@ -97,7 +97,7 @@ class Watcher:
             if servant is not self._app.servants.get(name) and servant.halted is None:
                 await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
                 warm = partial(servant.warm, self._clock.now())
-                await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.on_server else warm()
+                await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.in_thread else warm()
         self._app.follow(servants)
 
 

@@ -21,7 +21,7 @@ def evidence(canary, **columns):
     size = len(canary)
     units = np.asarray(columns.pop("units", np.arange(size)))
     values = {
-        "decision": ["ok"] * size, "fallback": [None] * size, "score": [0.5] * size,
+        "time": [0] * size, "decision": ["ok"] * size, "fallback": [None] * size, "score": [0.5] * size,
         "record__micros": [1_000] * size, "record__error": [None] * size, **columns,
     }  # fmt: skip
     for name in ("fallback", "record__error"):
@@ -312,18 +312,26 @@ def test_the_level_is_shared_by_groups_in_the_order_in_which_they_come():
     others = np.array(["ok"] * 50 + ["warn"] * 30 + ["ok"] * 20, dtype=object)
     data = evidence(np.ones(100, dtype=bool), context__group=["b"] * 50 + ["a"] * 50)
     data = Evidence(data.decisions, data.units, data.canary, None, others)
-    verdict = judge(data, "disagreement <= 0.2 for each group", "hold", steps=[50, 100])
+    verdict = judge(data, "disagreement <= 0.2 for each group", "hold")
     assert verdict.low == bound_share(Sums.rate(50, 30), Allowed(at_most=0.2), alpha=0.05 / 6).low
 
 
-def test_steps_of_a_rollout_share_its_level():
-    """Every step counts its own decisions, so each that is judged has a part; with more of them the bound is wider."""
-    few, many = ((50, 100), (10, 50, 90, 100))
+def test_stretches_of_a_rollout_share_its_level():
+    """Above half of the units every step counts its own decisions, so each has a part; the bound is wider."""
+    few, many = ((10, 50, 100), (10, 50, 70, 90, 100))
     fallback = ["ok"] * 12 + [None] * 1988
     data = evidence(arms(1000), fallback=fallback)
     ways = ({"steps": few}, {"steps": many}, {"steps": few, "alpha": 0.05 / 3})
     first, second, third = (judge(data, "error_rate <= 0.01", "hold", **more).low for more in ways)
     assert second == third < first
+
+
+@pytest.mark.parametrize(("steps", "stretches"), [
+    ((10, 50, 100), 1), ((50, 100), 1), ((50, 70, 100), 2), ((51, 70, 100), 2), ((10, 50, 60, 70, 100), 3), ((100,), 1),
+])  # fmt: skip
+def test_half_of_the_units_is_still_of_the_first_stretch(steps, stretches):
+    """As the control then has the other half; a step above has decisions of its own."""
+    assert Rollout("small", unit="customer", steps=steps).stretches == stretches
 
 
 def test_too_few_units_in_all_hold_nothing_for_each_group_either():

@@ -216,7 +216,7 @@ class Rollout(Definition):
     on_fail : {"rollback", "pause"}
         What comes of a condition that is broken.
     min_units : int, default 100
-        With fewer units in one of the two arms since the step began, nothing is shown.
+        With fewer units in one of the two arms nothing is shown; with fewer of the step's own, it is not left.
     alpha : float, default 0.05
         Chance that any of the conditions is called broken, or shown, in the whole rollout though it is not; however
         often it is looked at.
@@ -292,6 +292,11 @@ class Rollout(Definition):
         where = f"rollout {self.name}"
         return {field: [read_condition(text, where=where) for text in getattr(self, field)]
                 for field in ("hold", "prove")}  # fmt: skip
+
+    @property
+    def stretches(self) -> int:
+        """How many sets of decisions are judged: one of all steps up to half of the units, then one of each step."""
+        return max(1, (self.steps[0] <= 50) + sum(50 < step < 100 for step in self.steps))
 
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit, decisions and groups that its policy must have."""

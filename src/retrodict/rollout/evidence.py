@@ -116,6 +116,8 @@ class Evidence:
         Of the same decisions, where a condition needs them.
     others : ndarray of object, shape (n,), optional
         What the old version decides of the canary's requests; None of others, and where it cannot be told.
+    since : int
+        When the step under way began, in microseconds.
     """
 
     decisions: pa.Table
@@ -123,17 +125,18 @@ class Evidence:
     canary: NDArray[np.bool_]
     outcomes: Outcomes | None = None
     others: NDArray[np.object_] | None = None
+    since: int = 0
 
     def judge(self, rollout: Rollout, shares: Mapping[str, float]) -> list[ArmVerdict]:
         """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units.
 
-        Every step counts its own decisions (see :func:`gather`), and has its part of the level.
+        Every stretch of the rollout that counts its own decisions (see :func:`gather`) has a part of the level.
         """
         conditions = [(kind, one) for kind, every in rollout.conditions.items() for one in every]
         verdicts: dict[int, ArmVerdict] = {}
         decided: set[int] = set()
         while True:  # Holm: what is decided leaves its part of the level to the others
-            level = rollout.alpha / max(1, len(rollout.steps) - 1) / max(1, len(conditions) - len(decided))
+            level = rollout.alpha / rollout.stretches / max(1, len(conditions) - len(decided))
             for place, (kind, condition) in enumerate(conditions):
                 if place not in decided:
                     verdicts[place] = self.verdict_on(condition, kind, level, rollout.min_units)
@@ -144,13 +147,15 @@ class Evidence:
         return [self._balance(shares, rollout.min_units), *(verdicts[place] for place in sorted(verdicts))]
 
     def _balance(self, shares: Mapping[str, float], least: int) -> ArmVerdict:
-        counts = {arm: int(np.unique(self.units[self.canary == (arm == CANARY)]).size) for arm in (CANARY, CONTROL)}
+        of_step = np.asarray(self._column("time")) >= self.since
+        counts, recent = ({arm: int(np.unique(self.units[part & (self.canary == (arm == CANARY))]).size)
+                           for arm in (CANARY, CONTROL)} for part in (of_step | True, of_step))  # fmt: skip
         sizes = (None, None, None, None, counts[CANARY], counts[CONTROL])
         verdict, reason = "success", "there is one arm"
         if all(shares.values()):
             balance = check_balance(counts, dict(shares))
             verdict, reason = balance.verdict, balance.reason
-        missing = least - min(counts[arm] for arm, share in shares.items() if share)
+        missing = least - min(recent[arm] for arm, share in shares.items() if share)
         if verdict != "failure" and missing > 0:
             verdict = "inconclusive"
             reason = f"not evaluable: {least} units of this step are needed in each arm, {missing:,} are missing"
@@ -353,13 +358,15 @@ def _too_few(units: Sequence[int], least: int) -> str:
 def gather(
     workspace: Workspace, revision: Revision, rollout: Rollout, now: int, answers: dict[str, str | None] | None = None
 ) -> Evidence:
-    """Decisions of both arms since the step under way began: what was shown at smaller shares says nothing of this one.
+    """Decisions of both arms for as long as both had the same share of units.
 
-    ``answers`` keeps what the old version made of a decision's request, by the decision's id, for the next look.
+    While the canary has at most half of the units, so has its control, and all decisions since the start count; from
+    then on those since the step began. ``answers`` keeps what the old version made of a decision's request, by the
+    decision's id, for the next look.
     """
     policy, split = revision.deployment.policy, revision.deployment.split
     assert split is not None
-    start = split["since"]
+    start = split["started"] if split["share"] <= 0.5 else split["since"]
     metrics = {one.metric for every in rollout.conditions.values() for one in every}
 
     def in_arms(table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -375,7 +382,7 @@ def gather(
         canary_ids = {name for name, is_canary in zip(ids, canary, strict=True) if is_canary}
         _ask_champion(workspace, revision, canary_ids - answers.keys(), start, now, answers)
         others = np.array([answers.get(name) for name in ids], dtype=object)
-    return replace(data, others=others)
+    return replace(data, others=others, since=split["since"])
 
 
 def compare_arms(

@@ -147,7 +147,7 @@ def first_step(rollout: Rollout, before: Revision, candidate: Deployment, code: 
     return {
         "rollout": rollout.name, "rollout_version": rollout.version, "code": code,
         "seed": f"{rollout.name}/{candidate.policy}#{before.revision}", "unit": list(rollout.unit), "step": 0,
-        "phase": "running", "from": before.revision, "candidate": candidate.target, "verdicts": [],
+        "phase": "running", "from": before.revision, "started": now, "candidate": candidate.target, "verdicts": [],
         **_step(rollout, 0, now),
     }  # fmt: skip
 

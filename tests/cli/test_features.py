@@ -196,6 +196,7 @@ def test_verify_records_the_verdict_on_each_view(run: Run, filled: Path) -> None
     shop.call("features", "build", "--project", filled)
     shown = run("features", "verify", "--samples", "10", "--project", filled, "--json")
     assert (shown.code, shown.json["models"]["late_order"]["views"]) == (0, {"spending": True, "shops": True})
+    assert shown.json["models"]["late_order"]["verdict"] == "equal"
     about = run("features", "show", "spending", "--project", filled, "--json").json
     assert (about["verified"]["passed"], about["verified"]["mismatches"]) == (True, 0)
     entries = run("audit", "log", "--project", filled, "--json").json["entries"]
@@ -208,7 +209,22 @@ def test_verify_before_a_build_compares_the_rest(run: Run, filled: Path) -> None
     shown = run("features", "verify", "--samples", "10", "--project", filled, "--json")
     assert shown.code == 0
     assert sorted(shown.json["models"]["late_order"]["by_engine"]) == ["oracle", "stream"]
-    assert "Online state was not compared" in run("features", "verify", "--samples", "5", "--project", filled).out
+    assert shown.json["models"]["late_order"]["verdict"] == "equal, online state not compared"
+    table = run("features", "verify", "--samples", "5", "--project", filled).out
+    assert "Online state was not compared" in table
+    assert "equal, " in table  # the rest of the cell is on the lines below
+
+
+def test_a_state_that_no_request_reaches_is_not_called_equal(run: Run, filled: Path, monkeypatch) -> None:
+    """Filled, and every request is after what it has."""
+    import retrodict.features.online.read.features as module
+
+    shop.call("features", "build", "--project", filled)
+    reach = module.OnlineFeatures.reach
+    monkeypatch.setattr(module.OnlineFeatures, "reach", lambda self: dict.fromkeys(reach(self), (0, -1)))
+    report = run("features", "verify", "--samples", "10", "--project", filled, "--json").json["models"]["late_order"]
+    assert report["skipped"] == report["requests"]
+    assert report["verdict"] == "equal, online state not compared"
 
 
 def test_a_state_that_was_tampered_with_fails_and_is_explained(run: Run, filled: Path) -> None:

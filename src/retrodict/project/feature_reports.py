@@ -345,7 +345,7 @@ class Verification(Shown):
         """Plain form; of each model the first hundred mismatches."""
         models = {
             name: {
-                "verdict": report.verdict, "requests": report.probes, "compared": report.checked,
+                "verdict": self._verdict(name), "requests": report.probes, "compared": report.checked,
                 "skipped": report.skipped, "left_out": report.left_out, "by_engine": report.compared,
                 "boundaries": report.boundaries, "differing": len(report.mismatches),
                 "mismatches": [self._mismatch(mismatch) for mismatch in report.mismatches[:_LISTED_MISMATCHES]],
@@ -354,6 +354,12 @@ class Verification(Shown):
             for name, report in self.reports.items()
         }  # fmt: skip
         return {"models": models, "decisions": None if self.decisions is None else self.decisions.to_dict()}
+
+    def _verdict(self, name: str) -> str:
+        """That of a report; where the state that serves was not reached, it does not read as if it had been."""
+        report = self.reports[name]
+        unreached = report.verdict == "equal" and self.views[name] and not report.compared.get("online")
+        return "equal, online state not compared" if unreached else report.verdict
 
     def _mismatch(self, mismatch: Mismatch) -> dict[str, Any]:
         events = [
@@ -369,7 +375,7 @@ class Verification(Shown):
         engines = ("oracle", "stream", "online")
         columns = ("model", "verdict", "requests>", "with oracle>", "with stream>", "with online state>", "differ>")
         rows = [
-            (name, r.verdict, r.probes, *(r.compared.get(engine, 0) for engine in engines), len(r.mismatches))
+            (name, self._verdict(name), r.probes, *(r.compared.get(engine, 0) for engine in engines), len(r.mismatches))
             for name, r in self.reports.items()
         ]
         views = {view: passed for by_view in self.views.values() for view, passed in by_view.items()}

@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 __all__ = [
@@ -48,8 +50,10 @@ __all__ = [
     "check_known",
     "check_reason",
     "check_text",
+    "foreign",
     "is_interrupt",
     "near",
+    "tried",
 ]
 
 _UNSET = object()
@@ -241,8 +245,38 @@ def check_known(
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an error of somebody's code is the Ctrl-C of whoever runs it; a server takes that otherwise."""
-    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """Whether an error of somebody's code is the Ctrl-C of whoever runs it: in the main thread, and of no server."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
+@contextmanager
+def foreign(rule: str, where: str) -> Iterator[None]:
+    """Raise whatever somebody's code ends with as a DefinitionError; not a Ctrl-C, nor what a file or we have raised.
+
+    Such code raises SystemExit or CancelledError, too, which would end whoever called it: a server, say.
+    """
+    try:
+        yield
+    except (RetrodictError, OSError):
+        raise
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise DefinitionError(rule, where=where, got=type(error).__name__, remedy="Correct that code") from error
+
+
+@contextmanager
+def tried() -> Iterator[None]:
+    """Let somebody's code fail in whatever way, for nobody: what is wrong with it is said when it is needed."""
+    try:
+        yield
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
 
 
 def near(name: str, names: Iterable[str], *, what: str = "name") -> str:

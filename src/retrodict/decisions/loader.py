@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, cast
 
-from retrodict.core.errors import DefinitionError, NotFoundError, RetrodictError, near
+from retrodict.core.errors import DefinitionError, NotFoundError, RetrodictError, foreign, near
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy, find_policy
@@ -217,8 +217,9 @@ class Loader:
         return artifact
 
     def _load_model(self, digest: str) -> ModelArtifact:
-        artifact = ModelArtifact.load(self._workspace.objects, digest)
-        artifact.check()
+        with foreign("a model must load and answer", f"model artifact {short(digest)}"):
+            artifact = ModelArtifact.load(self._workspace.objects, digest)
+            artifact.check()
         return artifact
 
     def features(self, code: str, model: str, artifact: ModelArtifact, digest: str) -> OnlineFeatures:

@@ -6,10 +6,8 @@ writes: the app around it does.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, RetrodictError, RetryableError, is_interrupt
+from retrodict.core.errors import InputError, RetrodictError, RetryableError, is_interrupt, tried
 from retrodict.core.log_lines import OnceASecond
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
@@ -38,7 +36,6 @@ __all__ = ["NO_REASONS", "ReadyCase", "Servant"]
 NO_REASONS = "The reasons could not be computed"
 
 
-_ENDS = (SystemExit, GeneratorExit, asyncio.CancelledError)  # what a model may raise, and nobody here means
 _log = logging.getLogger(__name__)
 _log.addFilter(OnceASecond())
 
@@ -523,7 +520,7 @@ class Servant:
 
     def measure(self) -> None:
         """Time the engine, beside the requests; one that fails is left to the first request."""
-        with suppress(Exception, *_ENDS):
+        with tried():
             self.speed = self._model.measure()
             if self.cache is not None:
                 self.cache.row_us = self.speed.alone_us
@@ -534,7 +531,7 @@ class Servant:
         Nothing is recorded or counted. What fails is left to the first request, whose fallback says so.
         """
         nobody = dict.fromkeys([*self.schema.entities, *self.schema.context])
-        with suppress(Exception, *_ENDS):
+        with tried():
             outputs = self._model.score_row(self._features.unread().values).outputs
             self.policy.decide({**nobody, **self._features.unread().values}, outputs)
             self._features.watermarks(self._versions)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from retrodict.core.errors import NotFoundError, RetrodictError, check_known
+from retrodict.core.errors import NotFoundError, RetrodictError, check_known, foreign
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -266,7 +266,11 @@ async def _score(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     slow = question.explain is not None or speed.alone_us * len(question.rows) > THREAD_US
     async with app.turn(request):
         scoring = partial(model.score_each, question.rows)
-        scores = await _compute(scoring, request, threads) if slow else scoring()
+        if slow:
+            scores = await _compute(scoring, request, threads)
+        else:
+            with foreign("a model must answer", f"model {request.parameter!r}"):
+                scores = scoring()
         explanation = None
         if (words := question.explain) is not None and question.rows:
             explain = partial(explain_row, model, question.rows[0], top=words.top, words=words.words,

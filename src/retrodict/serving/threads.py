@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from retrodict.core.errors import DefinitionError
 from retrodict.core.retries import left_s
 
 __all__ = ["BoundedThreads", "DaemonThreads", "HangingError"]
@@ -135,8 +136,13 @@ def _work(calls: _Calls) -> None:
             continue
         try:
             result = call()
-        except BaseException as error:  # noqa: BLE001  # whoever waits gets it
+        except Exception as error:  # noqa: BLE001  # whoever waits gets it
             future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001  # it would end the event loop, or a task of it
+            ended = DefinitionError("a call must return or raise an exception", where=threading.current_thread().name,
+                                    got=type(error).__name__, remedy="Correct that code")  # fmt: skip
+            ended.__cause__ = error
+            future.set_exception(ended)
         else:
             future.set_result(result)
         del one, future, call

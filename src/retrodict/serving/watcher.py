@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
@@ -20,6 +21,7 @@ __all__ = ["Watcher", "keep_callers"]
 _POLL_S = 0.05
 _CALLERS_S = 0.25
 _REACH_S = 2.0
+_LONG_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Watcher:
     async def look(self) -> None:
         """Take over what came into force since the last look."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+            await self._in_thread(self._loader.load_current)
         finally:  # one that cannot be loaded keeps no other from being followed
             await self._follow(self._loader.servants)
         self._app.not_loaded = {}
@@ -95,10 +97,17 @@ class Watcher:
     async def _follow(self, servants: dict[str, Servant]) -> None:
         for name, servant in servants.items() if servants is not self._app.servants else ():
             if servant is not self._app.servants.get(name) and servant.halted is None:
-                await asyncio.get_running_loop().run_in_executor(self._pool, servant.measure)
+                await self._in_thread(servant.measure)
                 warm = partial(servant.warm, self._clock.now())
-                await asyncio.get_running_loop().run_in_executor(self._pool, warm) if servant.in_thread else warm()
+                await self._in_thread(warm) if servant.in_thread else warm()
         self._app.follow(servants)
+
+    async def _in_thread(self, call: Callable[[], object]) -> None:
+        """Wait for a call; one that takes long is said, as it may hang."""
+        work = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        if not (await asyncio.wait([work], timeout=_LONG_S))[0]:
+            self._note(not_followed=f"a revision has been loading for {_LONG_S:g} s")
+        await work
 
 
 async def keep_callers(callers: Callers | None) -> None:

@@ -27,7 +27,15 @@ from typing import TypeVar
 from zipimport import zipimporter
 
 from retrodict.core.definition import Definition
-from retrodict.core.errors import ConfigurationError, DefinitionError, RetrodictError, check_known, check_text, near
+from retrodict.core.errors import (
+    ConfigurationError,
+    DefinitionError,
+    RetrodictError,
+    check_known,
+    check_text,
+    is_interrupt,
+    near,
+)
 from retrodict.core.identity import digest, short
 from retrodict.core.names import find_faults
 from retrodict.stores._durable import open_file
@@ -204,7 +212,9 @@ def _run(path: Path, source: str) -> tuple[ModuleType, set[str]]:
     except RetrodictError as error:
         error.args = (f"{_line_in(path, error)}: {error}",)
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         raise DefinitionError(
             f"the module must run without an error ({type(error).__name__}: {message})",

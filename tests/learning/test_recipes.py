@@ -133,3 +133,14 @@ def test_training_rows_with_one_outcome_are_a_warning(frame: Frame) -> None:
     assert any("nothing to learn" in sentence for sentence in run(constant, "ridge").warnings)
     varied = replace(frame, labels=np.arange(800.0), target=Target("regression"))
     assert not any("nothing to learn" in sentence for sentence in run(varied, "ridge").warnings)
+
+
+def test_labels_that_are_known_at_the_decision_are_a_warning(frame: Frame) -> None:
+    """At it or before it; not later, and not where labels have no time."""
+    known_at = frame.at + 1
+    assert not any("of their decision" in sentence for sentence in run(replace(frame, known_at=known_at)).warnings)
+    known_at[:3] -= [1, 2, 3]
+    (sentence,) = [one for one in run(replace(frame, known_at=known_at)).warnings if "of their decision" in one]
+    assert sentence.startswith("3 of 800 labels are known at the moment of their decision or before it")
+    none = replace(frame, known_at=np.zeros_like(known_at))
+    assert not any("of their decision" in sentence for sentence in run(none).warnings)

@@ -108,6 +108,19 @@ def test_rows_that_break_a_rule_are_set_aside_with_their_reason(logged, kit, tmp
     assert logged.tables.read("warn_early__outcomes__quarantine").num_rows == 3
 
 
+@pytest.mark.parametrize("column", ["decision_id", "key", "flight_id"])
+def test_an_outcome_from_before_its_decision_is_set_aside(logged, kit, tmp_path, column):
+    """By id, by key and by key column; one known at the decision itself, or of nobody's, is taken."""
+    names = [logged_id(2), logged_id(3)] if column == "decision_id" else ["f2", "f3"]
+    first = kit.START + 2 * HOUR
+    lines = [(names[0], format_time(first - 1)), (names[0], format_time(first)), (names[1], _known(kit, 9)),
+             ("nobody", "2001-01-01T00:00Z")]  # fmt: skip
+    text = "".join(f"{name},1,{known}\n" for name, known in lines)
+    report = ingest_outcomes(logged, "warn_early", _csv(tmp_path, f"{column},label,known_at\n{text}"))
+    assert (report.accepted, report.quarantined) == (3, 1)
+    assert report.reasons == {"compare(known_at, decided_at, operator=>=)": 1}
+
+
 def test_nothing_acceptable_makes_no_version(logged, kit, tmp_path):
     """The refusal names the quarantine."""
     with pytest.raises(RefusedError, match=r"0 of 1 rows.*warn_early__outcomes__quarantine"):

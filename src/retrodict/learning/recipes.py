@@ -379,7 +379,8 @@ def _data_warnings(
 ) -> tuple[str, ...]:
     """What is to be said of the rows, whatever is learned from them."""
     ids = {leak.feature for leak in leaks or () if leak.kind == "id"}  # of which every value is another one
-    return (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame), *_input_warnings(inputs),
+    return (*_constant_warning(train), *_follow_up_warning(train), *_delay_warning(frame), *_early_warning(frame),
+            *_input_warnings(inputs),
             *_empty_warning(train, inputs), *_unseen_warnings(inputs, frame, parts["test"], ids),
             *_torn_groups(frame, parts), *(leak.sentence for leak in leaks or () if leak.accepted is None))  # fmt: skip
 
@@ -443,6 +444,21 @@ def _follow_up_warning(train: Examples) -> tuple[str, ...]:
     sentence = (
         f"No training row was followed for longer than {longest:.3g} days: what is said of {', '.join(late)} is at "
         "best what happens by then. Train on a longer span, or leave these horizons out."
+    )
+    return (sentence,)
+
+
+def _early_warning(frame: Frame) -> tuple[str, ...]:
+    """Labels that are known when it is decided: whatever knows them, a feature among it, needs no model."""
+    if not frame.timed or frame.target.days or not frame.known_at.any():  # without a time all are 0
+        return ()
+    labelled = ~np.isnan(frame.labels)
+    early = int(np.count_nonzero(labelled & (frame.known_at <= frame.at)))
+    if not early:
+        return ()
+    sentence = (
+        f"{early:,} of {np.count_nonzero(labelled):,} labels are known at the moment of their decision or before it, "
+        "so features can hold the outcome: correct known_at of the label, or decide_at of the model."
     )
     return (sentence,)
 

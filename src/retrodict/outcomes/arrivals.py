@@ -42,6 +42,7 @@ ARRIVED = pa.schema(
 )
 """Columns of the table of ingested outcomes of a yes or no."""
 _LARGEST = 1e30
+_Moments = tuple[dict[str, int], dict[str | None, int]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -139,10 +140,11 @@ def ingest_outcomes(
     batch = read_batch(source)
     report = _find(workspace, policy, batch)
     if report is None:
-        rows, definition = _prepare(batch.rows, table, target, where=f"outcomes of {policy}")
+        moments = _moments(workspace, policy)
+        rows, definition = _prepare(batch.rows, table, target, moments, where=f"outcomes of {policy}")
         checked = validate(rows, definition)
         _quarantine(workspace, policy, batch, checked)
-        report = _publish(workspace, policy, table, batch, checked, _schema(target))
+        report = _publish(workspace, policy, table, batch, checked, _schema(target), moments)
     _record(workspace, report)
     return report
 
@@ -177,7 +179,7 @@ def _find(workspace: Workspace, policy: str, batch: Batch) -> OutcomesReport | N
     return None
 
 
-def _prepare(rows: pa.Table, table: Table, target: Target, *, where: str) -> tuple[pa.Table, Table]:
+def _prepare(rows: pa.Table, table: Table, target: Target, moments: _Moments, *, where: str) -> tuple[pa.Table, Table]:
     """Columns that are used, with a subject that says whose outcome a row is, and the definition they must meet."""
     names = set(rows.column_names)
     missing = [name for name in ("label", "known_at") if name not in names]
@@ -202,10 +204,15 @@ def _prepare(rows: pa.Table, table: Table, target: Target, *, where: str) -> tup
         " FROM rows"
     )
     prepared = query(sql, rows=rows)
+    by_id, by_key = moments
+    pairs = zip(prepared.column("decision_id").to_pylist(), prepared.column("subject").to_pylist(), strict=True)
+    decided = [by_key.get(subject) if name is None else by_id.get(name) for name, subject in pairs]
+    prepared = prepared.append_column("decided_at", pa.array(decided, pa.timestamp("us", "UTC")))
     types = {column: table.columns[column] for column in keys if column in table.columns}
-    columns = {**types, "decision_id": "string", "key": "string", "known_at": "time",
+    columns = {**types, "decision_id": "string", "key": "string", "known_at": "time", "decided_at": "time",
                "label": {pa.bool_(): "int", pa.string(): "string"}.get(kind, "float")}  # fmt: skip
-    checks = [Check.not_null("subject", "known_at"), _label_check(target)]
+    checks = [Check.not_null("subject", "known_at"), Check.compare("known_at", ">=", "decided_at"),
+              _label_check(target)]  # fmt: skip
     return prepared, Table("outcomes", key="outcome_row", columns=columns, checks=checks)
 
 
@@ -224,7 +231,13 @@ def _quarantine(workspace: Workspace, policy: str, batch: Batch, checked: Valida
 
 
 def _publish(
-    workspace: Workspace, policy: str, table: Table, batch: Batch, checked: Validation, schema: pa.Schema
+    workspace: Workspace,
+    policy: str,
+    table: Table,
+    batch: Batch,
+    checked: Validation,
+    schema: pa.Schema,
+    moments: _Moments,
 ) -> OutcomesReport:
     name, total = outcomes_name(policy), batch.rows.num_rows
     if checked.accepted.num_rows == 0:
@@ -245,7 +258,7 @@ def _publish(
         "repeated": checked.accepted.num_rows - new.num_rows,
         "quarantined": checked.quarantined.num_rows,
         "revised": _revised(new, stored),
-        "unmatched": _unmatched(workspace, policy, new),
+        "unmatched": _unmatched(moments, new),
     }
     reasons = {result.check: result.failed for result in checked.results if result.failed}
     if new.num_rows == 0:
@@ -287,13 +300,20 @@ def _revised(new: pa.Table, stored: pa.Table) -> int:
     return int(counts.column("n")[0].as_py())
 
 
-def _unmatched(workspace: Workspace, policy: str, new: pa.Table) -> int:
-    ids, keys = set(), set()
+def _moments(workspace: Workspace, policy: str) -> _Moments:
+    """When it was decided, by id, and first of each key."""
+    by_id, by_key = dict[str, int](), dict[str | None, int]()
     for logged in read_decisions(workspace, policy=policy):
-        ids.add(logged.record.id)
-        keys.add(logged.record.key)
+        record = logged.record
+        by_id[record.id] = record.time
+        by_key[record.key] = min(record.time, by_key.get(record.key, record.time))
+    return by_id, by_key
+
+
+def _unmatched(moments: _Moments, new: pa.Table) -> int:
+    by_id, by_key = moments
     rows = zip(new.column("decision_id").to_pylist(), new.column("key").to_pylist(), strict=True)
-    return sum((key not in keys) if decision is None else (decision not in ids) for decision, key in rows)
+    return sum((key not in by_key) if decision is None else (decision not in by_id) for decision, key in rows)
 
 
 def _record(workspace: Workspace, report: OutcomesReport) -> None:

@@ -110,6 +110,16 @@ def test_nothing_in_a_proof_can_be_changed(workspace: Workspace) -> None:
             check_proof(broken, own)  # type: ignore[arg-type]
 
 
+def test_hashes_must_be_written_as_they_were(workspace: Workspace) -> None:
+    """Upper case and spaces are the same bytes, and another document."""
+    append(workspace, 5)
+    for change in (str.upper, lambda node: node[:2] + " " + node[2:]):
+        document = prove_entry(workspace.ledger, 4)
+        document["path"][0] = change(document["path"][0])
+        with pytest.raises(InputError, match="a proof must be a document of"):
+            check_proof(document, key(workspace))
+
+
 def test_an_altered_node_gives_no_proof_that_holds(workspace: Workspace) -> None:
     """And the audit, which computes the tree from the entries, is not led astray by it."""
     append(workspace, 9)

@@ -218,7 +218,7 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
         If it is no such document.
     """
     try:
-        checkpoint, path = _statement(document["checkpoint"]), [bytes.fromhex(node) for node in document["path"]]
+        checkpoint, path = _statement(document["checkpoint"]), [_bytes(node) for node in document["path"]]
         growth = document["retrodict"] == "growth proof"
         if checkpoint.public_key != public_key or not checkpoint.is_valid():
             return "its checkpoint is not signed by this key"
@@ -228,13 +228,13 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
                 return "its first checkpoint is not signed by this key"
             if first.log != checkpoint.log:
                 return "its checkpoints are of two ledgers"
-            roots = bytes.fromhex(first.root), bytes.fromhex(checkpoint.root)
+            roots = _bytes(first.root), _bytes(checkpoint.root)
             same = is_consistent(first.sequence, roots[0], checkpoint.sequence, roots[1], path)
             return "" if same else "the later tree does not begin with the earlier one"
         entry = Entry(**document["entry"])
         if not entry.is_intact():
             return "the entry does not give its hash"
-        root = root_from_proof(leaf_hash(bytes.fromhex(entry.hash)), entry.sequence - 1, checkpoint.sequence, path)
+        root = root_from_proof(leaf_hash(_bytes(entry.hash)), entry.sequence - 1, checkpoint.sequence, path)
         if root is None or root.hex() != checkpoint.root:
             return "the entry does not lead to the signed root"
         return _check_record(document["record"], entry) if "record" in document else ""
@@ -247,12 +247,20 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
         ) from error
 
 
+def _bytes(text: str) -> bytes:
+    """Bytes of hex digits as they are written here: of two texts for one hash, one is not ours."""
+    data = bytes.fromhex(text)
+    if data.hex() != text:
+        raise ValueError
+    return data
+
+
 def _check_record(record: Mapping[str, Any], entry: Entry) -> str:
-    if "bytes" in record and leaf_hash(bytes.fromhex(record["bytes"])).hex() != record["leaf"]:
+    if "bytes" in record and leaf_hash(_bytes(record["bytes"])).hex() != record["leaf"]:
         return "the bytes of the record do not give its leaf"
     seal = seal_of(entry)
-    path = [bytes.fromhex(node) for node in record["path"]]
-    root = root_from_proof(bytes.fromhex(record["leaf"]), record["index"], record["size"], path)
+    path = [_bytes(node) for node in record["path"]]
+    root = root_from_proof(_bytes(record["leaf"]), record["index"], record["size"], path)
     if seal is None or root is None or root.hex() != seal.root or record["size"] != seal.count:
         return "the record does not lead to the root that the entry sealed"
     return ""

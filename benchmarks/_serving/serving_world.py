@@ -46,7 +46,8 @@ def make(folder: Path) -> None:
         text = text.replace(old, new)
     definitions.write_text(text)
     deliveries = Deliveries(nycflights.prepare(nycflights.read_files()))
-    with Project(folder, clock=SimulatedClock(NOW), actor="ana") as project:
+    clock = SimulatedClock(NOW)
+    with Project(folder, clock=clock, actor="ana") as project:
         for table in ("flights", "weather", "planes"):
             project.data.ingest(table, known(table, deliveries.rows(table, None, NOW)))
         assert project.features.verify().ok
@@ -60,6 +61,7 @@ def make(folder: Path) -> None:
         assert len(model.inputs) == 36, len(model.inputs)
         cases = [case for case in deliveries.requests(LIVE_MONTHS[0], 1.0) if case[0] >= NOW][:REQUESTS]
         rows = []
+        clock.move_to(cases[-1][0])
         for at, case in cases:
             row = project.decide(POLICY, **case["entities"], **case["context"], at=at).record.features
             rows.append([None if x != x else x for x in model.inputs.encode_row(row).tolist()])

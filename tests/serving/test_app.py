@@ -433,6 +433,15 @@ def test_a_simulated_time_centuries_away_is_refused(workspace, year):
     assert (status, "in the years 1900 to 2199" in json.loads(body)["error"]) == (400, True)
 
 
+def test_a_simulated_time_that_has_not_been_is_refused(workspace):
+    """A record of next year would count in what is measured then."""
+    headers = [(b"retrodict-time", b"2199-02-20T10:00:00Z")]
+    before = len([*read_decisions(workspace)])
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY, headers))
+    assert (status, "as of now or a moment before" in json.loads(body)["error"]) == (400, True)
+    assert len([*read_decisions(workspace)]) == before
+
+
 def test_two_simulated_times_are_refused(workspace):
     """Either would be as good."""
     headers = [(b"retrodict-time", b"2024-02-20T10:00:00Z")] * 2

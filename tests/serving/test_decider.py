@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -173,6 +174,14 @@ def test_wrong_values_are_refused_and_leave_no_record(project, decider, values, 
     with pytest.raises(InputError, match=text):
         decider.decide("promise", values, at=AT)
     assert len(list(read_decisions(project))) == before
+
+
+@pytest.mark.parametrize(("ahead_min", "is_refused"), [(5, False), (6, True)])
+def test_a_moment_that_has_not_been_is_refused(project, decider, ahead_min, is_refused):
+    """A record of tomorrow would count in what is measured then; clocks may differ by five minutes."""
+    at = project.clock.now() + ahead_min * 60_000_000
+    with pytest.raises(InputError, match="as of now or a moment before") if is_refused else nullcontext():
+        decider.decide("promise", VALUES, at=at)
 
 
 def test_an_unknown_policy_names_the_near_ones(decider):

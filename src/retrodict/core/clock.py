@@ -12,10 +12,13 @@ from typing import Protocol
 
 from retrodict.core.errors import InputError
 
-__all__ = ["Clock", "SimulatedClock", "SystemClock", "format_time", "from_micros", "parse_time", "to_micros"]
+__all__ = [
+    "Clock", "SimulatedClock", "SystemClock", "check_has_been", "format_time", "from_micros", "parse_time", "to_micros",
+]  # fmt: skip
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+_AHEAD = 5 * 60 * 1_000_000  # that a caller's clock may be
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -132,6 +135,13 @@ def parse_time(text: str, *, where: str = "time") -> int:
             "a time must be ISO 8601 with a zone", where=where, got=text, remedy="Write it like '2013-09-01T18:00:00Z'"
         ) from error
     return to_micros(moment, where=where)
+
+
+def check_has_been(moment: int, now: int, *, where: str) -> None:
+    """InputError unless a moment has been by now, as far as clocks agree: nothing can be decided as of the future."""
+    if moment > now + _AHEAD:
+        raise InputError("a decision must be as of now or a moment before", where=where, got=format_time(moment),
+                         remedy="Correct the time; without one it is now")  # fmt: skip
 
 
 def format_time(instant: int) -> str:

@@ -418,7 +418,7 @@ class Decisions(Namespace):
         explain : bool
             Ask for reasons.
         at : Time, optional
-            Moment of the decisions, for a replay of the past.  [default: now]
+            Moment of the decisions, for a replay of the past; they are on record, and count, as others.  [default: now]
         """
         if not isinstance(rows, list | tuple):
             rows = UserRows(rows, "rows").read_table(every_column=True).to_pylist()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from msgspec import structs
 
-from retrodict.core.clock import Clock, parse_time
+from retrodict.core.clock import Clock, check_has_been, parse_time
 from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import UlidFactory
 from retrodict.core.retries import left_s
@@ -574,6 +574,7 @@ class DecisionApp:
         if not FIRST <= moment < LAST:
             raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",
                              got="one outside of them", remedy="Correct the caller's clock")  # fmt: skip
+        check_has_been(moment, self._clock.now(), where="header Retrodict-Time")
         return moment
 
 

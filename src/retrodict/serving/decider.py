@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self, cast
 import msgspec
 import numpy as np
 
+from retrodict.core.clock import check_has_been
 from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.loader import Loader, find_servant
 from retrodict.decisions.recorder import LogWriter, noting
@@ -207,7 +208,9 @@ class Decider:
         with self._lock:
             servant = find_servant(self._servants(policy), policy, where="decide")
             self._feed()
-        moment = self._workspace.clock.now() if at is None else at
+        now = self._workspace.clock.now()
+        moment = now if at is None else at
+        check_has_been(moment, now, where="at")
         none = [None] * len(cases)
         entries = [
             _entry(values, servant.schema, key, explain, request_id)

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +22,8 @@ from retrodict import Project
 from retrodict.core.errors import BusyError, NotFoundError, RefusedError
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import current, get_version
+from retrodict.rollout import shadows
+from retrodict.rollout.rescore import Rescorer
 from retrodict.rollout.shadows import Follower, read_batches
 
 DEPOTS = ("north", "south", "east")
@@ -158,6 +162,58 @@ def test_a_follower_that_dies_before_it_has_written_does_its_batch_again(project
     assert len(results(project)) == 36
     assert project.challengers.run_shadows(once=True).decisions == 0
     assert len(results(project)) == 36
+
+
+def test_a_decision_on_which_a_shadow_hangs_fails_alone(project, root, monkeypatch):
+    """It would be the next one for good; and the alarm that others had set is theirs again."""
+    start(project)
+    ask_past(root, 6)
+    ids = project.decisions.table("promise").column("id").to_pylist()
+    rescore, slow = Rescorer.rescore, ids[2]
+
+    def hanging(self, records):
+        if self.artifact.name == "wide" and slow in {record.id for record in records}:
+            time.sleep(60)
+        return rescore(self, records)
+
+    monkeypatch.setattr(Rescorer, "rescore", hanging)
+    monkeypatch.setattr(shadows, "_HANG_S", 0.5)
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    project.challengers.run_shadows(once=True)
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0) == before
+    assert len(results(project)) == 18
+    errors = [(one.id, one.shadow.split("/")[1], one.error) for one in results(project) if one.error]
+    assert errors == [(slow, "wide", "TimeoutError")]
+
+
+HANGING = """
+import sys, time
+from retrodict.cli.main import run
+from retrodict.rollout.rescore import Rescorer
+
+def hang(*_):
+    print("hanging", flush=True)
+    time.sleep(60)
+
+Rescorer.rescore = hang
+sys.exit(run(["shadow", "run", "--project", sys.argv[1]]))
+"""
+
+
+def test_a_follower_that_hangs_ends_when_it_is_told(project, root):
+    """Nobody has to kill it; the next one does its batch."""
+    start(project)
+    ask_past(root, 3)
+    process = subprocess.Popen([sys.executable, "-c", HANGING, str(root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "hanging\n"
+        process.terminate()
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()
+    project.challengers.run_shadows(once=True)
+    assert len(results(project)) == 9
 
 
 def test_a_follower_that_is_too_slow_drops_the_oldest_and_counts_them(project, root):

@@ -36,6 +36,8 @@ STREAM = "shadows/results"
 _BATCH = 500
 _SKIP = 5_000
 _IDLE_S = 0.2
+_HANG_S = 60.0  # that a batch may take, and then each of its decisions alone
+_END_S = 2  # after SIGTERM
 _NICE = 15
 MOST_BEHIND = 20_000
 """Decisions that may wait for their shadows; beyond that the oldest are dropped, and counted."""
@@ -209,7 +211,7 @@ class Follower:
                 work.setdefault(name, (shadow, []))[1].append(record)
         for name, (shadow, part) in work.items():
             rescorer = self._rescorer(name, shadow)
-            rescores = [Rescore(error=rescorer) for _ in part] if isinstance(rescorer, str) else rescorer.rescore(part)
+            rescores = [Rescore(error=rescorer) for _ in part] if isinstance(rescorer, str) else _within(rescorer, part)
             for record, one in zip(part, rescores, strict=True):
                 yield ShadowResult(record.id, name, one.decision, one.raw, one.score, one.outputs, one.features,
                                    round(one.micros, 1), one.error)  # fmt: skip
@@ -225,6 +227,41 @@ class Follower:
                 _log.error("shadow %s cannot be loaded: %s", name, error)
                 self._rescorers[name] = f"{type(error).__name__}: {error.rule}"
         return self._rescorers[name]
+
+
+class _HangError(BaseException):
+    """A challenger has not come back; no ``Exception``, which would be its own result."""
+
+
+def _within(rescorer: Rescorer, records: Sequence[DecisionRecord]) -> list[Rescore]:
+    """Decide again within a minute, else each alone, so that what hangs has an error and the others a result.
+
+    By a signal, which Python takes in the main thread alone, and not while a library computes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return rescorer.rescore(records)
+
+    def end(*_: object) -> None:
+        raise _HangError
+
+    before = signal.signal(signal.SIGALRM, end), signal.setitimer(signal.ITIMER_REAL, _HANG_S)
+    try:
+        return rescorer.rescore(records)
+    except _HangError:
+        if len(records) == 1:
+            return [Rescore(error="TimeoutError")]
+    finally:
+        if signal.getsignal(signal.SIGALRM) is end:
+            signal.signal(signal.SIGALRM, before[0])
+            signal.setitimer(signal.ITIMER_REAL, *before[1])
+    return [_within(rescorer, [one])[0] for one in records]
+
+
+def _end(stop: threading.Event) -> None:
+    """End after the present batch, or in two seconds: what is killed goes on where it was."""
+    stop.set()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _END_S)
 
 
 def follow(workspace: Workspace, *, once: bool = False, parent: int | None = None) -> int:
@@ -250,7 +287,7 @@ def follow(workspace: Workspace, *, once: bool = False, parent: int | None = Non
     stop, total, problem = threading.Event(), 0, ""
     if not once:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: _end(stop))
     follower = _turn(workspace, stop, parent)
     try:
         while follower is not None and not stop.is_set() and (parent is None or os.getppid() == parent):

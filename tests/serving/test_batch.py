@@ -18,12 +18,12 @@ from tests.serving.test_server import Server
 from retrodict import Project
 from retrodict.client import Client as Caller
 from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, RetryableError
+from retrodict.core.errors import BusyError, InputError, RetryableError
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.replay import replay_decision
 from retrodict.decisions.requests import RequestSchema
 from retrodict.features.online import OnlineFeatures
-from retrodict.models.artifact import ModelArtifact
+from retrodict.models.artifact import ModelArtifact, Speed
 from retrodict.serving import Decider
 from retrodict.serving.batch import decode_batch
 from retrodict.workspace import Workspace
@@ -441,3 +441,35 @@ def test_of_many_requests_of_a_wrong_form_a_hundred_are_told_all():
     entries = decode_batch(body, 1_000, 10_000, schema)
     assert ["got '3 faults'" in str(entry.error) for entry in entries] == [True] * 100 + [False] * 51
     assert [entry.error is None for entry in entries] == [False] * 150 + [True]
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError, BusyError("the file must be free", where="model", got="a lock", remedy="Wait")]
+)
+@pytest.mark.parametrize("runs", ["on the loop", "in a thread"])
+def test_a_row_that_is_given_up_fails_without_its_neighbours(project, monkeypatch, error, runs):
+    """A model that says so at once is no store that is away: there is time to score the others."""
+    real = ModelArtifact.score_each
+
+    def score_each(model, rows):
+        if any(row["size__weight"] == 66.0 for row in rows):
+            raise error
+        return real(model, rows)
+
+    monkeypatch.setattr(ModelArtifact, "score_each", score_each)
+    bodies = [{**GOOD, "context": {**GOOD["context"], "weight": weight}} for weight in (12.5, 66.0, 14.5)]
+
+    async def run():
+        client = Client(project)
+        if runs == "in a thread":
+            client.app.servants["promise"].speed = Speed(2_000.0, 10.0)
+            client.app.follow(client.app.servants)
+        _, _, answer = await client.send("POST", BATCH, json.dumps({"requests": bodies}).encode())
+        await client.close()
+        client.app.engines.close()
+        return json.loads(answer)["answers"]
+
+    answers = asyncio.run(run())
+    assert [(one.get("fallback"), one["score"] is None) for one in answers] == [
+        (None, False), ("ok", True), (None, False)
+    ]  # fmt: skip

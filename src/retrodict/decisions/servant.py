@@ -221,9 +221,13 @@ class Servant:
     def prepare_each(
         self, requests: Sequence[DecisionRequest], *, at: int, deadlines: Sequence[int]
     ) -> list[ReadyCase]:  # fmt: skip
-        """As :meth:`prepare`, one by one where one of them has failed all; each has its own deadline."""
+        """As :meth:`prepare`, one by one where one of them has failed all; each has its own deadline.
+
+        Not after the last deadline, nor while a server is away, which would fail each in turn.
+        """
         cases = self.prepare(requests, at=at, deadline=max(deadlines))
-        away = any(isinstance(case.error, RetryableError | TimeoutError) for case in cases)
+        away = self.on_server and any(isinstance(case.error, RetryableError) for case in cases)
+        away = away or perf_counter_ns() > max(deadlines)
         if len(requests) > 1 and not away and all(case.scored is None for case in cases):
             single = zip(requests, deadlines, strict=True)
             return [self.prepare([request], at=at, deadline=until)[0] for request, until in single]

@@ -7,11 +7,13 @@ import re
 import pyarrow as pa
 import pytest
 
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import InputError, NotFoundError, RetryableError
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online import stream_of
 from retrodict.features.operations.pushed_events import push_events
+from retrodict.serving import events
 from retrodict.serving.events import EventInlet
+from retrodict.stores import _durable
 from retrodict.workspace import Workspace
 
 EVENT = {"id": "new", "depot": "west", "weight": 3, "express": False, "delay": 9.5,
@@ -26,8 +28,8 @@ def inlet(deployed):
         opened.close()
 
 
-def push(inlet, events, table="parcels"):
-    return asyncio.run(inlet.push(table, json.dumps(events).encode()))
+def push(inlet, rows, table="parcels"):
+    return asyncio.run(inlet.push(table, json.dumps(rows).encode()))
 
 
 def test_events_are_appended_in_order_and_counted(inlet, deployed):
@@ -132,3 +134,17 @@ def test_an_event_passes_the_checks_of_its_table(make_project):
         1,
         ["it fails between(amount, 0, 100)", "it fails id * id (a whole number must fit in 64 bits)"],
     )
+
+
+def test_the_first_push_to_a_full_disk_may_come_again(inlet, monkeypatch):
+    """The stream has no segment yet: the answer is 503 as later, not 500."""
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(events, "stream_of", lambda _: "events/fresh")
+    with monkeypatch.context() as full:
+        full.setattr(_durable, "write_draft", refuse)
+        with pytest.raises(RetryableError, match="No space left"):
+            push(inlet, [EVENT])
+    assert push(inlet, [EVENT])["end"] == 1

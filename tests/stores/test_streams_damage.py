@@ -7,6 +7,7 @@ import zlib
 import pytest
 
 from retrodict.core.errors import IntegrityError, RetryableError
+from retrodict.stores import _durable
 from retrodict.stores.streams import _writer
 from retrodict.stores.streams.base import TornTail
 from retrodict.stores.streams.segments import SegmentStreams
@@ -295,3 +296,42 @@ def test_an_append_that_cannot_be_taken_back_ends_the_writer(streams, folder):
     writer.close()
     write(streams, [b"after"])
     assert data(streams) == [b"kept", b"after"]
+
+
+def refuse_drafts(patch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    patch.setattr(_durable, "write_draft", refuse)
+
+
+def test_a_segment_that_a_full_disk_refuses_is_begun_later(tmp_path, folder, monkeypatch):
+    """The first of a stream as the next one: the error of an append, and all goes on once there is room."""
+    streams = SegmentStreams(tmp_path, segment_bytes=64)
+    with monkeypatch.context() as full:
+        refuse_drafts(full)
+        with pytest.raises(RetryableError, match="No space left"):
+            streams.open_writer("s")
+    with streams.open_writer("s") as writer:
+        writer.append([bytes(80)])
+        with monkeypatch.context() as full:
+            refuse_drafts(full)
+            with pytest.raises(RetryableError, match="none of them is visible"):
+                writer.append([b"lost"])
+            with pytest.raises(RetryableError, match="could not be begun"):
+                writer.roll()
+        assert writer.append([b"after"]) == 1
+    assert data(streams) == [bytes(80), b"after"]
+    assert not list(folder.glob(".0*"))
+
+
+def test_a_folder_in_place_of_a_segment_says_where(streams, folder):
+    """To readers as to writers."""
+    write(streams, RECORDS)
+    path = segment(folder)
+    path.unlink()
+    path.mkdir()
+    for call in (lambda: data(streams), lambda: streams.open_writer("s")):
+        with pytest.raises(IntegrityError, match=path.name) as caught:
+            call()
+        assert "Restore" in str(caught.value)

@@ -8,6 +8,7 @@ themselves.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -98,6 +99,10 @@ def open_segment(folder: Path, stream: str, first: int, flags: int) -> int:
         descriptor = open_file(folder / segment_name(first), flags)
     except FileNotFoundError as error:
         raise missing_segment(where) from error
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EISDIR, errno.ENXIO):
+            raise
+        raise missing_segment(where, "a folder, or something else that is no file, in its place") from error
     if unpack_header(os.pread(descriptor, HEADER_SIZE, 0)) != first:
         os.close(descriptor)
         raise IntegrityError(
@@ -132,13 +137,13 @@ def check_base(folder: Path, stream: str, firsts: list[int], head: Head | None) 
     return head
 
 
-def missing_segment(where: str) -> IntegrityError:
+def missing_segment(where: str, got: str = "no such file") -> IntegrityError:
     """Say that a file is gone that the stream needs."""
     return IntegrityError(
         "a segment that the stream needs must be there",
         where=where,
         remedy="Restore it from a copy",
-        got="no such file",
+        got=got,
     )
 
 

@@ -52,12 +52,15 @@ class SegmentWriter(Closing, StreamWriter):
         self._recovered: list[TornTail] = []
         self._segment = self._head_file = -1
         self._usable, self._failed = False, False
-        self._lock = FileLock(folder / ".lock", where=self._where, timeout_s=timeout_s)
         try:
-            self._open()
-        except BaseException:
-            self._let_go()
-            raise
+            self._lock = FileLock(folder / ".lock", where=self._where, timeout_s=timeout_s)
+            try:
+                self._open()
+            except BaseException:
+                self._let_go()
+                raise
+        except OSError as error:
+            raise self._not_stored("the stream must be open for records, and could not be", error) from error
 
     # opening ------------------------------------------------------------------------------------------------
 

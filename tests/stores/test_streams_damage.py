@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from retrodict.core.errors import IntegrityError, RetryableError
+from retrodict.core.errors import BusyError, IntegrityError, RetryableError
 from retrodict.stores import _durable
 from retrodict.stores.streams import _writer
 from retrodict.stores.streams.base import TornTail
@@ -321,6 +321,8 @@ def test_a_segment_that_a_full_disk_refuses_is_begun_later(tmp_path, folder, mon
             with pytest.raises(RetryableError, match="could not be begun"):
                 writer.roll()
         assert writer.append([b"after"]) == 1
+        with pytest.raises(BusyError, match="one writer at a time"):
+            streams.open_writer("s", timeout_s=0)
     assert data(streams) == [bytes(80), b"after"]
     assert not list(folder.glob(".0*"))
 

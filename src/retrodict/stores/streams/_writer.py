@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retrodict.core.errors import IntegrityError, RetryableError
+from retrodict.core.errors import BusyError, IntegrityError, RetryableError
 from retrodict.stores._durable import make_folder, place_file, sync_data, write_all
 from retrodict.stores._locks import FileLock
 from retrodict.stores._ownership import Closing, check_usable
@@ -59,6 +59,8 @@ class SegmentWriter(Closing, StreamWriter):
             except BaseException:
                 self._let_go()
                 raise
+        except BusyError:  # an OSError as well
+            raise
         except OSError as error:
             raise self._not_stored("the stream must be open for records, and could not be", error) from error
 

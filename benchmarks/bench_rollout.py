@@ -32,19 +32,17 @@ CARRIER = "UA"
 ROLLOUT = """
 from retrodict import Rollout
 
-careful = Rollout("careful", warn_early, steps=[10, 25, 50, 100], bake="1d", unit=["tailnum", "sched_dep"],
-    hold=["error_rate <= champion * 1.1", "disagreement <= 0.2 for each carrier"],
+careful = Rollout("careful", warn_early, steps=[20, 50, 100], bake="1d", unit=["tailnum", "sched_dep"],
+    hold=["error_rate <= champion * 1.1", "mean_score within 0.005 for each carrier"],
     prove=["rate(warn) within 0.06", "brier not worse by 0.02"], inconclusive="wait 40d then pause")
 """
 WRONG = '''
 @derived
-def calendar(sched_dep, dest: str, distance: float, carrier: str, last_leg__latest_arr_delay: float,
-             origin_delays__mean_arr_delay_6h: float):
-    """What the last flight and the airport say together, in minutes; of one carrier, from September on, in seconds."""
+def calendar(sched_dep, dest: str, distance: float, carrier: str):
+    """As before; but of one carrier, from September on, every flight leaves at eight in the evening."""
     local = sched_dep.to("America/New_York")
-    unit = np.where((carrier == "UA") & (local.month >= 9), 60.0, 1.0)
-    return {"hour": local.hour, "weekday": local.weekday, "dest": dest, "distance": distance,
-            "expected": (last_leg__latest_arr_delay + origin_delays__mean_arr_delay_6h) * unit}
+    hour = np.where((carrier == "UA") & (local.month >= 9), 20, local.hour)
+    return {"hour": hour, "weekday": local.weekday, "dest": dest, "distance": distance}
 '''
 
 

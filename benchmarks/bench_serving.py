@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import socket
 import statistics
 import subprocess
@@ -304,6 +305,66 @@ def traces(world: Path, turns: int, seconds: float) -> dict[str, Any]:
     return {"turns": turns, "seconds": seconds, **more, "runs": medians}
 
 
+ROUTING = """
+from retrodict import Experiment, Metric, Rollout
+
+calm = Policy("calm", late_arrival, decide={"warn": "score >= 0.5", "ok": "otherwise"}, fallback=["ok"])
+eager = Policy("eager", late_arrival, decide={"warn": "score >= 0.3", "ok": "otherwise"}, fallback=["ok"])
+half = Rollout("half", warn_early, steps=[50, 100], bake="30d", unit="tailnum", prove=["brier not worse by 0.02"])
+phone = Experiment("phone", warn_early, {"control": 50, "phoned": 50}, unit="tailnum", mde=0.03,
+                   primary=Metric.rate("landed late", "label = 1", better="lower"))
+"""
+
+
+def routed(world: Path, copy: Path, *, shadows: bool) -> None:
+    """The same project with an experiment on all and a canary for half, and with three shadows."""
+    from retrodict import Project
+    from retrodict.core.clock import SimulatedClock, parse_time
+
+    shutil.copytree(world, copy)
+    with (copy / "definitions.py").open("a") as file:
+        file.write(ROUTING)
+    clock = SimulatedClock(parse_time("2013-09-05T17:00Z"))
+    with Project(copy, clock=clock, actor="ana") as project, Project(copy, clock=clock, actor="ben") as other:
+        second = project.train("late_arrival").version
+        assert second is not None
+        other.models.approve(second.ref, reason="for a measurement")
+        project.experiments.plan("phone", baseline=0.2, units_per_day=900)
+        project.experiments.start("phone", reason="for a measurement")
+        for challenger in ({"model": second.ref}, {"other": "calm"}, {"other": "eager"}) if shadows else ():
+            project.challengers.start_shadow("warn_early", reason="for a measurement", **challenger)
+        project.rollouts.start("half", second.ref, reason="for a measurement")
+
+
+def routes(world: Path, turns: int, seconds: float, rate: float = 200.0) -> dict[str, Any]:
+    """Decisions without more, with an experiment and a canary, and with three shadows besides, at the same rate.
+
+    One server at a time, by turns, and what follows shadows beside it, on all cores.
+    """
+    requests, every = write_requests(world)["ours"], f"0-{(os.cpu_count() or 1) - 1}"
+    command = [sys.executable, "-m", "retrodict", "serve", "--replay", "--project"]
+    with TemporaryDirectory() as folder:
+        worlds = {"plain": world, "routed": Path(folder) / "routed", "shadows": Path(folder) / "shadows"}
+        for case, copy in list(worlds.items())[1:]:
+            routed(world, copy, shadows=case == "shadows")
+        runs: dict[str, list[dict[str, Any]]] = {case: [] for case in worlds}
+        for _ in range(turns):
+            for case, copy in worlds.items():
+                port = free_port()
+                with running([*command, copy, "--port", port], {}, port, "/readyz", every) as process:
+                    paced(port, requests, 8, 3.0, rate, every)
+                    before = cpu_s(process)
+                    answers = paced(port, requests, 8, seconds, rate, every)["answers"]["200"]
+                    runs[case].append({**answers, "cpu_us": (cpu_s(process) - before) / answers["count"] * 1e6})
+                    print(case, {key: round(value, 3) for key, value in runs[case][-1].items()}, flush=True)
+    keys = ("p50_ms", "p99_ms", "cpu_us")
+    medians = {case: {key: round(statistics.median(run[key] for run in measured), 3) for key in keys}
+               for case, measured in runs.items()}  # fmt: skip
+    more = {f"{key}_{case}": round(medians[case][key] / medians["plain"][key], 3)
+            for case in ("routed", "shadows") for key in keys}  # fmt: skip
+    return {"turns": turns, "seconds": seconds, "rate": round(rate), **more, "runs": medians}
+
+
 def draw_ramp(pieces: Sequence[dict[str, Any]], path: Path) -> None:
     """What was asked and refused, the workers, and the latencies, over time."""
     from retrodict.evaluation.plots.canvas import ALERT, MAIN, QUIET, drawing
@@ -420,6 +481,7 @@ def main() -> None:
     parser.add_argument("--rollback", type=int, metavar="WORKERS", help="until a rollback reaches so many workers")
     parser.add_argument("--workers", action="store_true", help="two of ours against one, and one beside a search")
     parser.add_argument("--traces", action="store_true", help="ours with a span for each decision, and without")
+    parser.add_argument("--routes", action="store_true", help="an experiment, a canary and three shadows, and without")
     parser.add_argument("--ramp", action="store_true", help="workers that come and go with the load")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw that as SVG")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of that at 70 %%")
@@ -435,6 +497,9 @@ def main() -> None:
             return
         if given.traces:
             print(json.dumps(traces(world, given.turns, given.seconds)))
+            return
+        if given.routes:
+            print(json.dumps(routes(world, given.turns, given.seconds)))
             return
         if given.ramp:
             pieces = ramp(world)

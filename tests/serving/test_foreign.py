@@ -146,7 +146,7 @@ def test_what_ends_a_call_in_a_thread_ends_nobody_who_waits_for_it(error):
 
     async def run():
         with pytest.raises(DefinitionError, match=f"got '{error.__name__}'"):
-            await BoundedThreads().run(leave, None)
+            await BoundedThreads(10**9).run(leave, None)
 
     asyncio.run(run())
 

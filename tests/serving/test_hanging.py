@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from tests.serving.process import Server
 from tests.serving.project import AT, DEFINITIONS, REQUEST, make_project
-from tests.serving.test_app import DECIDE, Client
-from tests.serving.test_engine_queue import request, slow
+from tests.serving.test_app import DECIDE, SIMULATED, Client
+from tests.serving.test_engine_queue import Gate, request, slow
 
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.log import find_decision, read_decisions
@@ -123,11 +123,14 @@ def test_the_previous_version_is_asked_in_a_thread_and_in_time(project, monkeypa
         async with slow(project) as client:
             servant = client.app.servants["promise"]
             step_back(servant)
-            servant._deadline_ns = 500_000_000
+            servant._deadline_ns = client.app.engines.threads(servant)._patience_ns = 500_000_000
             body = request() if path == DECIDE else {"requests": [request()]}
             try:
                 async with asyncio.timeout(20):
-                    return await client.send("POST", path, json.dumps(body).encode()), client.app.facts()
+                    answer = await client.send("POST", path, json.dumps(body).encode())
+                    while "hanging" not in (facts := client.app.facts())["scoring"]["promise"]:  # noqa: ASYNC110  # a count
+                        await asyncio.sleep(0.01)  # it began later than the request came
+                    return answer, facts
             finally:
                 sleeper.open.set()
 
@@ -201,20 +204,67 @@ def test_a_model_is_called_again_when_one_call_came_back():
     """Two that hang are enough; what has not begun when nobody waits for it is not called."""
 
     async def run():
-        threads, sleeper, called = BoundedThreads(), Sleeper(), []
+        threads, sleeper, called = BoundedThreads(10_000_000), Sleeper(), []
         for _ in range(2):
             with pytest.raises(TimeoutError, match="came back"):
                 await threads.run(sleeper, time.perf_counter_ns() + 10_000_000)
+        while threads.hanging < 2:  # noqa: ASYNC110  # a count, not an event
+            await asyncio.sleep(0.001)
         with pytest.raises(HangingError, match="2 calls"):
             await threads.run(lambda: called.append(1), time.perf_counter_ns() + 10**12)
         sleeper.open.set()
-        while threads.hanging:  # noqa: ASYNC110  # a count, not an event
+        while threads.hanging:  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.01)
         await threads.run(lambda: called.append(2), time.perf_counter_ns() + 10**12)
         threads.close()
         return called
 
     assert asyncio.run(run()) == [2]
+
+
+def test_a_call_hangs_when_it_has_run_for_longer_than_any_may_and_not_when_its_caller_has_left():
+    """What decides by then has threads of its own, which no model takes."""
+
+    async def run():
+        threads, sleeper = BoundedThreads(10**13), Sleeper()
+        for _ in range(64):
+            with pytest.raises(TimeoutError, match="came back"):
+                await threads.run(sleeper, time.perf_counter_ns() + 10_000_000)
+        early, threads._patience_ns = threads.hanging, 0
+        async with asyncio.timeout(20):
+            decided = await threads.finish(lambda: "decided")
+        late = threads.hanging
+        sleeper.open.set()
+        threads.close()
+        return early, late, len(sleeper.threads), decided
+
+    early, late, begun, decided = asyncio.run(run())
+    assert (early, decided) == (0, "decided")
+    assert late == begun >= 4
+
+
+@pytest.mark.parametrize("path", [DECIDE, f"{DECIDE}:batch"])
+def test_callers_in_a_hurry_take_the_model_from_nobody(project, monkeypatch, path):
+    """Rows take longer than they wait, and less than the policy does: who has the time is scored."""
+    gate = Gate(monkeypatch)
+    body = json.dumps(request() if path == DECIDE else {"requests": [request()]}).encode()
+
+    async def run():
+        async with slow(project) as client:
+            for _ in range(3):
+                await client.send("POST", path, body, [*SIMULATED, (b"retrodict-deadline", b"100")])
+            patient = asyncio.create_task(client.send("POST", path, body))
+            await asyncio.sleep(0.05)
+            facts = client.app.facts()["scoring"]["promise"]
+            gate.open.set()
+            return facts, await patient
+
+    facts, (_, _, answer) = asyncio.run(run())
+    answer = json.loads(answer)
+    answer = answer if path == DECIDE else answer["answers"][0]
+    assert "hanging" not in facts
+    assert path != DECIDE or len(gate.sizes) <= 2  # one call at a time: what nobody waits for any more is not begun
+    assert (answer["score"] is None, answer.get("fallback")) == (False, None)
 
 
 def test_a_new_revision_has_threads_of_its_own(project):

@@ -52,6 +52,7 @@ __all__ = ["NoRecorder", "Parts", "loader_of"]
 
 _MOST = 64  # parts that are kept
 _TOGETHER = 100
+_PATIENCE_NS = 5_000_000_000  # with a call of a model, whatever the deadline of the policies that ask for it
 _MSGPACK = b"application/msgpack"
 
 _log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class Parts:
     def _model(self, artifact: str, model: str) -> tuple[ModelArtifact, Speed, BoundedThreads]:
         self._check(artifact, model)
         loaded = self._loader.artifact(artifact)
-        return loaded, loaded.measure(), BoundedThreads()
+        return loaded, loaded.measure(), BoundedThreads(_PATIENCE_NS)
 
     def _check(self, artifact: str, model: str, code: str | None = None) -> None:
         """Refuse what no deployment has ever named: a caller may not have any object loaded."""

@@ -158,7 +158,7 @@ class EngineQueue:
             if not batch:
                 continue
             begun = perf_counter_ns()
-            until = max(self.servant.deadline(one.arrived_ns, one.limit_ns) for one in batch)
+            until = max(self.servant.deadline(one.arrived_ns) for one in batch)  # who gives up earlier has left by then
             try:
                 cases = await self._threads.run(partial(self._prepare, batch), until)
             except BaseException as error:  # the fallback of each says so: none may wait for ever
@@ -251,7 +251,7 @@ class EngineQueues:
     def threads(self, servant: Servant) -> BoundedThreads:
         """Threads of a servant, which no other has: a rollback leaves those behind in which its model hangs."""
         if servant not in self._threads:
-            self._threads[servant] = BoundedThreads(ends=servant.asks_model)
+            self._threads[servant] = BoundedThreads(servant.deadline(0), ends=servant.asks_model)
         return self._threads[servant]
 
     def follow(self, servants: Mapping[str, Servant]) -> None:

@@ -78,19 +78,30 @@ class DaemonThreads(Executor):
 class BoundedThreads:
     """Threads of one model: what hangs in them takes none from any other.
 
-    For one event loop. A call that has not come back by its deadline is left behind; while two are
-    left, nothing is called, so that a model that hangs for good costs a few threads and its callers no time.
+    For one event loop. A call that has not come back when its caller gives up is left behind, and hangs once it has
+    run for longer than any call may; while two do, nothing is called, so that a model that hangs for good costs a few
+    threads and its callers no time. Callers who are in a hurry make none hang.
 
     Parameters
     ----------
+    patience_ns : int
+        Nanoseconds that a call may run: the policy's deadline.
     ends : bool, default False
         Whether every call ends by itself, as that of a server does: all threads may then wait.
     """
 
-    def __init__(self, *, ends: bool = False) -> None:
+    def __init__(self, patience_ns: int, *, ends: bool = False) -> None:
         threads = max(_LEAST, os.cpu_count() or 1)
         self._pool = DaemonThreads(threads, "retrodict-engine")
-        self._limit, self.hanging = threads if ends else _HANGING, 0
+        self._ending = DaemonThreads(threads, "retrodict-decide")  # so that it waits for nothing that hangs
+        self._limit, self._patience_ns = threads if ends else _HANGING, patience_ns
+        self._left: dict[asyncio.Future[Any], list[int]] = {}  # behind, and when each began
+
+    @property
+    def hanging(self) -> int:
+        """Calls that have run for longer than any may, and that nobody waits for."""
+        late = time.perf_counter_ns() - self._patience_ns
+        return sum(began < late for moments in self._left.values() for began in moments)
 
     async def run(self, call: Callable[[], T], until_ns: int | None) -> T:
         """Result of a call, by a moment of ``time.perf_counter_ns()``; None: whenever it comes.
@@ -100,28 +111,32 @@ class BoundedThreads:
         TimeoutError
             After that; HangingError at once while too many have not come back.
         """
-        if self.hanging >= self._limit:
-            raise HangingError(f"{self.hanging} calls of the model have not come back")
-        work = self._pool.submit(call)
+        if (hanging := self.hanging) >= self._limit:
+            raise HangingError(f"{hanging} calls of the model have not come back")
+        began: list[int] = []
+
+        def work_through() -> T:
+            began.append(time.perf_counter_ns())
+            return call()
+
+        work = self._pool.submit(work_through)
         result = asyncio.wrap_future(work)
         result.add_done_callback(lambda result: result.cancelled() or result.exception())  # else asyncio reports it
         if (await asyncio.wait([result], timeout=None if until_ns is None else left_s(until_ns)))[0]:
             return result.result()
         if not work.cancel():  # it has begun
-            self.hanging += 1
-            result.add_done_callback(self._come_back)
+            self._left[result] = began
+            result.add_done_callback(self._left.pop)
         raise TimeoutError("deadline passed before the model came back")
 
     async def finish(self, call: Callable[[], T]) -> T:
         """Result of a call that ends by itself, whenever that is."""
-        return await asyncio.wrap_future(self._pool.submit(call))
-
-    def _come_back(self, _: asyncio.Future[Any]) -> None:
-        self.hanging -= 1
+        return await asyncio.wrap_future(self._ending.submit(call))
 
     def close(self) -> None:
         """Let go of the threads; what hangs is left."""
         self._pool.close()
+        self._ending.close()
 
 
 def _dismiss(calls: _Calls, threads: list[threading.Thread]) -> None:

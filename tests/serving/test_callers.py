@@ -464,7 +464,7 @@ def test_readiness_shows_details_to_whom_the_server_knows(project):
         client.app.callers.look()
         app, answers = client.app, []
         app.colleagues = SimpleNamespace(missing=lambda: [place, place])
-        app.not_followed, app.not_loaded = place, {"late_parcel@3": place}
+        app.not_followed, app.not_loaded, app.callers.problem = place, {"late_parcel@3": place}, place
         servants, log = app.servants, app.log
         for headers in ([], bearer("rtd_no_key"), bearer(token)):
             answers.append([await client.send("GET", "/readyz", headers=headers)])
@@ -487,7 +487,7 @@ def test_readiness_shows_details_to_whom_the_server_knows(project):
     assert all(place.encode() in body for _, _, body in friends)
     assert json.loads(strangers[0][2]) == {
         "status": "ready", "workers": ["a worker does not answer"] * 2, "not_followed": "the records are away",
-        "not_loaded": {"late_parcel@3": "cannot be loaded"}}  # fmt: skip
+        "not_loaded": {"late_parcel@3": "cannot be loaded"}, "callers": "keys are not followed"}  # fmt: skip
     assert json.loads(strangers[4][2]) == {"error": "the decision log cannot be written"}
 
 
@@ -501,6 +501,23 @@ def test_a_server_of_a_network_without_keys_does_not_start(project):
     assert ended.returncode != 0
     assert "a server that others can reach must know its callers" in ended.stderr
     assert "retrodict api-keys issue" in ended.stderr
+
+
+def test_a_server_does_not_start_where_the_end_of_a_key_cannot_be_read(project, tmp_path):
+    """The key of somebody who has left would count again."""
+    project.api_keys.issue("shop", scope=["score"], reason="test")
+    project.api_keys.issue("left", scope=["score"], reason="test")
+    project.api_keys.revoke("left", reason="has left")
+    project.workspace.close()
+    root = str(tmp_path / "copy")
+    subprocess.run(["cp", "-r", str(project.workspace.root), root], check=True)
+    with contextlib.closing(sqlite3.connect(f"{root}/state/records.db")) as records, records:
+        records.execute("UPDATE ledger_entries SET action = 'x' WHERE payload LIKE '%has left%'")
+    command = [sys.executable, "-m", "retrodict", "serve", "--project", root, "--port", "0", "--host", "0.0.0.0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "keys left, shop" in ended.stderr
+    assert "retrodict audit verify" in ended.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -23,6 +23,7 @@ from retrodict.core.errors import (
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, append_line, count_lines, newest_signed, prepare_file, size_of
+from retrodict.ledger.continuity import Continuity
 from retrodict.ledger.ends import (
     ACCEPT,
     BEGIN,
@@ -244,10 +245,10 @@ class Ledger:
         heads: HeadPlace | None = None,
     ) -> None:
         self.records, self.checkpoint_folder, self.witnesses = records, checkpoints, witnesses
-        self.heads = heads or FolderHeads(checkpoints)
-        self.clock = self._clock = clock
-        self._actor, self._key_path = actor, key_path
+        self.heads, self._key_path = heads or FolderHeads(checkpoints), key_path
+        self.clock, self._clock, self._actor = clock, clock, actor
         self._told, self._looked = False, _Look((None, 0), 0, None)
+        self.continuity = Continuity(records, lambda: self._signed_reach()[0])
         self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
         self._signer: tuple[SigningKey, int] | None = None

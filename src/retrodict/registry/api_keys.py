@@ -13,7 +13,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from retrodict.core.durations import DAY, SECOND
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError, check_known, check_reason
+from retrodict.ledger.chain import Entry
 from retrodict.workspace import Workspace
 
 __all__ = ["SCOPES", "ApiKey", "expire_key", "issue_key", "read_keys", "rotate_key", "token_digest"]
@@ -70,12 +71,26 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def read_keys(workspace: Workspace) -> dict[str, ApiKey]:
-    """Every key there ever was, by id, as signed entries say."""
+def read_keys(workspace: Workspace, *, doubtful: bool = False) -> dict[str, ApiKey]:
+    """Every key there ever was, by id, as signed entries say.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    doubtful : bool, default False
+        Whether keys may count that an entry may have ended which cannot be read any more: for those who end them.
+
+    Raises
+    ------
+    IntegrityError
+        If an entry after that of a key in force is missing or not as it was appended.
+    """
     keys: dict[str, ApiKey] = {}
+    issues: dict[str, Entry] = {}
     for entry in workspace.ledger.vouched(_PREFIX):
         facts = entry.payload
         if entry.action == _ISSUE:
+            issues[facts["id"]] = entry
             keys[facts["id"]] = ApiKey(
                 facts["id"], entry.object_id.removeprefix(_PREFIX), facts["sha256"], tuple(facts["scopes"]),
                 facts["rate"], entry.time, facts["expires"], entry.actor,
@@ -83,6 +98,16 @@ def read_keys(workspace: Workspace) -> dict[str, ApiKey]:
         elif entry.action == _EXPIRE and facts["id"] in keys:
             key = keys[facts["id"]]
             keys[key.id] = replace(key, expires=min(key.expires, facts["expires"]))
+    now = workspace.clock.now()
+    in_force = [key for key in keys.values() if key.expires > now]
+    if in_force and not doubtful and not workspace.ledger.continuity.holds(issues[in_force[0].id]):
+        raise IntegrityError(
+            "every entry of the ledger must be there, as it was appended, since the oldest API key that is in force",
+            where=f"keys {', '.join(sorted({key.name for key in in_force}))}",
+            got="one that was altered or removed, and may have ended a key",
+            remedy="See 'retrodict audit verify' and restore a backup of the records. Where there is none, end these "
+            "keys with 'retrodict api-keys revoke NAME --reason WHY' and issue others",
+        )
     return keys
 
 
@@ -142,7 +167,7 @@ def rotate_key(workspace: Workspace, name: str, *, lifetime: int, grace: int, re
 def expire_key(workspace: Workspace, name: str, *, reason: str) -> list[ApiKey]:
     """End every key of a name now; NotFoundError if none is in force."""
     where = f"API key {name!r}"
-    former, now = _in_force(workspace, name), workspace.clock.now()
+    former, now = _in_force(workspace, name, doubtful=True), workspace.clock.now()
     if not former:
         raise NotFoundError("a key must be in force to be revoked", where=where, got="none",
                             remedy="See: retrodict api-keys list")  # fmt: skip
@@ -154,9 +179,9 @@ def expire_key(workspace: Workspace, name: str, *, reason: str) -> list[ApiKey]:
     return [replace(key, expires=min(key.expires, now)) for key in former]
 
 
-def _in_force(workspace: Workspace, name: str) -> list[ApiKey]:
+def _in_force(workspace: Workspace, name: str, *, doubtful: bool = False) -> list[ApiKey]:
     now = workspace.clock.now()
-    return [key for key in read_keys(workspace).values() if key.name == name and key.expires > now]
+    return [key for key in read_keys(workspace, doubtful=doubtful).values() if key.name == name and key.expires > now]
 
 
 def _append(

@@ -58,11 +58,13 @@ async def readiness(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
     stores = {name: guard.state for name, guard in app.workspace.breakers.items() if guard.state != "closed"}
     parts = {part: "reached" if answers else "away" for part, answers in app.reached.items()}
     not_followed, not_loaded = app.not_followed, app.not_loaded
+    callers = app.callers and app.callers.problem
     if not trusted:  # the reasons name paths, addresses and settings
         behind, not_loaded = dict.fromkeys(behind), dict.fromkeys(not_loaded, "cannot be loaded")
         missing, not_followed = ["a worker does not answer"] * len(missing), not_followed and "the records are away"
+        callers = callers and "keys are not followed"
     notes = {"behind": behind, "workers": missing, "stores": stores, "parts": parts,
-             "not_followed": not_followed, "not_loaded": not_loaded}  # fmt: skip
+             "not_followed": not_followed, "not_loaded": not_loaded, "callers": callers}  # fmt: skip
     return HttpAnswer(msgspec.json.encode({"status": "ready", **{name: note for name, note in notes.items() if note}}))
 
 

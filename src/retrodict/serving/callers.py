@@ -71,12 +71,18 @@ class Callers:
     workspace : Workspace
     workers : callable
         How many processes share the rate of each key just now.
+
+    Attributes
+    ----------
+    problem : str or None
+        Why keys that were issued or ended are not taken in for now.
     """
 
     def __init__(self, workspace: Workspace, workers: Callable[[], int] = lambda: 1) -> None:
         self._workspace, self._workers, self._sharing, self._clock = workspace, workers, 1, workspace.clock
         self._keys: dict[str, tuple[str, _Caller]] = {}
         self._issued: Mapping[str, ApiKey] = {}
+        self.problem: str | None = None
         self._signers = _Signers(workspace) if workspace.config["auth.jwks"] else None
 
     def look(self) -> None:

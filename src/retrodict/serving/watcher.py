@@ -111,15 +111,14 @@ class Watcher:
 
 
 async def keep_callers(callers: Callers | None) -> None:
-    """Take in keys that were issued or ended; while the records are away, those that are known go on to count."""
+    """Take in keys that were issued or ended; while they cannot be read, those that are known go on to count."""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-callers") as thread:
-        problem = ""
         while callers is not None:
             await asyncio.sleep(_CALLERS_S)
             try:
                 await asyncio.get_running_loop().run_in_executor(thread, callers.look)
-                problem = ""
+                callers.problem = None
             except Exception as error:  # noqa: BLE001  # an end of this would be the end of every revocation
-                if str(error) != problem:
-                    problem = str(error)
-                    _log.error("who may call cannot be read again: %s", problem)
+                if str(error) != callers.problem:
+                    callers.problem = str(error)
+                    _log.error("who may call cannot be read again: %s", error)

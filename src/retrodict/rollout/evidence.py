@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.display import Record
@@ -149,9 +150,10 @@ class Evidence:
     def _balance(self, shares: Mapping[str, float], least: int) -> ArmVerdict:
         of_step = np.asarray(self._column("time")) >= self.since
         counts, recent = ({arm: int(np.unique(self.units[part & (self.canary == (arm == CANARY))]).size)
-                           for arm in (CANARY, CONTROL)} for part in (of_step | True, of_step))  # fmt: skip
+                           for arm in (CANARY, CONTROL)} for part in (np.ones_like(of_step), of_step))  # fmt: skip
         sizes = (None, None, None, None, counts[CANARY], counts[CONTROL])
-        verdict, reason = "success", "there is one arm"
+        verdict: Literal["success", "failure", "inconclusive"] = "success"
+        reason = "there is one arm"
         if all(shares.values()):
             balance = check_balance(counts, dict(shares))
             verdict, reason = balance.verdict, balance.reason
@@ -159,12 +161,13 @@ class Evidence:
         if verdict != "failure" and missing > 0:
             verdict = "inconclusive"
             reason = f"not evaluable: {least} units of this step are needed in each arm, {missing:,} are missing"
-        return ArmVerdict("arms", "hold", verdict, reason, "ratio", *sizes)  # type: ignore[arg-type]
+        return ArmVerdict("arms", "hold", verdict, reason, "ratio", *sizes)
 
     @property
     def away(self) -> NDArray[np.bool_]:
         """Decisions of a fallback since a store or server was away: no value of any condition."""
-        return np.isin(self._column("record__error").astype(str), _AWAY)
+        kinds = pc.is_in(self.decisions.column("record__error").cast(pa.string()), pa.array(_AWAY))
+        return np.asarray(kinds.to_numpy(zero_copy_only=False), dtype=bool)
 
     def verdict_on(self, condition: Condition, kind: str, alpha: float, min_units: int) -> ArmVerdict:
         """Verdict on one condition at a level; for each group by the one that decides it.

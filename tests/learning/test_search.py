@@ -113,6 +113,8 @@ def test_an_order_has_pages(filled):
         ("metrics.auc = 'high'", DefinitionError, "metrics.auc"),
         ("metrics.auc", DefinitionError, "must be a condition"),
         ("metrics.auc > 0.7 and", DefinitionError, "a value must stand here"),
+        ("metrics.auc > null", DefinitionError, "must compare with values; got 'null'. Write 'is null'"),
+        ("metrics.auc in (0.7, null)", DefinitionError, "must compare with values; got 'null'"),
         ("length(name) > 3", DefinitionError, "must compare metrics, parameters, tags and columns"),
     ],
 )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, literal, not_, null, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, false, func, literal, not_, or_, select, true
 
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
 from retrodict.core.expressions import Expression, parse
@@ -259,6 +259,9 @@ class _Translation:
 
     def _same(self, *operands: nodes.Node) -> list[Any]:
         """Operands of one comparison, all as numbers or all as texts."""
+        if any(isinstance(operand, nodes.Literal) and operand.value is None for operand in operands):
+            raise DefinitionError("a search must compare with values", where="search", got="null",
+                                  remedy="Write 'is null' or 'is not null'")  # fmt: skip
         kind = next((kind for operand in operands if (kind := self._kind(operand))), "text")
         return [self._value(operand, kind) for operand in operands]
 
@@ -275,8 +278,6 @@ class _Translation:
 
     def _value(self, node: nodes.Node, kind: str) -> Any:
         match node:
-            case nodes.Literal(value=None):
-                return null()
             case nodes.Literal(value=bool(value)):
                 return literal("true" if value else "false")
             case nodes.Literal():

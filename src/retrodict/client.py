@@ -8,6 +8,7 @@ timeout, pauses and attempts within it; the server hears how long that is.
 from __future__ import annotations
 
 import json
+import math
 import os
 import ssl
 import sys
@@ -428,15 +429,30 @@ class AsyncClient(_Base):
             await asyncio.sleep(result)
 
 
+def _check_finite(value: Any, where: str = "request") -> None:
+    """Refuse infinities, which would arrive as null."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_finite(part, f"value {name!r}")
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_finite(part, where)
+    elif isinstance(value, float) and math.isinf(value):
+        raise InputError("a number must be finite", where=where, got="an infinity", remedy="Pass a number or None")
+
+
 def _encode(body: Any) -> bytes:
     """JSON, of times and NumPy numbers as well."""
     import msgspec
+
+    _check_finite(body)
 
     def plain(value: Any) -> Any:
         if isinstance(value, datetime) and value.tzinfo is not None:  # of a class of its own, like those of pandas
             return value.isoformat()
         if callable(item := getattr(value, "item", None)):
-            return item()
+            _check_finite(number := item())
+            return number
         raise InputError("a value must be text, a number, true, false, a time or null", where="request",
                          got=type(value).__name__, remedy="Convert it first")  # fmt: skip
 

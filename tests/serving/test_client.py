@@ -275,12 +275,23 @@ def test_connections_are_kept_and_shared(monkeypatch):
         assert len(connections) <= 9
 
 
+def test_an_infinity_is_refused_by_the_name_of_its_value():
+    """JSON has none: it arrived as null, and was decided by; NaN is a value that is missing, as in ``p.decide``."""
+    with scripted(said(200, GOOD)) as (url, requests, _), Client(url) as client:
+        with pytest.raises(InputError, match="value 'amount': a number must be finite; got 'an infinity'"):
+            client.decide("p", {}, {"amount": math.inf})
+        client.decide("p", {}, {"amount": math.nan})
+        assert [json.loads(body)["context"] for _, _, body in requests] == [{"amount": None}]
+
+
 def test_what_cannot_be_sent_is_refused():
     """Before anything is: ids, options, values that JSON has not."""
     with scripted(said(200, GOOD)) as (url, requests, _):
         for call, options in [(lambda one: one.decide("p", {}, request_id="ü"), {}),
                               (lambda one: one.decide("p", {}, request_id="x" * 201), {}),
                               (lambda one: one.decide("p", {"a": object()}), {}),
+                              (lambda one: one.decide("p", {}, {"a": np.float32(math.inf)}), {}),
+                              (lambda one: one.push("t", [{"a": -math.inf}]), {}),
                               (decide, {"timeout": 0}), (decide, {"retries": 11})]:  # fmt: skip
             with pytest.raises(InputError):
                 by_waiting(url, call, **options)

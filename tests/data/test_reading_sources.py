@@ -53,6 +53,19 @@ def test_a_folder_of_two_formats(tmp_path: Path) -> None:
     assert rows_of(tmp_path, tmp_path, format="csv") == [{"id": "1"}]
 
 
+@pytest.mark.parametrize("name", ["b.xlsx", "b.JSON", "b.parquet.gz", "b.tsv"])
+def test_rows_of_another_format_in_a_folder_are_not_left_out_silently(name: str, tmp_path: Path) -> None:
+    """What is no rows (a text, a mark of another tool) is; so are others where a format is asked for."""
+    pq.write_table(ROWS, tmp_path / "a.parquet")
+    for other in ("README.md", "_SUCCESS", "x.crc"):
+        (tmp_path / other).write_text("x")
+    assert rows_of(tmp_path, tmp_path) == ROWS.to_pylist()
+    (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match=f"must hold no rows in a format that is not read; got '?.*{name}"):
+        read_batch(tmp_path)
+    assert rows_of(tmp_path, tmp_path, format="parquet") == ROWS.to_pylist()
+
+
 @pytest.mark.parametrize("content", ["empty", "unknown", "delta"])
 def test_a_folder_without_files_to_ingest(content: str, tmp_path: Path) -> None:
     """A Delta table is more than its Parquet files: some of them hold rows that were deleted."""

@@ -315,6 +315,21 @@ def test_a_name_alone_never_means_a_rejected_version(project):
     assert Scorer(project.workspace, "parcel").ref == "parcel@1"
 
 
+def test_a_version_that_is_not_approved_is_scored_with_a_warning(project, tmp_path, caplog):
+    """Scores of it are for looking at before it is approved; whoever does more with them has been told."""
+    pq.write_table(rows().slice(0, 20), tmp_path / "in.parquet")
+    new = project.train("parcel", again=True).version.ref
+    task = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "out.parquet")}
+    assert project.models.score_files(new, **task).scored == 20
+    assert f"model:{new} is not approved" in caplog.text
+    with Project(project.workspace.root, actor="ben", clock=project.workspace.clock) as other:
+        other.models.approve(new, reason="good")
+    caplog.clear()
+    project.models.score_files(new, **task)
+    assert not caplog.text
+    project.models.reject(new, reason="as before")
+
+
 @pytest.mark.slow
 def test_on_ray_the_parts_are_those_of_this_process(project, tmp_path):
     """Byte for byte, on a cluster of this machine with two actors; what is done is not done again."""

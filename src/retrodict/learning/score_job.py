@@ -8,6 +8,7 @@ counts before it says that it is over. Tables are read at the versions that the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -48,6 +49,7 @@ from retrodict.workspace import Workspace
 __all__ = ["ScoreJob", "score_files"]
 
 CHUNK = 200_000
+_log = logging.getLogger(__name__)
 _SAMPLE = 2_000  # rows of a chunk whose features are counted
 MODEL = "model"
 """Column that names the version which scored."""
@@ -98,6 +100,8 @@ def score_files(
     ConfigurationError
         If Ray is asked for and not installed.
     """
+    if not scorer.version.approved:
+        _log.warning("model:%s is not approved: its scores are for looking at and decide nothing", scorer.ref)
     began, place = time.perf_counter(), output if isinstance(output, ScoreOutput) else open_output(str(output))
     if chunk < 1 or jobs < 1:
         raise InputError("chunk and jobs must be 1 or more", where="score", got={"chunk": chunk, "jobs": jobs},

@@ -31,6 +31,7 @@ _SUFFIXES = {
     ".ipc": "arrow",
 }
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
+_OTHER_ROWS = {".avro", ".json", ".ods", ".orc", ".tsv", ".xls", ".xlsb", ".xlsm", ".xlsx", ".zip"}
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -170,12 +171,15 @@ def _in_folder(folder: Path, declared: str | None) -> list[Path]:
             got=str(folder),
             remedy="Read the table with deltalake and pass what to_pyarrow_dataset gives as a scanner's reader",
         )
-    paths = []
+    paths, others = [], []
     for path in sorted(folder.iterdir()):
         kind = _kind(path)[0]
-        if kind is None or path.name[0] in "._" or path.is_dir() or declared not in (None, kind):
+        if path.name[0] in "._" or path.is_dir():
             continue
-        paths.append(_checked(path))
+        if kind is None and declared is None and path.suffix.lower() in {*_OTHER_ROWS, *_PACKED}:
+            others.append(path.name)
+        elif kind is not None and declared in (None, kind):
+            paths.append(_checked(path))
     if not paths:
         raise InputError(
             "a folder to ingest must hold a file of a known format",
@@ -183,6 +187,9 @@ def _in_folder(folder: Path, declared: str | None) -> list[Path]:
             got=str(folder),
             remedy="Name the files, or a glob like 'dir/*.csv' in quotes",
         )
+    if others:
+        raise InputError("a folder to ingest must hold no rows in a format that is not read", where="ingest",
+                         got=others[:3], remedy="Convert them, or name a glob like 'dir/*.csv' in quotes")  # fmt: skip
     return paths
 
 

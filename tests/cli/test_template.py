@@ -41,6 +41,16 @@ def test_init_overwrites_nothing_by_itself(run: Run, tmp_path: Path) -> None:
     assert "late_arrival" in (tmp_path / "definitions.py").read_text()
 
 
+def test_an_empty_name_is_not_this_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of a variable that is not set: nothing is written here, and no project of here is meant."""
+    monkeypatch.chdir(tmp_path)
+    for words in (["init", ""], ["plan", "--project", ""], ["demo", "flights", "--project", ""]):
+        refused = run(*words)
+        assert refused.code == 2
+        assert "a folder must have a name" in refused.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_init_writes_every_file_of_the_template(run: Run, tmp_path: Path) -> None:
     """What is kept is what is written, but for the package's own marker."""
     run("init", tmp_path / "flights")

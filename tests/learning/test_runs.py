@@ -11,7 +11,7 @@ from sqlalchemy import update
 from tests.serving.project import DEFINITIONS, parcels
 
 from retrodict.core.clock import SimulatedClock, parse_time
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, NotFoundError
 from retrodict.data.ingest import ingest
 from retrodict.evaluation.reference import Reference
 from retrodict.features.catalogue.tables import newest_versions
@@ -191,6 +191,9 @@ def test_runs_are_listed_by_model_and_compared(project):
         "params.definition": [first.params["definition"], second.params["definition"]], "params.penalty": [1.0, 2.0]
     }  # fmt: skip
     assert compared["metrics"]["auc"] == [first.metrics["auc"], second.metrics["auc"]]
+    assert compare_runs(project, ["late_parcel@1", "model:late_parcel@2"]) == compared  # the versions that they made
+    with pytest.raises(NotFoundError, match="late_parcel@7"):
+        compare_runs(project, [first.ref, "late_parcel@7"])
 
 
 def test_rows_that_a_former_version_learned_from_do_not_judge_it(project):

@@ -360,7 +360,7 @@ def _choice(annotation: str) -> Any:
 
 def _options(*, project: bool) -> Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]:
     """Return the common options, the last one first, as decorators are applied."""
-    folder = click.Path(file_okay=False, path_type=str)
+    folder = _types.FolderPath(str)
     options = [
         click.option("-v", "--verbose", is_flag=True, help="Log more to standard error; show where errors come from."),
         click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object."),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrodict.project import Project
 
 __all__ = [
+    "FolderPath",
     "complete",
     "entities",
     "feature_names",
@@ -34,6 +35,19 @@ __all__ = [
 ]
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+class FolderPath(click.Path):
+    """A folder by its name; an empty one, of a variable that is not set, say, is not this folder."""
+
+    def __init__(self, path_type: type) -> None:
+        super().__init__(file_okay=False, path_type=path_type)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Path of it."""
+        if value == "":
+            self.fail("a folder must have a name; got ''. Write '.' for this one", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def instant(context: click.Context, option: click.Parameter, value: str | None) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from retrodict.cli import _types
 from retrodict.cli._command import CommandContext, command, group
 from retrodict.cli._root import cli
 from retrodict.project import Shown
@@ -22,7 +23,7 @@ demo = group(cli, "demo", "See one whole life of a project on real data.")
 @click.option(
     "--project",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_types.FolderPath(Path),
     default=Path("demo-project"),
     show_default=True,
     metavar="DIR",
@@ -30,7 +31,7 @@ demo = group(cli, "demo", "See one whole life of a project on real data.")
 )
 @click.option(
     "--report",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_types.FolderPath(Path),
     default=Path("demo-report"),
     show_default=True,
     metavar="DIR",

@@ -42,7 +42,9 @@ expose(runs, "best", "runs.best", examples=[
     "retrodict runs best auc --model late_arrival", "retrodict runs best rmse --where \"tags.team = 'risk'\"",
 ])  # fmt: skip
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
-expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])
+expose(runs, "compare", "runs.compare", refs=_RUNS, examples=[
+    "retrodict runs compare run:01J… run:01K…", "retrodict runs compare late_arrival@2 late_arrival@4",
+])  # fmt: skip
 expose(runs, "environment", "runs.environment", ref=_RUN, examples=[
     "retrodict runs environment run:01J… --output requirements.txt",
     "retrodict runs environment run:01J… --format containerfile --output Containerfile",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
+from retrodict.cli import _types
 from retrodict.cli._command import Parameter, expose
 from retrodict.cli._root import cli
 
-expose(cli, "init", "write_template", folder=Parameter("DIR", type=click.Path(file_okay=False, path_type=Path)),
+expose(cli, "init", "write_template", folder=Parameter("DIR", type=_types.FolderPath(Path)),
        examples=["retrodict init flights && cd flights && retrodict plan"])  # fmt: skip
 expose(cli, "plan", "plan", examples=["retrodict plan", "retrodict plan --json"])

@@ -206,7 +206,7 @@ class Runs(Namespace):
         Parameters
         ----------
         ref : str
-            ``run:ULID``.
+            ``run:ULID``, or ``name@version`` of the model it made.
         """
         return Run(self._workspace, learning.get_run(self._workspace, ref))
 
@@ -217,7 +217,7 @@ class Runs(Namespace):
         Parameters
         ----------
         refs : str
-            ``run:ULID``, two or more.
+            ``run:ULID``, or ``name@version`` of the model it made, two or more.
         """
         return RunComparison(**learning.compare_runs(self._workspace, refs))
 

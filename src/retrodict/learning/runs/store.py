@@ -33,6 +33,7 @@ from retrodict.learning.runs.record import (
 )
 from retrodict.learning.runs.schema import artifacts, heartbeats, journal, metadata, metrics, runs, tags, values
 from retrodict.learning.runs.search import order_runs, where_runs
+from retrodict.registry import get_version
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -243,7 +244,8 @@ def altered_indexes(workspace: Workspace) -> Iterator[str]:
 
 
 def get_run(workspace: Workspace, ref: str) -> Run:
-    """One run by ``run:ULID`` with everything; NotFoundError names the nearest ids."""
+    """One run by ``run:ULID``, or the model version it made, with everything; NotFoundError names the nearest ids."""
+    ref = get_version(workspace, ref).run if "@" in ref else ref
     name = Ref.parse(ref, kind="run").name
     _look(workspace)
     for run in _select(workspace, runs.c.id == name, steps=True):

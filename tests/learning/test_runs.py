@@ -192,7 +192,7 @@ def test_runs_are_listed_by_model_and_compared(project):
     }  # fmt: skip
     assert compared["metrics"]["auc"] == [first.metrics["auc"], second.metrics["auc"]]
     assert compare_runs(project, ["late_parcel@1", "model:late_parcel@2"]) == compared  # the versions that they made
-    with pytest.raises(NotFoundError, match="late_parcel@7"):
+    with pytest.raises(NotFoundError, match="must be one of the model; got '7'"):
         compare_runs(project, [first.ref, "late_parcel@7"])
 
 

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 
 from retrodict import Project
-from retrodict.core.clock import from_micros, parse_time
+from retrodict.core.clock import format_time, from_micros, parse_time
 from retrodict.core.display import text_of
+from retrodict.core.durations import HOUR
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.data.versions.refs import tags
 from retrodict.decisions import find_decision
@@ -67,6 +68,19 @@ def test_a_decision_is_durable_and_leads_back(p: Project) -> None:
         any(line[:1] == [name] for line in lines) for name in [*d.features, *d.record.entities, *d.record.context]
     )
     assert p.decisions.table("promise").column("id").to_pylist() == [logged.id]
+
+
+def test_a_moment_that_a_caller_gave_is_told_from_that_of_the_clock(p: Project) -> None:
+    """The decision is of its moment, and counts by it; when it was made stands in its id."""
+    past = decide(p)
+    assert format_time(past.record.time).startswith("2024-02-20")
+    assert abs(past.record.made - p.workspace.clock.now()) < HOUR
+    shown = p.decisions.show(past.ref)
+    assert shown.to_dict()["record"]["made"] == format_time(past.record.made)
+    assert "made at" in str(shown)
+    present = p.decide("promise", depot="north", weight=12.5, express=False, sent=SENT)
+    assert 0 <= present.record.made // 1000 - present.record.time // 1000 < 60_000
+    assert "made at" not in str(p.decisions.show(present.ref))
 
 
 def test_deciding_works_inside_a_running_event_loop(p: Project) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from retrodict.core.errors import IntegrityError, InternalError
+from retrodict.core.identity import is_ulid, ulid_number
 from retrodict.models.artifact import Score
 
 __all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs",
@@ -32,7 +33,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     id : str
         ULID; ``decision:<id>`` in references.
     time : int
-        Moment of the decision, microseconds since 1970-01-01 UTC: no feature saw anything from then on.
+        Moment of the decision, microseconds since 1970-01-01 UTC: no feature saw anything from then on. A caller may
+        have given it: :attr:`made` is of the clock.
     policy, revision, policy_version, code : str, int, str, str
         Policy, revision in force, hash of its definition, SHA-256 of the code it came from.
     model, artifact, model_code : str
@@ -123,6 +125,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     session: dict[str, Value] = {}
     stages: dict[str, int] = {}
     schema: int = 1
+
+    @property
+    def made(self) -> int:
+        """When it was made by the clock, in whole milliseconds: the time of its id, which no caller can give."""
+        return (ulid_number(self.id) >> 80) * 1_000 if is_ulid(self.id) else self.time
 
     def answer(self) -> dict[str, Any]:
         """What the caller gets."""

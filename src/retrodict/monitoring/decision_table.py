@@ -23,7 +23,7 @@ from retrodict.core.clock import from_micros
 from retrodict.core.display import Block, Facts, Grid, Shown, count
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, IntegrityError, RefusedError
-from retrodict.core.identity import canonical_json, content_hash, is_ulid, ulid_number
+from retrodict.core.identity import canonical_json, content_hash
 from retrodict.data.versions import live_batches
 from retrodict.data.versions.refs import added_digests
 from retrodict.decisions.log import STREAM_PREFIX
@@ -272,14 +272,13 @@ def _erased(workspace: Workspace) -> Callable[[DecisionRecord], bool]:
     cached: dict[tuple[str, tuple[Value, ...]], int] = {}
 
     def is_erased(record: DecisionRecord) -> bool:
-        moment = (ulid_number(record.id) >> 80) * 1_000 if is_ulid(record.id) else record.time
         for entity, names in columns:
             values = tuple(record.entities.get(name) for name in names)
             if None in values:
                 continue
             if (entity, values) not in cached:
                 cached[entity, values] = times[entity].get(subject_digest(workspace, entities[entity], values), -1)
-            if moment <= cached[entity, values]:
+            if record.made <= cached[entity, values]:
                 return True
         return False
 

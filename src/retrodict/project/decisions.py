@@ -13,7 +13,7 @@ from msgspec import structs
 from retrodict import decisions
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, when
-from retrodict.core.durations import SECOND, format_duration
+from retrodict.core.durations import MINUTE, SECOND, format_duration
 from retrodict.core.errors import RetrodictError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
@@ -151,6 +151,7 @@ class DecisionView(Decision):
             "time": when(record.time), "key": record.key, "caller": record.caller, "request id": record.request_id,
             "score before calibration": record.raw if record.score != record.raw else None, "rule": record.rule,
             "error": record.error, "session": session, "score of": record.cached, "masked": record.masked or None,
+            "made at": when(record.made) if abs(record.made - record.time) > MINUTE else None,
             "took": f"{sum(record.stages.values()) / 1e3:.1f} ms",
         }  # fmt: skip
         features = Grid(["feature", "value>"], [(name, value) for name, value in record.features.items()])
@@ -158,8 +159,9 @@ class DecisionView(Decision):
                 Grid(["asked", "value>"], list(inputs.items())), Verbatim(""), features]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer, and ``record``: every field of the record, as it is in the log."""
-        return {**super().to_dict(), "record": {**structs.asdict(self.record), "time": format_time(self.record.time)}}
+        """The answer, and ``record``: every field of the record, as it is in the log, and when it was ``made``."""
+        times = {"time": format_time(self.record.time), "made": format_time(self.record.made)}
+        return {**super().to_dict(), "record": {**structs.asdict(self.record), **times}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -418,7 +420,7 @@ class Decisions(Namespace):
         explain : bool
             Ask for reasons.
         at : Time, optional
-            Moment of the decisions, for a replay of the past; they are on record, and count, as others.  [default: now]
+            Moment of the decisions, by which they count, for a replay of the past.  [default: now]
         """
         if not isinstance(rows, list | tuple):
             rows = UserRows(rows, "rows").read_table(every_column=True).to_pylist()

@@ -252,7 +252,7 @@ class Project(Fits):
         explain : bool
             Ask for reasons.
         at : Time, optional
-            Moment of the decision, for a replay of the past; it is on record, and counts, as others.  [default: now]
+            Moment of the decision, by which it counts, for a replay of the past.  [default: now]
         request_id : str, optional
             Gives the same decision again, made once, to every call that repeats it.
         **values

@@ -35,7 +35,7 @@ from retrodict.core.errors import (
     RetrodictError,
     RetryableError,
 )
-from retrodict.core.identity import canonical_json, digest, ulid_number
+from retrodict.core.identity import canonical_json, digest
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.records import DecisionRecord, Value, decode_record
 from retrodict.decisions.requests import DecisionRequest
@@ -253,7 +253,7 @@ class RequestIndex(Closing):
             for offset, data in self._streams.read(stream, segment.first, segment.count):
                 if first is None or NEEDLE in data:
                     record = decode_record(data)
-                    moment = (ulid_number(record.id) >> 80) * 1_000
+                    moment = record.made
                     first = moment if first is None else first
                     yield moment, offset, record
             if first is not None and first < oldest:

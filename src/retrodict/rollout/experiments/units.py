@@ -109,11 +109,12 @@ def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, no
 def _table(joined: Outcomes, variant: str, revisions: Sequence[int] = ()) -> pa.Table:
     """Decisions with their outcomes, the variant of each by an expression, and the period of weights by revision."""
     table = joined.decisions.append_column("label", pa.array(joined.label, from_pandas=True))
-    variants = query(f"SELECT ({variant}) AS variant FROM rows", rows=table).column(0)
-    table = table.append_column("variant", variants)
+    names = query(f"SELECT ({variant}) AS variant FROM rows", rows=table).column(0).combine_chunks().dictionary_encode()
+    table = table.append_column("variant", names)
+    table = table.append_column("record__variant", names.indices)  # numbers are grouped in half the time of texts
     period = np.searchsorted(np.asarray(revisions[1:]), table.column("revision").to_numpy(), side="right")
     table = table.append_column("record__period", pa.array(period, pa.int64()))
-    return table.append_column("status", pa.array(joined.status))
+    return table.append_column("record__known", pa.array(joined.status == "known"))
 
 
 def _aggregate(
@@ -130,7 +131,7 @@ def _aggregate(
     for place, metric in enumerate(experiment.metrics):
         value, per, counts = _value(metric)
         cutoff = matured if "label" in metric.columns else now
-        counts += f" AND time < {cutoff}" + (" AND status = 'known'" if "label" in metric.columns else "")
+        counts += f" AND time < {cutoff}" + (" AND record__known" if "label" in metric.columns else "")
         if metric.within is not None:
             width = parse_duration(metric.within)
             counts += f" AND time < first + {width} AND first + {width} <= {cutoff}"
@@ -141,8 +142,9 @@ def _aggregate(
     if any(metric.within is not None for metric in experiment.metrics):
         seen = f"SELECT *, min(time) OVER (PARTITION BY {units}) AS first FROM ({seen})"
     rows = query(
-        f"SELECT {units}, min(variant) AS arm, min(variant) = max(variant) AS once, min(time) AS since, "
-        f"min(period) AS period{more}, {', '.join(sums)} FROM ({seen}) GROUP BY {units} ORDER BY {units}",
+        f"SELECT {units}, min(record__variant) AS arm, min(record__variant) = max(record__variant) AS once, "
+        f"min(time) AS since, min(period) AS period{more}, {', '.join(sums)} FROM ({seen}) "
+        f"GROUP BY {units} ORDER BY {units}",
         rows=table,
     )
     before = _before(workspace, experiment, rows, since, now)
@@ -154,7 +156,8 @@ def _aggregate(
         return values
 
     return UnitRows(
-        variant=_texts(rows.column("arm"))[one],
+        variant=np.array(table.column("variant").chunk(0).dictionary.to_pylist() or [""], dtype=np.str_)[
+            np.asarray(rows.column("arm").to_numpy(), dtype=np.intp)[one]],
         first=np.asarray(rows.column("since").to_numpy(), dtype=np.int64)[one],
         sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
         segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]
@@ -193,7 +196,7 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
     if experiment.where is not None:
         fits.append(f"({parse(experiment.where).to_sql()})")
-    rows = f"SELECT time, status, record__period AS period, variant{columns} FROM rows"
+    rows = f"SELECT time, record__known, record__period AS period, variant, record__variant{columns} FROM rows"
     several = np.any(np.asarray(table.column("record__period")) != 0)  # else there is no other to look for
     first = f" QUALIFY period = min(period) OVER (PARTITION BY {', '.join(map(quote, experiment.unit))})"
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}{first if several else ''}"
@@ -218,7 +221,7 @@ def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since:
         return None
     metric = experiment.primary
     value, per, counts = _value(metric)
-    counts += " AND status = 'known'" if "label" in metric.columns else ""
+    counts += " AND record__known" if "label" in metric.columns else ""
     past = _table(earlier, quote_text("all"))
     seen = _seen(experiment, past, sorted({*experiment.unit, *metric.columns}))
     units = ", ".join(map(quote, experiment.unit))

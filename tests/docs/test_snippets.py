@@ -16,6 +16,7 @@ ELSEWHERE = {
     "expressions.md": "tests/core/test_expressions_docs.py",
     "features.md": "tests/features/test_docs.py",
     "flight-delays.md": "tests/docs/test_tables.py",
+    "flight-rollouts.md": "tests/docs/test_flight_rollouts.py",
     "models.md": "tests/models/test_page.py",
     "monitoring.md": "tests/monitoring/test_page.py",
     "time-to-event.md": "tests/docs/test_tables.py",

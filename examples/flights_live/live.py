@@ -5,9 +5,9 @@ what follows it, tables, online state, records, outcomes, the controller. Each a
 
     python live.py begin               # what was known on the first of September; a first version decides
     python live.py learn MODEL         # another version, by the definitions as they are now
-    python live.py shadows REF           # three challengers look on, two experiments run
+    python live.py shadows REF         # three challengers look on, two experiments run
     python live.py days 30             # live; server and followers are killed, -9, every third day
-    python live.py canary REF 60       # let a version in, and live until it is in or out; the controller is killed too
+    python live.py canary REF 40       # let a version in, and live until it is in or out; the controller is killed too
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from retrodict import Project
 from retrodict.client import AsyncClient
 from retrodict.core.clock import SimulatedClock, format_time, parse_time
 from retrodict.core.durations import HOUR
+from retrodict.core.errors import RetryableError
 from retrodict.demo import nycflights
 from retrodict.demo.deliveries import Deliveries, Month
 
@@ -39,7 +40,7 @@ class Live:
     """The moment that it is, what has been killed how often, and what lands when."""
 
     def __init__(self) -> None:
-        begin = {"now": "2013-09-01T00:00Z", "killed": {}, "asked_again": []}
+        begin = {"now": "2013-09-01T00:00Z", "killed": {}}
         self.state: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else begin
         self.now = parse_time(self.state["now"])
         self.random = random.Random(self.now)  # noqa: S311  # whom to kill
@@ -131,8 +132,7 @@ class Live:
                 try:
                     answer = await client.decide(POLICY, case["entities"], case["context"], key=case["key"],
                                                  request_id=case["key"], at=at)  # fmt: skip
-                except Exception as error:  # noqa: BLE001  # it is asked again
-                    self.state["asked_again"].append(str(error))
+                except RetryableError:  # it is asked again
                     return
                 done.add(case["key"])
                 if answer.body.get("variants", {}).get("phone") == "phoned":

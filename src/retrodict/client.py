@@ -437,6 +437,8 @@ def _check_finite(value: Any, where: str = "request") -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _check_finite(part, where)
+    elif callable(item := getattr(value, "item", None)):  # of NumPy
+        _check_finite(item(), where)
     elif isinstance(value, float) and math.isinf(value):
         raise InputError("a number must be finite", where=where, got="an infinity", remedy="Pass a number or None")
 
@@ -451,8 +453,7 @@ def _encode(body: Any) -> bytes:
         if isinstance(value, datetime) and value.tzinfo is not None:  # of a class of its own, like those of pandas
             return value.isoformat()
         if callable(item := getattr(value, "item", None)):
-            _check_finite(number := item())
-            return number
+            return item()
         raise InputError("a value must be text, a number, true, false, a time or null", where="request",
                          got=type(value).__name__, remedy="Convert it first")  # fmt: skip
 

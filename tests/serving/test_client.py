@@ -280,6 +280,8 @@ def test_an_infinity_is_refused_by_the_name_of_its_value():
     with scripted(said(200, GOOD)) as (url, requests, _), Client(url) as client:
         with pytest.raises(InputError, match="value 'amount': a number must be finite; got 'an infinity'"):
             client.decide("p", {}, {"amount": math.inf})
+        with pytest.raises(InputError, match="value 'amount': a number must be finite"):
+            client.decide("p", {}, {"amount": np.float32(math.inf)})
         client.decide("p", {}, {"amount": math.nan})
         assert [json.loads(body)["context"] for _, _, body in requests] == [{"amount": None}]
 

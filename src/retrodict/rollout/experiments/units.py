@@ -156,8 +156,7 @@ def _aggregate(
         return values
 
     return UnitRows(
-        variant=np.array(table.column("variant").chunk(0).dictionary.to_pylist() or [""], dtype=np.str_)[
-            np.asarray(rows.column("arm").to_numpy(), dtype=np.intp)[one]],
+        variant=_texts(table.column("variant").chunk(0).dictionary.take(rows.column("arm")))[one],
         first=np.asarray(rows.column("since").to_numpy(), dtype=np.int64)[one],
         sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
         segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]

@@ -429,18 +429,22 @@ class AsyncClient(_Base):
             await asyncio.sleep(result)
 
 
-def _check_finite(value: Any, where: str = "request") -> None:
+def _check_finite(value: Any, name: str | None = None) -> None:
     """Refuse infinities, which would arrive as null."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            _check_finite(part, f"value {name!r}")
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise InputError("a number must be finite", where="request" if name is None else f"value {name!r}",
+                             got="an infinity", remedy="Pass a number or None")  # fmt: skip
+    elif value is None or isinstance(value, str | int):  # before mappings, of which it is slow to ask
+        return
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_finite(part, key)
     elif isinstance(value, list | tuple):
         for part in value:
-            _check_finite(part, where)
+            _check_finite(part, name)
     elif callable(item := getattr(value, "item", None)):  # of NumPy
-        _check_finite(item(), where)
-    elif isinstance(value, float) and math.isinf(value):
-        raise InputError("a number must be finite", where=where, got="an infinity", remedy="Pass a number or None")
+        _check_finite(item(), name)
 
 
 def _encode(body: Any) -> bytes:

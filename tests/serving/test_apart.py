@@ -10,6 +10,8 @@ import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import msgspec
 import pytest
@@ -420,8 +422,12 @@ def test_the_shipped_gateway_leads_to_who_has_it(apart, whole):
             assert answer.score == whole[0]["score"]
             assert list(client.get("/v1/features")) == ["inputs"]
             assert client.get("/v2/models/late_parcel")["versions"] == ["1"]
-            with pytest.raises(InputError, match="404"):
-                client.get("/v1/models/late_parcel:rows")
+        for inner in ("models/late_parcel:rows", "models/late_parcel%3Arows", "features/late_parcel%3aread",
+                      "features/late_parcel:%72ead"):  # fmt: skip
+            with pytest.raises(HTTPError) as refused:
+                ask(SimpleNamespace(port=port), f"/v1/{inner}", b"{}", apart.headers)
+            assert (refused.value.code, refused.value.headers["content-type"]) == (404, "text/html"), inner  # HAProxy's
+            refused.value.close()
     finally:
         process.kill()
         process.communicate()

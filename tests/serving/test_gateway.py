@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from tests.serving.test_replicas import machines, nats, postgres, serve  # noqa:
 from retrodict.client import Client
 from retrodict.core.clock import parse_time
 from retrodict.decisions.log import read_decisions
+from retrodict.decisions.masks import Masks
+from retrodict.ledger import verify
 from retrodict.workspace import Workspace
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -128,6 +131,44 @@ def test_the_manifests_name_what_the_server_has():
     probes = [server[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert probes == ["/readyz", "/readyz", "/healthz"]
     assert documents[kinds.index("HorizontalPodAutoscaler")]["spec"]["minReplicas"] == 2
+
+
+def test_every_variable_has_a_place_in_the_steps_before_the_first_start():
+    """What settings and compose files name is in the README's ``.env``, or set by the compose file itself."""
+    steps = (DEPLOY / "README.md").read_text()
+    named = "".join((DEPLOY / name).read_text() for name in ("retrodict.toml", "compose.yaml", "apart.yaml"))
+    assert set(re.findall(r"\$\{(\w+)", named)) <= set(re.findall(r"^ *(\w+)=", steps, re.MULTILINE))
+    for name in ("haproxy.cfg", "apart.cfg"):
+        services = yaml.safe_load((DEPLOY / ("compose.yaml" if name == "haproxy.cfg" else "apart.yaml")).read_text())
+        given = services["services"]["gateway"]["environment"]
+        assert set(re.findall(r"\$\{(\w+)", (DEPLOY / name).read_text())) == set(given)
+
+
+def test_an_image_holds_no_state_and_no_secret():
+    """Keys and ``.env`` stay out by name; the package of the online state, named as that folder is, stays in."""
+    lines = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    assert {"**/.*", "**/*.key", "**/state"} <= set(lines)
+    source = DEPLOY.parent / "src"
+    packages = {str(one.relative_to(source.parent)) for one in source.rglob("state") if one.is_dir()}
+    assert packages == {line[1:] for line in lines if line.startswith("!src")}
+
+
+def test_keys_of_random_bytes_are_those_of_a_new_project(tmp_path):
+    """As the steps make them before anything has run."""
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "shop"\n')
+    (tmp_path / "definitions.py").write_text("")
+    (tmp_path / "state" / "failures").mkdir(parents=True)
+    keys = [tmp_path / "state" / "ledger.key", tmp_path / "state" / "failures" / "key"]
+    for key in keys:
+        key.write_bytes(os.urandom(32))
+        key.chmod(0o400)
+    before = [key.read_bytes() for key in keys]
+    with Workspace(tmp_path, actor="ana") as workspace:
+        with workspace.ledger.transaction() as tx:
+            tx.append("test.note", "test:1", {})
+        assert Masks(workspace).value("ana") == Masks(workspace).value("ana")
+        assert verify(workspace.ledger).findings == []
+    assert [key.read_bytes() for key in keys] == before
 
 
 def test_the_settings_of_several_machines_are_settings(tmp_path, monkeypatch):

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.serving.project import AT, REQUEST
-from tests.serving.test_replicas import machines, nats, postgres, serve  # noqa: F401  (fixtures)
+from tests.serving.test_replicas import findings_of, machines, nats, postgres, serve  # noqa: F401  (fixtures)
 
 from retrodict.client import Client
 from retrodict.core.clock import parse_time
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.masks import Masks
-from retrodict.ledger import verify
 from retrodict.workspace import Workspace
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -167,7 +166,7 @@ def test_keys_of_random_bytes_are_those_of_a_new_project(tmp_path):
         with workspace.ledger.transaction() as tx:
             tx.append("test.note", "test:1", {})
         assert Masks(workspace).value("ana") == Masks(workspace).value("ana")
-        assert verify(workspace.ledger).findings == []
+        assert findings_of(workspace) == []
     assert [key.read_bytes() for key in keys] == before
 
 

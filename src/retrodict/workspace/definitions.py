@@ -118,7 +118,7 @@ class Definitions:
             The first one, with its line and the near names, and how many more there are.
         """
         tables: dict[str, None] = dict.fromkeys(d.name for d in self if d.kind == "table")
-        faults = [(d, fault) for d in self for fault in find_faults([d], tables)]
+        faults = [*self._disagreements(), *((d, fault) for d in self for fault in find_faults([d], tables))]
         if not faults:
             return
         (definition, fault), others = faults[0], {str(fault) for _, fault in faults[1:]} - {str(faults[0][1])}
@@ -126,6 +126,17 @@ class Definitions:
         more = f" ({len(others)} more like this)" if others else ""
         fault.args = (f"{place}: {fault}{more}" if place else f"{fault}{more}",)
         raise fault
+
+    def _disagreements(self) -> Iterator[tuple[Definition, DefinitionError]]:
+        first: dict[str, tuple[Definition, object]] = {}
+        for one in self:
+            shared = one.agreement()
+            if shared is not None:
+                other, value = first.setdefault(shared[0], (one, shared[1]))
+                if value != shared[1]:
+                    yield one, DefinitionError(f"{shared[0]} must be the same for all", where=f"{one.kind} {one.name}",
+                                               got=f"{shared[1]} beside {value} of {other.name}",
+                                               remedy="Write the same in both, or part them")  # fmt: skip
 
     def __iter__(self) -> Iterator[Definition]:
         return iter(self._by_key.values())

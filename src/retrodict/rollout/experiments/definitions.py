@@ -266,6 +266,10 @@ class Experiment(Definition):
         spans = {f"metric {one.name}, within": one.within for one in self.metrics}
         check_lengths({**spans, "pre_period": self.pre_period, "bandit": self.bandit}, where=f"experiment {self.name}")
 
+    def agreement(self) -> tuple[str, object] | None:
+        """Its layer, which keeps people apart by one unit."""
+        return None if self.layer is None else (f"layer {self.layer}: the unit", tuple(self.unit))
+
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit that its policy's requests must have, and decisions that metrics count."""
         yield from names_used(self.policy, (), self.unit, f"experiment {self.name}")

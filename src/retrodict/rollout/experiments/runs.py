@@ -186,8 +186,8 @@ def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision,
     _check_layer(workspace, experiment)
     return {
         "name": experiment.name, "version": version, "since": workspace.clock.now(), "unit": list(experiment.unit),
-        "seed": f"{experiment.name}@{short(version)}", "variants": dict(experiment.variants), "share": share,
-        "layer": experiment.layer, "slot": list(experiment.slot), "where": experiment.where,
+        "seed": f"{experiment.name}@{short(version)}#{revision.revision}", "variants": dict(experiment.variants),
+        "share": share, "layer": experiment.layer, "slot": list(experiment.slot), "where": experiment.where,
         "units": plan["units"], "control": experiment.control, "code": capture_code(workspace),
         "watched": bool(experiment.guardrails or experiment.bandit),
     }  # fmt: skip
@@ -200,6 +200,10 @@ def _check_layer(workspace: Workspace, experiment: Experiment) -> None:
     for revision in current(workspace).values():
         for other in revision.deployment.experiments:
             low, high = (1, 0) if "halted" in other else other["slot"]
+            if other["layer"] == experiment.layer and low < high and other["unit"] != list(experiment.unit):
+                raise RefusedError("experiments of one layer must have one unit", where=f"experiment:{experiment.name}",
+                                   got=f"{list(experiment.unit)} beside {other['unit']} of {other['name']}",
+                                   remedy="Name another layer, or stop the other one")  # fmt: skip
             if other["layer"] == experiment.layer and low < experiment.slot[1] and experiment.slot[0] < high:
                 raise RefusedError("experiments of one layer must have slots of their own",
                                    where=f"experiment:{experiment.name}",

@@ -86,9 +86,12 @@ def read_units(workspace: Workspace, experiment: Experiment, run: ExperimentRun,
 
 def aggregate(workspace: Workspace, experiment: Experiment, joined: Outcomes, run: ExperimentRun) -> UnitRows:
     """The same of decisions that are there."""
-    of = f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
-    table = _table(joined, of, [revision for revision, _ in run.periods])
+    table = _table(joined, _variant_of(experiment), [revision for revision, _ in run.periods])
     return _aggregate(workspace, experiment, table, joined, run.since, joined.now)
+
+
+def _variant_of(experiment: Experiment) -> str:
+    return f"list_filter(record__variants, lambda v: v.experiment = {quote_text(experiment.name)})[1].variant"
 
 
 def propensities(rows: UnitRows, run: ExperimentRun) -> Floats:
@@ -147,7 +150,7 @@ def _aggregate(
         f"GROUP BY {units} ORDER BY {units}",
         rows=table,
     )
-    before = _before(workspace, experiment, rows, since, now)
+    before = _before(workspace, experiment, rows, since)
     one = np.asarray(rows.column("once").to_numpy(), dtype=np.bool_)
     has_variant, times = table.column("variant").is_valid().to_numpy(), np.asarray(table.column("time").to_numpy())
 
@@ -193,12 +196,19 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     columns = "".join(f", {place if place == 'NULL' else quote(place)} AS {quote(name)}"
                       for name in names for place in [places[name]])  # fmt: skip
     fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
+    fits += [f"{quote(name)} <> ''" for name in experiment.unit if _is_text(table, places[name])]
     if experiment.where is not None:
         fits.append(f"({parse(experiment.where).to_sql()})")
     rows = f"SELECT time, record__known, record__period AS period, variant, record__variant{columns} FROM rows"
     several = np.any(np.asarray(table.column("record__period")) != 0)  # else there is no other to look for
     first = f" QUALIFY period = min(period) OVER (PARTITION BY {', '.join(map(quote, experiment.unit))})"
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}{first if several else ''}"
+
+
+def _is_text(table: pa.Table, place: str) -> bool:
+    kind = table.schema.field(place).type if place in table.column_names else pa.null()
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _value(metric: UnitMetric) -> tuple[str, str, str]:
@@ -210,18 +220,23 @@ def _value(metric: UnitMetric) -> tuple[str, str, str]:
     return value, per, f"WHERE ({value}) IS NOT NULL AND ({per}) IS NOT NULL"
 
 
-def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since: int, now: int) -> Floats | None:
-    """The primary metric of every unit in the pre-period; None where there is none to look at."""
+def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since: int) -> Floats | None:
+    """The primary metric of every unit in the pre-period; None where there is none to look at.
+
+    Nothing of it may depend on the variant, or it would take off a part of the effect: outcomes count as they were
+    known at the start, and decisions under a variant of an earlier run do not.
+    """
     if experiment.pre_period is None or not rows.num_rows:
         return None
-    earlier = outcomes(workspace, experiment.policy.name, now=now, start=since - parse_duration(experiment.pre_period),
-                       end=since)  # fmt: skip
+    earlier = outcomes(
+        workspace, experiment.policy.name, now=since, start=since - parse_duration(experiment.pre_period)
+    )
     if not len(earlier):
         return None
     metric = experiment.primary
     value, per, counts = _value(metric)
     counts += " AND record__known" if "label" in metric.columns else ""
-    past = _table(earlier, quote_text("all"))
+    past = _table(earlier, f"CASE WHEN ({_variant_of(experiment)}) IS NULL THEN 'all' END")
     seen = _seen(experiment, past, sorted({*experiment.unit, *metric.columns}))
     units = ", ".join(map(quote, experiment.unit))
     ratios = query(

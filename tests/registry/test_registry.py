@@ -343,4 +343,28 @@ def test_what_stands_is_what_no_rollback_took_back(changes, stands, marked) -> N
     """And what was rolled back from is marked, until somebody names it."""
     revisions = _revisions(*changes)
     assert [revision.revision for revision in standing(revisions)] == stands
+    assert rolled_back(revisions) == {("", model): number for model, number in marked.items()}
+
+
+A, B = {"policy_version": "a", "model": "m@1"}, {"policy_version": "b", "model": "m@1"}
+OTHER = {"policy_version": "b", "model": "m@2"}
+
+
+@pytest.mark.parametrize(("changes", "marked"), [
+    ([("deploy", A, None), ("deploy", B, None), ("rollback", A, None)], {("b", "m@1"): 3}),
+    ([("deploy", A, None), ("rollout", A, B), ("rollback", A, None)], {("b", "m@1"): 3}),
+    ([("deploy", A, None), ("rollout", A, B), ("abort", A, None)], {}),
+    ([("deploy", A, None), ("rollout", A, B), ("rollback", A, None), ("deploy", B, None)], {}),  # by name
+    ([("deploy", A, None), ("rollout", A, OTHER), ("rollback", A, None)], {("", "m@2"): 3}),  # under every policy
+    ([("deploy", A, None), ("rollout", A, {**A, "code": "of a comment"}), ("rollback", A, None)], {}),
+    ([("deploy", OTHER, None), ("rollout", OTHER, {**A, "back": 1}), ("rollback", OTHER, None)], {}),
+])  # fmt: skip
+def test_the_mark_is_on_what_was_left(changes, marked) -> None:
+    """A policy that was left with the model that goes on deciding marks the pair; what decides has no mark."""
+    revisions = []
+    for number, (action, target, candidate) in enumerate(changes, start=1):
+        deployment = Deployment("p", target["policy_version"], "", target["model"], "", "")
+        back = {name: candidate[name] for name in ("back",) if name in candidate} if candidate else {}
+        split = candidate and {"candidate": {**deployment.target, **candidate}, **back, "from": number - 1}
+        revisions.append(Revision(number, number, "ann", action, "", replace(deployment, split=split)))
     assert rolled_back(revisions) == marked

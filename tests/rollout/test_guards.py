@@ -105,7 +105,7 @@ def test_errors_over_the_limit_roll_back_at_once_and_once(make):
     assert (move.move, move.done) == ("rollback", True)
     assert world.deployment.model == "late_parcel@1"
     assert "guard g: error_rate > 0.01: the mean 0.14" in history(world.project, "promise")[-1].reason
-    assert rolled_back(history(world.project, "promise")) == {"late_parcel@2": 3}
+    assert rolled_back(history(world.project, "promise")) == {("", "late_parcel@2"): 3}
     world.log(200)
     assert world.look().move == "wait"
     assert world.actions == ["promote", "rollback"]
@@ -222,7 +222,7 @@ def test_the_canary_is_not_what_is_in_force(make):
     world.log(300, errors=100, arm="control")
     assert world.look().move == "rollback"
     assert (world.deployment.model, world.deployment.split) == ("late_parcel@1", None)
-    assert list(rolled_back(history(world.project, "promise"))) == ["late_parcel@2"]
+    assert list(rolled_back(history(world.project, "promise"))) == [("", "late_parcel@2")]
 
 
 def test_a_way_back_by_steps(make):
@@ -245,7 +245,7 @@ def test_a_way_back_by_steps(make):
         assert world.deployment.split is None if share is None else world.deployment.split["share"] == share
     assert world.actions == ["promote", "rollout", "rollout", "rollback"]
     assert (world.deployment.model, world.deployment.previous) == ("late_parcel@1", None)
-    assert list(rolled_back(history(world.project, "promise"))) == ["late_parcel@2"]
+    assert list(rolled_back(history(world.project, "promise"))) == [("", "late_parcel@2")]
     with pytest.raises(RetrodictError, match="rolled back from: late_parcel@2"):
         rollback(world.project, "promise", reason="further")
 

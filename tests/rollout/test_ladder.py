@@ -202,6 +202,29 @@ def test_a_version_that_fails_is_rolled_back_and_the_old_one_is_untouched(world)
         ladder.start(world.project, "careful", "late_parcel@3", reason="again")
 
 
+def test_of_a_policy_that_was_rolled_back_from_the_champions_model_is_not_marked(world):
+    """The policy is, with it: neither a rollout nor a plain deployment takes that, and rollbacks go where they did."""
+    path, edited = world.root / "definitions.py", "late_parcel@1 by policy "
+    first, text = world.deployment.target, path.read_text()
+    path.write_text(text.replace('"warn": "score >= 0.5"', '"warn": "score >= 0.0001"').replace("0.3", "0.05"))
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+    ladder.start(world.project, "careful", "late_parcel@1", reason="warn more")
+    world.ask(3000)
+    assert (world.look(), world.deployment.target) == ("rollback", first)
+    with pytest.raises(RefusedError, match="correct the policy"):
+        ladder.start(world.project, "careful", "late_parcel@1", reason="again")
+    assert deploy(world.project, "promise").deployment.model == "late_parcel@2"  # newer, and never rolled back from
+    rollback(world.project, "promise", reason="worse")
+    assert world.deployment.target == first  # not refused
+    with pytest.raises(RefusedError, match="must be named to decide again.*" + edited):
+        deploy(world.project, "promise")
+    assert edited in str(Project(world.root, actor="ana").plan())
+    path.write_text(text)
+    with Workspace(world.root, actor="ana", clock=world.clock) as corrected:
+        assert deploy(corrected, "promise").deployment.model == "late_parcel@1"
+
+
 def test_too_few_people_are_no_success(world):
     """After the patience it is a pause; resumed, the step begins anew; nobody loses the version they have."""
     ladder.start(world.project, "careful", "late_parcel@2", reason="better")

@@ -88,8 +88,9 @@ def _newest(workspace: Workspace, model: str) -> str:
 
 def _deployable(workspace: Workspace, policy: str, trained: Mapping[str, str]) -> str:
     """Newest version that may be deployed; of a pipeline that trains the model, the one that it trained, or none."""
-    model = find_policy(workspace.definitions, policy).model.name
-    versions = registry.deployable(workspace, policy, registry.list_versions(workspace, model))
+    definition = find_policy(workspace.definitions, policy)
+    model = definition.model.name
+    versions = registry.deployable(workspace, policy, definition.version, registry.list_versions(workspace, model))
     refs = [version.ref for version in versions if version.ref == trained.get(model, version.ref)]
     return refs[-1] if refs else "none approved"
 

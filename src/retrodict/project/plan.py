@@ -252,7 +252,7 @@ def read_plan(workspace: Workspace) -> Plan:
                 workspace,
                 policy,
                 deployed.get(policy.name),
-                registry.deployable(workspace, policy.name, versions.get(policy.model.name, [])),
+                registry.deployable(workspace, policy.name, policy.version, versions.get(policy.model.name, [])),
             )
             for policy in policies
         ),
@@ -264,7 +264,9 @@ def read_plan(workspace: Workspace) -> Plan:
             *(
                 f"{policy.name}: {sentence}; {deployed[policy.name].deployment.model} decides. Name it to take it again"
                 for policy in policies
-                for sentence in registry.passed_over(workspace, policy.name, versions.get(policy.model.name, []))
+                for sentence in registry.passed_over(
+                    workspace, policy.name, policy.version, versions.get(policy.model.name, [])
+                )
             ),
         ),
         tuple(_idle_experiments(workspace, deployed)),

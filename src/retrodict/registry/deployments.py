@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown, when
 from retrodict.core.errors import BusyError, NotFoundError, check_reason
+from retrodict.core.identity import short
 from retrodict.registry.versions import ModelVersion
 from retrodict.workspace import Workspace
 
@@ -26,6 +27,7 @@ __all__ = [
     "earlier_targets",
     "history",
     "in_force",
+    "mark_of",
     "passed_over",
     "rolled_back",
     "standing",
@@ -267,51 +269,75 @@ def standing(revisions: Sequence[Revision]) -> list[Revision]:
 def earlier_targets(revisions: Sequence[Revision]) -> list[Revision]:
     """What a rollback of a policy may go back to, nearest first, each once.
 
-    It decided before, no rollback has taken it back, and its model was not rolled back from. One that deployed the same
-    again is no other: going back to it would change nothing.
+    It decided before, no rollback has taken it back, and it was not rolled back from. One that deployed the same again
+    is no other: going back to it would change nothing.
     """
     marks, targets = rolled_back(revisions), [revisions[-1].deployment.target]
     earlier = []
     for one in reversed(standing(revisions)[:-1]):
-        if one.deployment.target not in targets and one.deployment.model not in marks:
+        deployed = one.deployment
+        if deployed.target not in targets and not mark_of(marks, deployed.policy_version, deployed.model):
             targets.append(one.deployment.target)
             earlier.append(one)
     return earlier
 
 
-def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
-    """Model versions that a policy was rolled back from and nobody has named since, with that rollback's number."""
-    marks: dict[str, int] = {}
+def rolled_back(revisions: Sequence[Revision]) -> dict[tuple[str, str], int]:
+    """What a policy was rolled back from and nobody has named since, with that rollback's number.
+
+    Marks are pairs of a policy version and a model. A model that was left for another one is marked under every policy,
+    as ``""``, since other rules do not mend it. Where only the policy was another one, the pair is, and no more: the
+    model goes on deciding. The end of a guard's way back marks nothing: what was left is what decided well before.
+    """
+    marks: dict[tuple[str, str], int] = {}
     before: Revision | None = None
     for revision in revisions:
-        split = None if before is None else before.deployment.split
-        stays = before is not None and split is not None and revision.deployment.target == before.deployment.target
-        if revision.action == "rollback" and before is not None:
-            left = before.deployment.model if split is None or not stays else split["candidate"]["model"]
-            marks[left] = revision.revision
+        now, split = revision.deployment, None if before is None else before.deployment.split
+        stays = before is not None and split is not None and now.target == before.deployment.target
+        if revision.action == "rollback" and before is not None and not (stays and split and "back" in split):
+            left = split["candidate"] if stays and split else before.deployment.target
+            if left["model"] != now.model:
+                marks["", left["model"]] = revision.revision
+            elif left["policy_version"] != now.policy_version:
+                marks[left["policy_version"], left["model"]] = revision.revision
         if not stays:
-            marks.pop(revision.deployment.model, None)
+            for policy_version in ("", now.policy_version):
+                marks.pop((policy_version, now.model), None)
         before = revision
     return marks
 
 
-def deployable(workspace: Workspace, policy: str, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+def mark_of(marks: Mapping[tuple[str, str], int], policy_version: str, model: str) -> int | None:
+    """Rollback that has left a model under a policy, of :func:`rolled_back`; None if none has."""
+    return marks.get(("", model)) or marks.get((policy_version, model))
+
+
+def deployable(
+    workspace: Workspace, policy: str, policy_version: str, versions: Sequence[ModelVersion]
+) -> list[ModelVersion]:
     """Those versions of a policy's model that it may take without being told to, oldest first.
 
-    They are approved, passed their gates, and were not rolled back from.
+    They are approved, passed their gates, and were not rolled back from. A policy that was rolled back from with a
+    model takes no older one: the model was not at fault.
     """
     marks = rolled_back(history(workspace, policy))
-    return [version for version in versions if version.approved and version.gates_passed and version.ref not in marks]
+    may = [version for version in versions if version.approved and version.gates_passed]
+    first = max((place for place, one in enumerate(may, start=1) if (policy_version, one.ref) in marks), default=0)
+    return [version for version in may[first:] if ("", version.ref) not in marks]
 
 
-def passed_over(workspace: Workspace, policy: str, versions: Sequence[ModelVersion]) -> list[str]:
+def passed_over(workspace: Workspace, policy: str, policy_version: str, versions: Sequence[ModelVersion]) -> list[str]:
     """Newer versions than the newest that is :func:`deployable`, which were rolled back from: a sentence for each."""
     revisions = {one.revision: one for one in history(workspace, policy)}
-    marks = rolled_back([*revisions.values()])
-    may = [one for one in versions if one.approved and one.gates_passed]
-    newest = max((place for place, one in enumerate(may, start=1) if one.ref not in marks), default=0)
-    back = [(one.ref, revisions[marks[one.ref]]) for one in may[newest:]]
-    return [f"{ref} was rolled back from on {when(one.time)} because: {one.reason[:200]}" for ref, one in back]
+    marks, sentences = rolled_back([*revisions.values()]), list[str]()
+    for version in reversed([one for one in versions if one.approved and one.gates_passed]):
+        mark = mark_of(marks, policy_version, version.ref)
+        if mark is None:
+            break
+        name = version.ref if ("", version.ref) in marks else f"{version.ref} by policy {short(policy_version)}"
+        back = revisions[mark]
+        sentences.insert(0, f"{name} was rolled back from on {when(back.time)} because: {back.reason[:200]}")
+    return sentences
 
 
 def in_force(workspace: Workspace, policy: str, at: int) -> Revision:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
+from retrodict.core.identity import short
 from retrodict.data.columns import check_names
 from retrodict.decisions.compiled import check_clear
 from retrodict.decisions.definitions import Policy, find_policy
@@ -133,7 +134,9 @@ def _put(
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
     if trial[0]:
         reason = f"{reason} ({_try_out(workspace, deployment, *trial)})"
-    if model is None and (passed := passed_over(workspace, policy, list_versions(workspace, definition.model.name))):
+    if model is None and (
+        passed := passed_over(workspace, policy, definition.version, list_versions(workspace, definition.model.name))
+    ):
         reason = f"{reason} ({'; '.join(passed)}; {deployment.model} is taken)"
     record_overrides(deployment.model)
     return change(workspace, deployment, action=action, reason=reason)
@@ -229,9 +232,9 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
             )
         return version
     versions = list_versions(workspace, policy.model.name)
-    if candidates := deployable(workspace, policy.name, versions):
+    if candidates := deployable(workspace, policy.name, policy.version, versions):
         return candidates[-1]
-    if passed := passed_over(workspace, policy.name, versions):
+    if passed := passed_over(workspace, policy.name, policy.version, versions):
         raise RefusedError(
             "a version that was rolled back from must be named to decide again",
             where=f"policy:{policy.name}",
@@ -275,8 +278,8 @@ def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | 
     """Go back to what decided before the present revision, whatever that was approved for then.
 
     A second rollback goes further back, never forward to what was rolled back from; a revision that deployed the same
-    once more is passed over, and so is a version whose approval was taken back. The model version that is left is
-    marked: a deployment or a rollback takes it again only by name.
+    once more is passed over, and so is a version whose approval was taken back. What is left is marked, the model or,
+    where only the policy is another one, the policy with it: a deployment or a rollback takes it again only by name.
 
     No gate, no verification and no trial load of policy and features is in the way: the earlier state decided already,
     and speed is the point. Only the artifact is loaded, to check that its bytes are the ones that were approved.
@@ -347,7 +350,8 @@ def rollback_targets(workspace: Workspace, policy: str) -> list[Revision]:
     revisions = history(workspace, policy)
     targets = [one for one in earlier_targets(revisions) if get_version(workspace, one.deployment.model).approved]
     if not targets:
-        marks = rolled_back(revisions)
+        marks = [f"{model} by policy {short(version)}" if version else model
+                 for version, model in rolled_back(revisions)]  # fmt: skip
         raise RefusedError(
             "something must have decided before the present revision",
             where=f"policy:{policy}",

@@ -19,7 +19,7 @@ from retrodict.core.identity import content_hash
 from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.servant import Servant
-from retrodict.registry import Deployment, Revision, change, current, get_version, history, rolled_back
+from retrodict.registry import Deployment, Revision, change, current, get_version, history, mark_of, rolled_back
 from retrodict.rollout.changes import check_deployable, check_no_rollout, find_current, restored, without_split
 from retrodict.rollout.definitions import Guard, Rollout
 from retrodict.rollout.evidence import ArmVerdict, gather
@@ -90,10 +90,11 @@ def start(workspace: Workspace, name: str, to: str, *, policy: str | None = None
             raise RefusedError("a rollout must change what decides", where=where, got=candidate.model,
                                remedy="It decides already")  # fmt: skip
         marks = rolled_back(history(workspace, policy_name))
-        if candidate.model in marks:
+        if mark := mark_of(marks, candidate.policy_version, candidate.model):
             raise RefusedError("a version that was rolled back from must not be brought in again", where=where,
-                               got={candidate.model: f"rolled back from by revision {marks[candidate.model]}"},
-                               remedy="Train another one; or deploy it by name, with a reason")  # fmt: skip
+                               got={candidate.model: f"rolled back from by revision {mark}"},
+                               remedy="Train another one, or correct the policy; or deploy it by name, with a reason"
+                               )  # fmt: skip
         loader = Loader(workspace)
         old = loader.load(replace(before, deployment=replace(before.deployment, split=None)))
         new = loader.load(Revision(0, 0, workspace.actor, "rollout", reason, candidate))

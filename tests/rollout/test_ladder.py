@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.rollout.conftest import learn
+from tests.rollout.test_changes import artifact_path
 from tests.serving.project import prove
 
 from retrodict import Project, Rollout
@@ -284,6 +285,37 @@ def test_a_version_whose_approval_is_taken_back_goes(world):
         approve(ben, "late_parcel@2", reason="a leak", granted=False)
     assert world.look() == "rollback"
     assert "approval of late_parcel@2 was taken back" in history(world.project, "promise")[-1].reason
+
+
+def test_by_hand_no_version_is_promoted_whose_approval_was_taken_back(world):
+    """Between two looks of the controller, too: refused as by a deployment, and the champion goes on."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="better")
+    with Workspace(world.root, actor="ben", clock=world.clock) as ben:
+        approve(ben, "late_parcel@2", reason="a leak", granted=False)
+    with pytest.raises(RefusedError, match="a deployed version must be approved"):
+        ladder.promote_now(world.project, "promise", reason="hurry")
+    assert (world.deployment.model, world.deployment.split["share"]) == ("late_parcel@1", 0.1)
+
+
+@pytest.mark.parametrize(("on_fail", "spoilt"), [("rollback", "damaged"), ("pause", "gone")])
+def test_a_version_whose_artifact_is_not_what_was_stored_gets_no_larger_share(world, on_fail, spoilt):
+    """By hand it is refused with why; the controller does what on_fail says, and the champion decides."""
+    add(world.root, ROLLOUT.replace("careful", "shaky").replace("bake=", f'on_fail="{on_fail}", bake='))
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+    ladder.start(world.project, "shaky", "late_parcel@2", reason="better")
+    world.ask(3000)
+    world.wait(HOUR)
+    path = artifact_path(world.project, "late_parcel@2")
+    path.chmod(0o644)
+    _ = path.unlink() if spoilt == "gone" else path.write_bytes(path.read_bytes().replace(b"e", b"f", 1))
+    with pytest.raises((IntegrityError, NotFoundError)):
+        ladder.promote_now(world.project, "promise", reason="hurry")
+    assert world.deployment.split["share"] == 0.1
+    move, revision = ladder.step_on(world.project, "promise")
+    assert (move.what, revision.deployment.model) == (on_fail, "late_parcel@1")
+    assert "late_parcel@2 cannot be loaded: " in revision.reason
+    assert world.deployment.split is None or world.deployment.split["phase"] == "paused"
 
 
 def test_of_two_controllers_one_does_the_step(world):

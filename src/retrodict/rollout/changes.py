@@ -42,6 +42,7 @@ from retrodict.rollout.rescore import Challenger, Rescorer
 from retrodict.workspace import Workspace, capture_code, check_code
 
 __all__ = [
+    "check_candidate",
     "check_deployable",
     "check_no_rollout",
     "deploy",
@@ -254,6 +255,22 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
         got=policy.model.name,
         remedy=f"Train one with: retrodict train {policy.model.name}",
     )
+
+
+def check_candidate(workspace: Workspace, deployment: Deployment) -> None:
+    """Refuse the version that a rollout brings in what a deployment would: it may have changed since the start.
+
+    Raises
+    ------
+    RefusedError
+        If its approval was taken back.
+    RetrodictError
+        As :meth:`~retrodict.decisions.loader.Loader.load`, if it is not what was stored, or cannot be loaded.
+    """
+    assert deployment.split is not None
+    candidate = Deployment(deployment.policy, **deployment.split["candidate"])
+    _check_approved(get_version(workspace, candidate.model))
+    Loader(workspace).load(Revision(0, 0, workspace.actor, "promote", "", candidate))
 
 
 def _check_approved(version: ModelVersion) -> None:

@@ -14,13 +14,29 @@ from typing import Any, Literal
 
 from retrodict.core.clock import format_time
 from retrodict.core.durations import format_duration, parse_duration
-from retrodict.core.errors import BusyError, InputError, NotFoundError, RefusedError, check_known, check_reason
+from retrodict.core.errors import (
+    BusyError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    RetrodictError,
+    RetryableError,
+    check_known,
+    check_reason,
+)
 from retrodict.core.identity import content_hash
 from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.servant import Servant
 from retrodict.registry import Deployment, Revision, change, current, get_version, history, mark_of, rolled_back
-from retrodict.rollout.changes import check_deployable, check_no_rollout, find_current, restored, without_split
+from retrodict.rollout.changes import (
+    check_candidate,
+    check_deployable,
+    check_no_rollout,
+    find_current,
+    restored,
+    without_split,
+)
 from retrodict.rollout.definitions import Guard, Rollout
 from retrodict.rollout.evidence import ArmVerdict, gather
 from retrodict.workspace import Workspace, definitions_of
@@ -232,7 +248,8 @@ def step_on(
 ) -> tuple[Move, Revision]:
     """Look at a rollout once, and do what comes next: one new revision, or none.
 
-    A candidate whose approval was taken back is rolled back.
+    A candidate whose approval was taken back is rolled back. One that cannot be loaded gets no larger share: the
+    rollout has failed. Only what may pass by itself, a server that is away, is tried again.
     """
     now = workspace.clock.now() if now is None else now
     revision, rollout, verdicts, move = judge(workspace, policy, now=now, answers=answers)
@@ -241,6 +258,14 @@ def step_on(
     version = get_version(workspace, split["candidate"]["model"])
     if not version.approved:
         move = Move("rollback", f"the approval of {version.ref} was taken back")
+    elif move.what in ("raise", "promote"):
+        try:
+            check_candidate(workspace, revision.deployment)
+        except RetryableError:
+            raise
+        except RetrodictError as error:
+            move = Move("rollback" if rollout.on_fail == "rollback" else "pause",
+                        f"{version.ref} cannot be loaded: {error}")  # fmt: skip
     if move.what == "wait":
         return move, revision
     state = {**split, "verdicts": [asdict(one) for one in verdicts]}
@@ -307,9 +332,13 @@ def abort(workspace: Workspace, policy: str, *, reason: str) -> Revision:
 
 
 def promote_now(workspace: Workspace, policy: str, *, reason: str) -> Revision:
-    """End a rollout by letting its version decide everything, whatever was shown; the reason stands in the ledger."""
+    """End a rollout by letting its version decide everything, whatever was shown; the reason stands in the ledger.
+
+    Its approval must stand, and it must be what was stored, as for a deployment.
+    """
     revision, _ = under_way(workspace, policy)
     check_reason(reason, "a promotion before its time must have a reason", where=f"policy:{policy}")
+    check_candidate(workspace, revision.deployment)
     return _promote(workspace, revision, reason)
 
 

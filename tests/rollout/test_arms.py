@@ -17,6 +17,7 @@ from retrodict.rollout.statistics import (
     Allowed,
     Contrast,
     check_balance,
+    check_outcomes,
     false_discovery,
     holm,
     mcnemar,
@@ -78,6 +79,25 @@ def test_balance_under_continuous_peeking() -> None:
 
     assert alarm(0.5, 0.05, 4000) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
     assert alarm(0.4, 0.001, 200) > 0.95
+
+
+def test_outcomes_that_come_alike_raise_no_alarm_however_often_one_looks() -> None:
+    """Of 300 A/A tests looked at every 20 of 1,000 units, a tenth of outcomes missing; 0 and 10 % are told apart."""
+    rng = np.random.default_rng(5)
+
+    def alarms(missing: tuple[float, float], alpha: float) -> float:
+        arm = rng.random((300, 1000)) < 0.5
+        lost = rng.random(arm.shape) < np.where(arm, missing[1], missing[0])
+        counts = [part.cumsum(1)[:, 19::20] for part in (~arm & ~lost, arm & ~lost, ~arm & lost, arm & lost)]
+        runs = np.stack(counts, axis=-1).tolist()
+        return float(np.mean([any(
+            check_outcomes([{"control": a, "soft": b}], [{"control": c, "soft": d}], [HALVES], alpha=alpha).verdict
+            == "failure" for a, b, c, d in run) for run in runs]))  # fmt: skip
+
+    assert alarms((0.1, 0.1), 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    assert alarms((0.0, 0.1), 0.001) > 0.9
+    few = check_outcomes([{"control": 40, "soft": 0}], [{"control": 0, "soft": 0}], [HALVES])
+    assert few.verdict == "failure"  # an arm that is empty is seen at forty units
 
 
 def test_balance_says_nothing_without_units() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.rollout.test_ladder import STATE
 
 from retrodict import Rollout
+from retrodict.core.durations import HOUR
 from retrodict.core.tasks import Target
 from retrodict.outcomes import Outcomes
 from retrodict.rollout.evidence import Evidence
+from retrodict.rollout.ladder import next_move
 from retrodict.rollout.statistics import Allowed, Sums, bound_share
 from retrodict.rollout.statistics.sequential import _log_evidence
 
@@ -165,6 +168,33 @@ def test_quality_is_judged_by_what_is_known():
     wrong = np.where(canary, 1 - score, score)
     assert judge(with_outcomes(wrong), text).verdict == "failure"
     assert judge(with_outcomes(wrong), "log_loss not worse by 0.05").verdict == "failure"
+
+
+def test_outcomes_that_come_from_one_arm_alone_show_nothing():
+    """Half of the canary's never come, the wrong ones: nothing is proved or refuted by them, harm is still harm."""
+    size, rng = 4000, np.random.default_rng(2)
+    canary, label = arms(size // 2), rng.integers(0, 2, size).astype(float)
+    score = np.where(rng.random(size) < 0.5, label, 1 - label)
+    rollout = Rollout("small", unit="customer", hold=["brier not worse by 0.1"], prove=["brier not worse by 0.05"])
+
+    def verdicts(hidden, score=score):
+        data = evidence(canary, score=score)
+        status, labels = np.where(hidden, "void", "known"), np.where(hidden, np.nan, label)
+        facts = Outcomes("promise", 0, data.decisions, status, labels, np.zeros(size, np.int64), 0, 0, 0, 0, (),
+                         Target())  # fmt: skip
+        rows = Evidence(data.decisions, data.units, canary, facts).judge(rollout, EVEN)
+        return {f"{one.condition} {one.kind}": one for one in rows}
+
+    hold, prove = "brier not worse by 0.1 hold", "brier not worse by 0.05 prove"
+    selective = verdicts(canary & (score != label))
+    assert [selective[name].verdict for name in (hold, prove, "outcomes hold")] == ["inconclusive"] * 3
+    came = int((canary & (score == label)).sum())
+    assert f"canary {came:,} and {size // 2 - came:,}, control 2,000 and 0" in selective[prove].reason
+    assert next_move(rollout, STATE, list(selective.values()), HOUR * 24).what == "wait"
+    worse = verdicts(canary & (label == 1), np.where(canary, 1 - label, label))
+    assert [worse[name].verdict for name in (hold, prove)] == ["failure", "inconclusive"]
+    alike = verdicts(rng.random(size) < 0.3)
+    assert ("not evaluable" in alike[prove].reason, alike["outcomes hold"].verdict) == (False, "success")
 
 
 def test_arms_without_their_share_are_a_failure():

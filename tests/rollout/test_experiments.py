@@ -366,6 +366,49 @@ def edit(world, old, new):
     world.project = Workspace(world.root, actor="ana", clock=world.clock)
 
 
+def test_outcomes_that_come_from_one_arm_alone_show_nothing(world):
+    """Bad ones of soft never arrive: no effect, no decision, no weights of a bandit, till they have come after all."""
+    edit(world, "secondary=[", 'bandit="1d", secondary=[')
+    begin(world)
+    records, rng = world.ask(900), random.Random(1)
+    late = {record.id: rng.random() < 0.4 for record in records}
+
+    def report_bad(hidden):
+        rows = [{"decision_id": r.id, "label": int(late[r.id]), "known_at": from_micros(r.time + 35 * HOUR)}
+                for r in records if (r.variants["tone"] == "soft" and late[r.id]) == hidden]  # fmt: skip
+        ingest_outcomes(world.project, "promise", pa.Table.from_pylist(rows))
+
+    report_bad(False)
+    soft = sum(r.variants["tone"] == "soft" for r in records)
+    bad = sum(r.variants["tone"] == "soft" and late[r.id] for r in records)
+    early = report_on(world.project, "tone", now=world.clock.now() + 5 * DAY)
+    assert early.arrivals.reason == "no outcome is due yet"
+    world.wait(12 * DAY)
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert (report.balance.verdict, report.arrivals.verdict, report.ok) == ("success", "failure", False)
+    assert (report.verdict, f"soft {soft - bad:,} and {bad}" in report.reason) == ("inconclusive", True)
+    assert "missing from an arm" in report.advice
+    assert "missing from an arm" in controller.step_on(world.project, "promise", "tone").reason
+    stop(world.project, "tone", reason="test")
+    with pytest.raises(RefusedError, match=r"outcomes are missing from an arm"):
+        decide(world.project, "tone", "soft", reason="better")
+    report_bad(True)
+    again = report_on(world.project, "tone", now=world.clock.now())
+    assert (again.arrivals.verdict, "not evaluable" in again.reason) == ("success", False)
+
+
+def test_a_guardrail_stops_on_outcomes_that_are_missing_from_an_arm():
+    """What is shown harmless by them is not; what is broken is: a stop for nothing costs less than harm."""
+    definition = experiment(guardrails=[Metric.rate("bad", "label = 0", max_rise=0.05)])
+    outcome = np.concatenate([np.ones(600), np.ones(500), np.full(100, 2)]).astype(np.int64)
+    rates = {"late": 0.3, "bad": 0.3}
+    broken = judged(definition, {"a": (600, rates), "b": (600, rates | {"bad": 0.6})}, outcome=outcome)
+    assert (broken.verdict, broken.stop) == ("failure", True)
+    fine = judged(definition, {"a": (600, rates), "b": (600, rates | {"bad": 0.05})}, outcome=outcome)
+    assert {one.contrast.verdict for one in fine.effects} == {"inconclusive"}
+    assert not fine.stop
+
+
 def test_plan_names_an_experiment_that_is_not_started(world):
     """To be planned, then to be started; one that ran as it is defined is over, and an edited one is another."""
 
@@ -606,7 +649,7 @@ def test_metrics_that_make_no_sense_are_refused():
             Metric.mean("m", "score", **more)
 
 
-def judged(definition, arms, looks=(), *, planned=100, before=None):
+def judged(definition, arms, looks=(), *, planned=100, before=None, outcome=None):
     """Report of units by variant: metric name to rates, one decision a unit."""
     rng = np.random.default_rng(3)
     variant = np.repeat(list(arms), [size for size, _ in arms.values()])
@@ -617,7 +660,7 @@ def judged(definition, arms, looks=(), *, planned=100, before=None):
     rows = UnitRows(variant=variant, first=np.arange(variant.size, dtype=np.int64), sums=sums,
                     segments={name: np.where(rng.random(variant.size) < 0.5, "x", "y") for name in definition.segments},
                     before=before(sums) if before else None, period=np.zeros(variant.size, dtype=np.int64),
-                    crossed=0, void=0, pending=0)  # fmt: skip
+                    crossed=0, void=0, pending=0, outcome=outcome)  # fmt: skip
     started = ExperimentRun("e", "p", "v", 0, None, {"units": planned, "share": 1.0, "variants": definition.variants})
     return judge(definition, started, rows, DAY, list(looks))
 

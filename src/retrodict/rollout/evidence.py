@@ -34,6 +34,7 @@ from retrodict.rollout.statistics import (
     Sums,
     bound_share,
     check_balance,
+    check_outcomes,
     compare_means,
     compare_rates,
 )
@@ -48,6 +49,7 @@ _BATCH = 2_000
 _AWAY = ("AttemptsError", "BusyError", "FencedError", "OpenBreakerError", "RetryableError", "ServerAwayError")
 """Errors of stores and servers: no version's. A deadline that passed counts: a model too slow is at fault, and
 a store that says nothing has a class of its own. So is a state that is stale: how old it may be says the policy."""
+_SELECTIVE = "not evaluable, outcomes are missing from an arm: "
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
 """What an arm is compared with that has no other: zero, known for certain."""
 
@@ -59,7 +61,8 @@ class ArmVerdict(Record):
     Attributes
     ----------
     condition : str
-        As written; ``arms`` for whether both have units enough in this step, and their share of them.
+        As written; ``arms`` for whether both have units enough in this step, and their share of them; ``outcomes``
+        for whether outcomes come alike in both.
     kind : {"hold", "prove"}
     verdict : {"success", "failure", "inconclusive"}
         Of a condition that must hold: a failure is shown to be broken, a success is not, with units enough. Of one that
@@ -145,7 +148,27 @@ class Evidence:
             if not newly:
                 break
             decided |= newly
-        return [self._balance(shares, rollout.min_units), *(verdicts[place] for place in sorted(verdicts))]
+        arrivals = self._arrivals(shares)
+        if arrivals and arrivals[0].reason.startswith(_SELECTIVE):
+            for place, (kind, condition) in enumerate(conditions):  # an end for nothing costs less than harm
+                if condition.metric in QUALITY and (kind, verdicts[place].verdict) != ("hold", "failure"):
+                    verdicts[place] = replace(verdicts[place], verdict="inconclusive", reason=arrivals[0].reason)
+        return [self._balance(shares, rollout.min_units), *(verdicts[place] for place in sorted(verdicts)), *arrivals]
+
+    def _arrivals(self, shares: Mapping[str, float]) -> list[ArmVerdict]:
+        """Whether outcomes of units' first decisions come alike in both arms; nothing where no condition reads them."""
+        if self.outcomes is None or not all(shares.values()):
+            return []
+        order = np.argsort(self._column("time"), kind="stable")
+        first = order[np.unique(self.units[order], return_index=True)[1]]
+        arms = {CANARY: self.canary[first], CONTROL: ~self.canary[first]}
+        came, missing = ({arm: int((rows & (self.outcomes.status[first] == status)).sum())
+                          for arm, rows in arms.items()} for status in ("known", "void"))  # fmt: skip
+        balance = check_outcomes([came], [missing], [dict(shares)])
+        selective = _SELECTIVE if balance.verdict == "failure" else ""
+        return [ArmVerdict("outcomes", "hold", "success" if balance.verdict == "success" else "inconclusive",
+                           f"{selective}{balance.reason}", "ratio", None, None, None, None, came[CANARY],
+                           came[CONTROL])]  # fmt: skip
 
     def _balance(self, shares: Mapping[str, float], least: int) -> ArmVerdict:
         of_step = np.asarray(self._column("time")) >= self.since

@@ -16,7 +16,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError
 from retrodict.registry import Revision, current
 from retrodict.rollout.experiments.definitions import Experiment
-from retrodict.rollout.experiments.report import ExperimentReport, examine
+from retrodict.rollout.experiments.report import ExperimentReport, check_arrivals, examine
 from retrodict.rollout.experiments.runs import ExperimentRun, adapt, find_run, halt
 from retrodict.rollout.experiments.units import propensities, read_units
 from retrodict.rollout.statistics import Sums, linearise, thompson_weights
@@ -26,7 +26,7 @@ __all__ = ["ExperimentMove", "step_on", "watched"]
 
 _log = logging.getLogger(__name__)
 _SPARSE: dict[tuple[Path, str, str], tuple[int, int]] = {}
-"""Start and turn of bandits that had too few units when it was due: what comes in later is of the next turn."""
+"""Start and turn of bandits that could not be judged when it was due: what comes in later is of the next turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,9 @@ def _adapt(
         of_arm = (rows.variant == name) & (below != 0)
         shares = above[of_arm] / weight[of_arm], below[of_arm] / weight[of_arm]
         arms[name] = Sums.of(linearise(*shares) if of_arm.any() else [])
+    if "label" in primary.columns and (arrivals := check_arrivals(experiment, run, rows)).verdict == "failure":
+        _SPARSE[workspace.root, run.policy, run.name] = run.since, turn
+        return ExperimentMove(run.policy, run.name, "wait", f"outcomes are missing from an arm: {arrivals.reason}")
     weights = thompson_weights(arms, floor=experiment.floor, higher=primary.better == "higher")
     if not weights:
         _SPARSE[workspace.root, run.policy, run.name] = run.since, turn

@@ -33,6 +33,7 @@ from retrodict.rollout.statistics import (
     adjust,
     boundaries,
     check_balance,
+    check_outcomes,
     compare_means,
     compare_shares,
     false_discovery,
@@ -46,8 +47,8 @@ from retrodict.rollout.statistics.contrast import unknown
 from retrodict.rollout.statistics.group import SPENDINGS
 from retrodict.workspace import Workspace
 
-__all__ = ["EFFECT_COLUMNS", "MetricEffect", "decide", "effect_row", "examine", "ExperimentReport", "judge",
-           "record_look", "report_on"]  # fmt: skip
+__all__ = ["EFFECT_COLUMNS", "MetricEffect", "check_arrivals", "decide", "effect_row", "examine", "ExperimentReport",
+           "judge", "record_look", "report_on"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Role = Literal["primary", "guardrail", "secondary", "segment"]
@@ -114,7 +115,8 @@ class ExperimentReport(Shown):
         Units by variant; see :class:`UnitRows` for the rest.
     brief : int
         Units of periods of weights that had too few in an arm to count beside others.
-    balance : SampleRatio
+    balance, arrivals : SampleRatio
+        Of units by variant; and of those with an outcome, and those without one though it is due.
     effects : tuple of MetricEffect
     looks : int
         Reports before this one.
@@ -144,6 +146,7 @@ class ExperimentReport(Shown):
     pending: int
     brief: int
     balance: SampleRatio
+    arrivals: SampleRatio
     effects: Sequence[MetricEffect]
     looks: int
     look: int | None
@@ -154,7 +157,7 @@ class ExperimentReport(Shown):
     @property
     def ok(self) -> bool:
         """Whether nothing asks for a stop."""
-        return not self.stop and self.balance.verdict != "failure"
+        return not self.stop and "failure" not in (self.balance.verdict, self.arrivals.verdict)
 
     @property
     def digest(self) -> str:
@@ -173,7 +176,7 @@ class ExperimentReport(Shown):
             "until": None if self.until is None else when(self.until), "verdict": self.verdict, "because": self.reason,
             "what to do": self.advice, "units": ", ".join(f"{name} {n:,}" for name, n in self.units.items()),
             "planned units": self.planned, "judged at units": self.look, "next look at units": self.next_look,
-            "sample ratio": self.balance.reason, "looks before": self.looks,
+            "sample ratio": self.balance.reason, "outcomes": self.arrivals.reason, "looks before": self.looks,
             "in several variants": self.crossed or None, "decisions pending": self.pending or None,
             "decisions without outcome": self.void or None, "in periods too brief to count": self.brief or None,
         }  # fmt: skip
@@ -257,19 +260,48 @@ def judge(
     brief = sum(sum(arms.values()) for arms in by_period if min(arms.values()) < _MIN_STRATUM)
     planned = run.state["units"]
     contrasts = _Judge(experiment, rows, planned, looks, spent_at)
-    effects = list(contrasts.all())
+    arrivals = check_arrivals(experiment, run, rows)
+    effects = _evaluable(experiment, arrivals, contrasts.all())
     over = run.until is not None and run.until <= now
     verdict, reason, advice, stop = _verdict(experiment, balance, effects, over=over)
     if advice == _GO_ON and contrasts.look is not None and contrasts.next_look is None:
         advice = f"Stop: there is no further look, and {experiment.control} may stay"
+    if "label" in experiment.primary.columns and "failure" == arrivals.verdict != balance.verdict and not stop:
+        advice = "Find out why outcomes are missing from an arm; no effect on them means anything before"
     days, weekdays = contrasts.over_time(_leader(experiment, effects))
     return ExperimentReport(
         experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
         until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
         advice=advice, stop=stop, units=units, planned=planned, crossed=rows.crossed, void=rows.void,
-        pending=rows.pending, brief=brief if len(weights) > 1 else 0, balance=balance, effects=effects,
-        looks=len(looks), look=contrasts.look, next_look=contrasts.next_look, days=days, weekdays=weekdays,
+        pending=rows.pending, brief=brief if len(weights) > 1 else 0, balance=balance, arrivals=arrivals,
+        effects=effects, looks=len(looks), look=contrasts.look, next_look=contrasts.next_look, days=days,
+        weekdays=weekdays,
     )  # fmt: skip
+
+
+def check_arrivals(experiment: Experiment, run: ExperimentRun, rows: UnitRows) -> SampleRatio:
+    """Whether outcomes come alike in all arms, by the weights of each period; asked where a metric reads them."""
+    weights = [shares for _, shares in run.periods] or [experiment.variants]
+    read = rows.outcome is not None and any("label" in metric.columns for metric in experiment.metrics)
+    came, missing = ([
+        {name: int(((rows.variant == name) & (rows.period == place) & (rows.outcome == state)).sum()) if read else 0
+         for name in experiment.variants} for place in range(len(weights))] for state in (1, 2))  # fmt: skip
+    return check_outcomes(came, missing, weights)
+
+
+def _evaluable(
+    experiment: Experiment, arrivals: SampleRatio, effects: Sequence[MetricEffect]
+) -> Sequence[MetricEffect]:
+    """Effects, of which those on outcomes are none where these come more often in one arm; a broken guardrail is."""
+    reads = {metric.name for metric in experiment.metrics if "label" in metric.columns}
+    why = f"not evaluable, outcomes are missing from an arm: {arrivals.reason}"
+    return [
+        replace(one, p_adjusted=None,
+                contrast=replace(one.contrast, verdict="inconclusive", reason=why, p_value=None))
+        if arrivals.verdict == "failure" and one.metric in reads
+        and (one.role, one.contrast.verdict) != ("guardrail", "failure") else one
+        for one in effects
+    ]  # fmt: skip
 
 
 def _leader(experiment: Experiment, effects: Sequence[MetricEffect]) -> str:

@@ -56,6 +56,10 @@ class UnitRows:
     crossed, void, pending : int
         Units seen in several variants; decisions without an outcome though it had its time; those whose time is not
         over.
+    outcome : ndarray of int64, shape (units,), optional
+        What became of a unit's first decision: 1 where its outcome is known, 2 where that did not come though it was
+        due, 0 where it is not. One decision tells of one unit; any of many would be missing in every arm sooner or
+        later.
     """
 
     variant: NDArray[np.str_]
@@ -67,6 +71,7 @@ class UnitRows:
     crossed: int
     void: int
     pending: int
+    outcome: NDArray[np.int64] | None = None
 
 
 def read_units(workspace: Workspace, experiment: Experiment, run: ExperimentRun, *, now: int) -> UnitRows:
@@ -117,7 +122,8 @@ def _table(joined: Outcomes, variant: str, revisions: Sequence[int] = ()) -> pa.
     table = table.append_column("record__variant", names.indices)  # numbers are grouped in half the time of texts
     period = np.searchsorted(np.asarray(revisions[1:]), table.column("revision").to_numpy(), side="right")
     table = table.append_column("record__period", pa.array(period, pa.int64()))
-    return table.append_column("record__known", pa.array(joined.status == "known"))
+    state = np.select([joined.status == "known", joined.status == "void"], [1, 2])
+    return table.append_column("record__state", pa.array(state, pa.int64()))
 
 
 def _aggregate(
@@ -134,7 +140,7 @@ def _aggregate(
     for place, metric in enumerate(experiment.metrics):
         value, per, counts = _value(metric)
         cutoff = matured if "label" in metric.columns else now
-        counts += f" AND time < {cutoff}" + (" AND record__known" if "label" in metric.columns else "")
+        counts += f" AND time < {cutoff}" + (" AND record__state = 1" if "label" in metric.columns else "")
         if metric.within is not None:
             width = parse_duration(metric.within)
             counts += f" AND time < first + {width} AND first + {width} <= {cutoff}"
@@ -146,7 +152,7 @@ def _aggregate(
         seen = f"SELECT *, min(time) OVER (PARTITION BY {units}) AS first FROM ({seen})"
     rows = query(
         f"SELECT {units}, min(record__variant) AS arm, min(record__variant) = max(record__variant) AS once, "
-        f"min(time) AS since, min(period) AS period{more}, {', '.join(sums)} FROM ({seen}) "
+        f"min(time * 4 + record__state) AS began, min(period) AS period{more}, {', '.join(sums)} FROM ({seen}) "
         f"GROUP BY {units} ORDER BY {units}",
         rows=table,
     )
@@ -154,13 +160,16 @@ def _aggregate(
     one = np.asarray(rows.column("once").to_numpy(), dtype=np.bool_)
     has_variant, times = table.column("variant").is_valid().to_numpy(), np.asarray(table.column("time").to_numpy())
 
+    began = np.asarray(rows.column("began").to_numpy(), dtype=np.int64)[one]
+    first, state = began // 4, began % 4
+
     def column(name: str) -> Floats:
         values: Floats = np.asarray(rows.column(name).to_numpy(), dtype=np.float64)[one]
         return values
 
     return UnitRows(
         variant=_texts(table.column("variant").chunk(0).dictionary.take(rows.column("arm")))[one],
-        first=np.asarray(rows.column("since").to_numpy(), dtype=np.int64)[one],
+        first=first,
         sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
         segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]
                   for i, name in enumerate(experiment.segments)},
@@ -169,6 +178,7 @@ def _aggregate(
         crossed=int((~one).sum()),
         void=int((has_variant & (joined.status == "void")).sum()),
         pending=int((has_variant & (times >= matured)).sum()),
+        outcome=np.where(first < matured, state, 0),
     )  # fmt: skip
 
 
@@ -199,7 +209,7 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     fits += [f"{quote(name)} <> ''" for name in experiment.unit if _is_text(table, places[name])]
     if experiment.where is not None:
         fits.append(f"({parse(experiment.where).to_sql()})")
-    rows = f"SELECT time, record__known, record__period AS period, variant, record__variant{columns} FROM rows"
+    rows = f"SELECT time, record__state, record__period AS period, variant, record__variant{columns} FROM rows"
     several = np.any(np.asarray(table.column("record__period")) != 0)  # else there is no other to look for
     first = f" QUALIFY period = min(period) OVER (PARTITION BY {', '.join(map(quote, experiment.unit))})"
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}{first if several else ''}"
@@ -235,7 +245,7 @@ def _before(workspace: Workspace, experiment: Experiment, rows: pa.Table, since:
         return None
     metric = experiment.primary
     value, per, counts = _value(metric)
-    counts += " AND record__known" if "label" in metric.columns else ""
+    counts += " AND record__state = 1" if "label" in metric.columns else ""
     past = _table(earlier, f"CASE WHEN ({_variant_of(experiment)}) IS NULL THEN 'all' END")
     seen = _seen(experiment, past, sorted({*experiment.unit, *metric.columns}))
     units = ", ".join(map(quote, experiment.unit))

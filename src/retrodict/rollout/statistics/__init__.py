@@ -11,10 +11,10 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 - on the same rows: :func:`mcnemar`, :func:`paired_bootstrap`;
 - of a rule that nobody followed yet: :func:`rule_value` with :func:`cross_fit`; of bandits: :func:`thompson_weights`;
 - over many at once: :func:`holm`, :func:`false_discovery`;
-- whether arms have their share of units: :func:`check_balance`.
+- whether arms have their share of units: :func:`check_balance`; and of outcomes: :func:`check_outcomes`.
 """
 
-from retrodict.rollout.statistics.balance import SampleRatio, check_balance
+from retrodict.rollout.statistics.balance import SampleRatio, check_balance, check_outcomes
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
 from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise, stratified, welch
 from retrodict.rollout.statistics.group import boundaries, inflation, repeated_p
@@ -34,6 +34,7 @@ __all__ = [
     "boundaries",
     "chances_of_best",
     "check_balance",
+    "check_outcomes",
     "compare_means",
     "compare_rates",
     "compare_shares",

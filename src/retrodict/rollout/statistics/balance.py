@@ -14,10 +14,10 @@ from typing import Literal
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 
-__all__ = ["SampleRatio", "check_balance"]
+__all__ = ["SampleRatio", "check_balance", "check_outcomes"]
 
-_CONCENTRATION = 1000.0
-"""Units that the mixture over wrong shares is worth: it looks for shares off by a few points."""
+_CONCENTRATIONS = (10.0, 1000.0)
+"""Units that mixtures over wrong shares are worth: arms that are all but empty, and shares off by a few points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ def check_balance(
     alpha : float, default 0.001
         Chance of a false alarm: at one look, or at all looks together.
     sequential : bool, default True
-        True: the sequential multinomial test, a Dirichlet mixture ``Dir(k weights)`` over the likelihood at the weights
-        (Lindon & Malek 2022, Anytime-Valid Inference for Multinomial Count Data, NeurIPS 35). False: Pearson's
-        chi-square, for one look.
+        True: the sequential multinomial test, Dirichlet mixtures ``Dir(k weights)``, one narrow and one wide, over the
+        likelihood at the weights (Lindon & Malek 2022, Anytime-Valid Inference for Multinomial Count Data, NeurIPS 35).
+        False: Pearson's chi-square, for one look.
     p_before : float, default 1.0
         p value of the look before, of the sequential test.
 
@@ -111,14 +111,56 @@ def check_balance(
     return SampleRatio(verdict, reason, n, p_value, degrees)
 
 
+def check_outcomes(
+    came: Sequence[Mapping[str, int]],
+    missing: Sequence[Mapping[str, int]],
+    weights: Sequence[Mapping[str, float]],
+    *,
+    alpha: float = 0.001,
+) -> SampleRatio:
+    """Test that outcomes come alike in all arms: units with one fell into them by their weights, as those without.
+
+    Parameters
+    ----------
+    came, missing : sequence of mapping of str to int
+        Units by arm whose outcome is known, and whose outcome is due and did not come; of each stratum of time.
+    weights : sequence of mapping of str to float
+    alpha : float, default 0.001
+        Chance of a false alarm at all looks together, for outcomes that do not change any more; half of it for either.
+        One that comes late after all takes its part of an alarm back.
+
+    Examples
+    --------
+    >>> halves = {"control": 0.5, "soft": 0.5}
+    >>> check_outcomes([{"control": 500, "soft": 420}], [{"control": 0, "soft": 80}], [halves]).verdict
+    'failure'
+    """
+    parts = [check_balance(counts, weights, alpha=alpha / 2) for counts in (came, missing)]
+    n = sum(one.n for one in parts)
+    if not n:
+        return SampleRatio("inconclusive", "no outcome is due yet", 0, None, parts[0].degrees)
+    p_value = min(1.0, 2 * min(1.0 if one.p_value is None else one.p_value for one in parts))
+    arms = [f"{name} {sum(arms.get(name, 0) for arms in came):,} and {sum(arms.get(name, 0) for arms in missing):,}"
+            for name in dict.fromkeys(name for arms in weights for name in arms)]  # fmt: skip
+    failed = any(one.verdict == "failure" for one in parts)
+    reason = f"units with an outcome and without one though it is due: {', '.join(arms)}; p = {p_value:.3g}"
+    return SampleRatio("failure" if failed else "success", reason, n, p_value, parts[0].degrees)
+
+
 def _pearson(counts: list[int], expected: list[float]) -> float:
     n = sum(counts)
     return sum((count - n * share) ** 2 / (n * share) for count, share in zip(counts, expected, strict=True) if n)
 
 
 def _log_evidence(counts: list[int], expected: list[float]) -> float:
-    n, k = sum(counts), _CONCENTRATION
-    evidence = math.lgamma(k) - math.lgamma(k + n)
+    """Of the mean of the mixtures, which is evidence as each of them is."""
+    evidence = [_log_mixture(counts, expected, k) for k in _CONCENTRATIONS]
+    largest = max(evidence)
+    return largest + math.log(sum(math.exp(one - largest) for one in evidence) / len(evidence))
+
+
+def _log_mixture(counts: list[int], expected: list[float], k: float) -> float:
+    evidence = math.lgamma(k) - math.lgamma(k + sum(counts))
     for count, share in zip(counts, expected, strict=True):
         evidence += math.lgamma(k * share + count) - math.lgamma(k * share) - count * math.log(share)
     return evidence

@@ -118,6 +118,31 @@ def test_stores_that_are_away_are_no_fault_of_a_version(text, error, away):
         )
 
 
+@pytest.mark.parametrize(("canary", "control", "verdict"), [
+    (300, 0, "failure"), (300, 300, "success"), (1000, 1000, "success"), (3, 0, "success"), (100, 60, "success"),
+    (1000, 20, "failure"),
+])  # fmt: skip
+@pytest.mark.parametrize("often", [1, 4])
+def test_servers_that_fail_more_for_the_new_version_are_a_failure(canary, control, verdict, often):
+    """No condition counts them, but both arms ask the same servers: what fails only one of them is its own."""
+    errors = ["AttemptsError"] * canary + [None] * (1000 - canary) + ["AttemptsError"] * control
+    errors += [None] * (2000 - len(errors))
+    fallback, units = [one and "ok" for one in errors], np.arange(2000) // often
+    data = evidence(arms(1000), units=units, fallback=fallback, record__error=errors)
+    one = data.judge(Rollout("small", unit="a", prove=["rate(warn) within 0.9"]), EVEN)[-1]
+    assert (one.condition, one.verdict) == ("stores and servers", verdict)
+    assert one.reason.startswith(f"AttemptsError {canary:,} of 1,000 of the canary, ")
+
+
+@pytest.mark.parametrize(("away", "verdict"), [(300, "inconclusive"), (3, "success")])
+def test_servers_that_fail_beside_no_control_are_waited_for(away, verdict):
+    """It may be an outage: neither shown to be the version's, nor passed over."""
+    errors = ["AttemptsError"] * away + [None] * (1000 - away)
+    data = evidence([True] * 1000, fallback=[one and "ok" for one in errors], record__error=errors)
+    one = data.judge(Rollout("all", unit="a", steps=[100]), {"canary": 1.0, "control": 0.0})[-1]
+    assert (one.condition, one.verdict) == ("stores and servers", verdict)
+
+
 def test_a_store_that_is_away_for_all_leaves_nothing_shown():
     """Not that the version is good either; and both arms have their units, whichever of them reads the store."""
     none = [None] * 200

@@ -121,7 +121,10 @@ def test_a_server_that_is_away_halts_nothing(make):
     world.log(500)
     world.log(500, errors=500, error="ServerAwayError", decision="ok")
     move = world.look()
-    assert move.move == "wait"
+    assert (move.move, world.look().move) == ("alert", "wait")  # once in a window
+    assert "nothing it acts on is shown, but by failures of stores or servers: error_rate > 0.01: " in move.reason
+    assert "ServerAwayError 500 of 1,000 decisions" in history(world.project, "promise")[-1].reason
+    assert (world.deployment.model, world.deployment.halted) == ("late_parcel@2", None)
     assert all("500 failures of stores or servers left out" in one.reason for one in move.verdicts)
     world.log(100, errors=100, error="TimeoutError")
     assert world.look().move == "halt"

@@ -9,6 +9,7 @@ aborts most rollouts of identical versions.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -50,6 +51,8 @@ _AWAY = ("AttemptsError", "BusyError", "FencedError", "OpenBreakerError", "Retry
 """Errors of stores and servers: no version's. A deadline that passed counts: a model too slow is at fault, and
 a store that says nothing has a class of its own. So is a state that is stale: how old it may be says the policy."""
 _SELECTIVE = "not evaluable, outcomes are missing from an arm: "
+_AWAY_MORE, _AWAY_ALPHA = 0.01, 0.001
+"""By how much more of the canary's decisions these errors may be, and the chance of a false alarm over all looks."""
 _KNOWN_ZERO = Sums(10**12, 0.0, 0.0)
 """What an arm is compared with that has no other: zero, known for certain."""
 
@@ -62,7 +65,7 @@ class ArmVerdict(Record):
     ----------
     condition : str
         As written; ``arms`` for whether both have units enough in this step, and their share of them; ``outcomes``
-        for whether outcomes come alike in both.
+        for whether outcomes come alike in both; ``stores and servers`` for failures of these, where there are any.
     kind : {"hold", "prove"}
     verdict : {"success", "failure", "inconclusive"}
         Of a condition that must hold: a failure is shown to be broken, a success is not, with units enough. Of one that
@@ -118,6 +121,8 @@ class Evidence:
     canary : ndarray of bool, shape (n,)
     outcomes : Outcomes, optional
         Of the same decisions, where a condition needs them.
+    counts_away : bool
+        Whether failures of stores and servers count as any other does.
     others : ndarray of object, shape (n,), optional
         What the old version decides of the canary's requests; None of others, and where it cannot be told.
     since : int
@@ -130,6 +135,7 @@ class Evidence:
     outcomes: Outcomes | None = None
     others: NDArray[np.object_] | None = None
     since: int = 0
+    counts_away: bool = False
 
     def judge(self, rollout: Rollout, shares: Mapping[str, float]) -> list[ArmVerdict]:
         """Verdicts over all conditions of a rollout, and over whether both arms have their shares of units.
@@ -153,7 +159,9 @@ class Evidence:
             for place, (kind, condition) in enumerate(conditions):  # an end for nothing costs less than harm
                 if condition.metric in QUALITY and (kind, verdicts[place].verdict) != ("hold", "failure"):
                     verdicts[place] = replace(verdicts[place], verdict="inconclusive", reason=arrivals[0].reason)
-        return [self._balance(shares, rollout.min_units), *(verdicts[place] for place in sorted(verdicts)), *arrivals]
+        of_conditions = [verdicts[place] for place in sorted(verdicts)]
+        balance = self._balance(shares, rollout.min_units)
+        return [balance, *of_conditions, *arrivals, *self._away_verdict(shares)]
 
     def _arrivals(self, shares: Mapping[str, float]) -> list[ArmVerdict]:
         """Whether outcomes of units' first decisions come alike in both arms; nothing where no condition reads them."""
@@ -169,6 +177,35 @@ class Evidence:
         return [ArmVerdict("outcomes", "hold", "success" if balance.verdict == "success" else "inconclusive",
                            f"{selective}{balance.reason}", "ratio", None, None, None, None, came[CANARY],
                            came[CONTROL])]  # fmt: skip
+
+    def _away_verdict(self, shares: Mapping[str, float]) -> list[ArmVerdict]:
+        """Whether what no condition counts is shown to be more of the canary's decisions than of its control's.
+
+        Both arms ask the same servers at the same time, so an outage is in both. With nothing beside the canary it may
+        be one: then nothing is shown.
+        """
+        away = self.away.astype(np.float64)
+        if not away.any():
+            return []
+        control, canary = (self._sums(away, arm) for arm in (False, True))
+        allowed, reason = Allowed(at_most=_AWAY_MORE), f"{self.away_counts(self.canary)} of the canary, "
+        verdict: Literal["success", "failure", "inconclusive"]
+        if all(shares.values()):
+            one = compare_means(control, canary, allowed, alpha=_AWAY_ALPHA)
+            verdict = "failure" if one.verdict == "failure" else "success"
+            reason += f"{self.away_counts(~self.canary)} of the control"
+        else:
+            one = bound_share(canary, allowed, alpha=_AWAY_ALPHA)
+            verdict = "inconclusive" if one.verdict == "failure" else "success"
+            reason += "and no control to say whether it is an outage"
+        means = canary.mean if canary.n else None, control.mean if control.n else None
+        return [ArmVerdict("stores and servers", "hold", verdict, f"{reason}: {one.reason}", "difference", *means,
+                           one.low, one.high, canary.n, control.n)]  # fmt: skip
+
+    def away_counts(self, rows: NDArray[np.bool_]) -> str:
+        """Failures of stores and servers by class, and of how many decisions: ``AttemptsError 421 of 744``."""
+        errors = Counter(self._column("record__error")[rows & self.away].tolist())
+        return f"{', '.join(f'{name} {count:,}' for name, count in errors.most_common()) or 'none'} of {rows.sum():,}"
 
     def _balance(self, shares: Mapping[str, float], least: int) -> ArmVerdict:
         of_step = np.asarray(self._column("time")) >= self.since
@@ -189,6 +226,8 @@ class Evidence:
     @property
     def away(self) -> NDArray[np.bool_]:
         """Decisions of a fallback since a store or server was away: no value of any condition."""
+        if self.counts_away:
+            return np.zeros(self.decisions.num_rows, dtype=bool)
         kinds = pc.is_in(self.decisions.column("record__error").cast(pa.string()), pa.array(_AWAY))
         return np.asarray(kinds.to_numpy(zero_copy_only=False), dtype=bool)
 

@@ -124,9 +124,11 @@ def guard_on(
             return GuardMove(policy, guard.name, "wait", reason)
         if split is not None and ("back" in split or guard.then == "gradual"):
             return GuardMove(policy, guard.name, "wait", "until the steps that are under way are over")
-        verdicts = (*_events(workspace, guard, term, revision), *_verdicts(workspace, policy, guard, term, now))
+        measured, outages = _verdicts(workspace, policy, guard, term, now)
+        verdicts = (*_events(workspace, guard, term, revision), *measured)
         if not (broken := [one for one in verdicts if one.verdict == "failure"]):
-            return GuardMove(policy, guard.name, "wait", "nothing it acts on is shown", verdicts)
+            move, reason = _say(workspace, guard, revision, term, now, outages, act=act)
+            return GuardMove(policy, guard.name, move, reason, verdicts)
         reason = f"guard {guard.name}: {'; '.join(f'{one.condition}: {one.reason}' for one in broken)}"
         state = {"window": term.window, "time": now, "verdicts": [asdict(one) for one in verdicts]}
         move, reason = _act(workspace, guard, revision, state, reason[:1_800], act=act)
@@ -161,8 +163,34 @@ def _events(workspace: Workspace, guard: Guard, term: _Term, revision: Revision)
             for name in EVENTS if name in guard.when]  # fmt: skip
 
 
-def _verdicts(workspace: Workspace, policy: str, guard: Guard, term: _Term, now: int) -> list[ArmVerdict]:
-    """Verdicts on the conditions; those on outcomes are of all decisions since the version came in force."""
+def _say(
+    workspace: Workspace, guard: Guard, revision: Revision, term: _Term, now: int, outages: list[str], *, act: bool
+) -> tuple[str, str]:
+    """Alert, once in a window, where only failures of stores or servers break what it acts on.
+
+    Nothing decides beside the version, so nobody can tell an outage from a version that asks a server wrongly.
+    """
+    reason, name, before = "nothing it acts on is shown", f"{guard.name}, servers", revision.deployment
+    if not outages:
+        return "wait", reason
+    reason = f"guard {guard.name}: {reason}, but by failures of stores or servers: {'; '.join(outages)}"[:1_800]
+    if before.guards.get(name, {}).get("window") == term.window:
+        return "wait", reason
+    if act:
+        state = {"window": term.window, "time": now, "verdicts": [], "move": "alert"}
+        deployment = replace(before, guards={**before.guards, name: state})
+        change(workspace, deployment, action="alert", reason=reason, after=revision.revision)
+    return "alert", reason
+
+
+def _verdicts(
+    workspace: Workspace, policy: str, guard: Guard, term: _Term, now: int
+) -> tuple[list[ArmVerdict], list[str]]:
+    """Verdicts on the conditions; those on outcomes are of all decisions since the version came in force.
+
+    And what breaks a condition on errors only where those of stores and servers count.
+    """
+    outages: list[str] = []
     conditions, length = guard.conditions, parse_duration(guard.baseline)
     verdicts: list[ArmVerdict] = []
     for late in (False, True):
@@ -190,8 +218,13 @@ def _verdicts(workspace: Workspace, policy: str, guard: Guard, term: _Term, now:
             data = compare_arms(workspace, policy, in_arms, span, guard.unit, outcomes_count=late)
         except NotFoundError:  # retention has removed some of the baseline
             data = compare_arms(workspace, policy, in_arms, (term.start, now + 1), guard.unit, outcomes_count=late)
-        verdicts += [data.verdict_on(one, "hold", guard.alpha / len(conditions), guard.min_units) for one in part]
-    return verdicts
+        level = guard.alpha / len(conditions), guard.min_units
+        verdicts += [data.verdict_on(one, "hold", *level) for one in part]
+        counted = [replace(data, counts_away=True).verdict_on(one, "hold", *level) for one in part
+                   if one.metric == "error_rate" and data.away.any()]  # fmt: skip
+        counts = data.away_counts(data.canary)
+        outages += [f"{one.condition}: {counts} decisions: {one.reason}" for one in counted if one.verdict == "failure"]
+    return verdicts, outages
 
 
 def _act(

@@ -1,7 +1,10 @@
 """Failed requests are found again, and nothing that was sent is in what is kept of them."""
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
 import os
 from types import SimpleNamespace
 
@@ -12,6 +15,8 @@ from tests.serving.project import REQUEST
 from tests.serving.test_app import DECIDE, SIMULATED, Client
 
 from retrodict.core.errors import ConfigurationError, IntegrityError
+from retrodict.core.log_lines import REQUEST as REQUEST_NAME
+from retrodict.core.log_lines import LineFormatter, written_aside
 from retrodict.decisions import masks as masks_module
 from retrodict.decisions.masks import Masks
 from retrodict.decisions.servant import Servant
@@ -37,6 +42,22 @@ def send(workspace, *requests, **limits):
             await client.close()
 
     return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def log_lines(monkeypatch, form="json"):
+    """What a server writes of what the block logs."""
+    monkeypatch.setenv("RETRODICT_LOG", form)
+    stream, root = io.StringIO(), logging.getLogger()
+    handlers, root.handlers = root.handlers, [logging.StreamHandler(stream)]
+    root.handlers[0].setFormatter(LineFormatter(3))
+    lines = []
+    try:
+        with written_aside():
+            yield lines
+    finally:
+        root.handlers = handlers
+        lines += stream.getvalue().splitlines()
 
 
 def files(workspace):
@@ -75,11 +96,42 @@ def test_what_the_server_did_not_expect_has_its_places(workspace, monkeypatch):
         raise ZeroDivisionError(SECRET)
 
     monkeypatch.setattr(Servant, "decide", fail)
-    assert send(workspace, (DECIDE, json.dumps(REQUEST).encode()))[0][0] == 500
+    with log_lines(monkeypatch) as lines:
+        status, headers, _ = send(workspace, (DECIDE, json.dumps(REQUEST).encode()))[0]
+    assert status == 500
+    line = next(json.loads(one) for one in lines if "request failed" in one)
+    assert (line["level"], line["request"]) == ("ERROR", dict(headers)[b"x-request-id"].decode())
+    assert "ZeroDivisionError" in line["message"]
+    assert "servant.py" in line["message"] or "app.py" in line["message"]
+    assert SECRET not in "".join(lines)
     (last,) = read_failures(workspace, limit=1).failures
     assert last["error"] == last["message"] == "ZeroDivisionError"
     assert last["trace"][-1].startswith("test_failures.py:")
     assert SECRET not in files(workspace)
+
+
+def test_a_line_of_the_log_names_its_request(monkeypatch):
+    """As text and as JSON; a line of no request has none, and an error of ours keeps its text."""
+    log = logging.getLogger("retrodict.test")
+    for form, expected in (("text", "WARNING worker 3 retrodict.test: request a-1: slow"), ("json", None)):
+        with log_lines(monkeypatch, form) as lines:
+            token = REQUEST_NAME.set(lambda: "a-1")
+            log.warning("slow")
+            REQUEST_NAME.reset(token)
+            try:
+                raise IntegrityError("the file must be whole", where="x")  # noqa: TRY301
+            except IntegrityError:
+                log.exception("two\nlines %s", 1)
+        if expected is not None:
+            assert lines[0].endswith(expected)
+        else:
+            one, two = map(json.loads, lines)
+            assert {**one, "time": ""} == {"time": "", "level": "WARNING", "logger": "retrodict.test", "worker": 3,
+                                           "request": "a-1", "message": "slow"}  # fmt: skip
+            assert "request" not in two
+            assert two["message"].startswith("two\nlines 1\n")
+            assert two["message"].endswith("IntegrityError: x: the file must be whole.")
+        assert lines
 
 
 def test_an_address_and_a_body_of_anything_are_not_repeated(workspace):

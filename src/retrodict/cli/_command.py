@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -396,3 +397,7 @@ def _log_to_stderr(level: int) -> None:
         level=logging.WARNING, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )  # fmt: skip
     logging.getLogger("retrodict").setLevel(level)
+    if level <= logging.INFO or "RETRODICT_LOG" in os.environ:
+        from retrodict.core.log_lines import LineFormatter  # whose imports most commands do not need
+
+        logging.getLogger().handlers[0].setFormatter(LineFormatter())

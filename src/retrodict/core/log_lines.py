@@ -1,26 +1,98 @@
-"""Log lines of a server, or of a process beside one, written by a thread: a pipe that nobody reads holds up nothing."""
+"""Log lines of a server, or of a process beside one, written by a thread: a pipe that nobody reads holds up nothing.
+
+A line names the request that was worked on, if its caller gave it a name.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from logging.handlers import QueueHandler
 from queue import Full, Queue
 from threading import Event, Thread
 from time import monotonic
+from traceback import format_tb
+from typing import Any
 
-__all__ = ["OnceASecond", "written_aside"]
+from retrodict.core.errors import ConfigurationError, RetrodictError
+
+__all__ = ["REQUEST", "LineFormatter", "OnceASecond", "written_aside"]
 
 _LINES = 1_000  # that wait
 _END_S = 2.0
+
+REQUEST: ContextVar[Callable[[], str | None] | None] = ContextVar("request", default=None)
+"""Gives the name of the request that is worked on."""
+
+
+class LineFormatter(logging.Formatter):
+    """Lines of text, or JSON objects where the environment says ``RETRODICT_LOG=json``.
+
+    Parameters
+    ----------
+    worker : int, optional
+        Number of the process among those of a server.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        prefix = "" if worker is None else f"worker {worker} "
+        text = f"%(asctime)s %(levelname)s {prefix}%(name)s: %(before)s%(message)s"
+        super().__init__(text, defaults={"before": "", "request": None})
+        form = os.environ.get("RETRODICT_LOG", "text")
+        if form not in ("json", "text"):
+            raise ConfigurationError("lines must be text or json", where="RETRODICT_LOG", got=form,
+                                     remedy="Set one of the two, or none")  # fmt: skip
+        self._worker, self._json = worker, form == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Line of a message; as JSON with ``time``, ``level``, ``logger``, ``message``, and ``worker``, ``request``."""
+        if not self._json:
+            return super().format(record)
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(), "level": record.levelname,
+            "logger": record.name, "worker": self._worker, "request": getattr(record, "request", None),
+            "message": message,
+        }  # fmt: skip
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+class _Plain(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # as it is called
+        """Where an exception came from, without its text: that of somebody else's code may hold what a caller sent."""
+        error: BaseException | None = ei[1]
+        pieces = []
+        while error is not None:
+            text = f": {error}" if isinstance(error, RetrodictError | OSError) else ""
+            pieces.append(f"{''.join(format_tb(error.__traceback__))}{type(error).__name__}{text}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\nThat came of this:\n\n".join(pieces)
 
 
 class _Dropping(QueueHandler):
     """Drops and counts lines while nobody takes those that wait."""
 
     dropped = 0
+
+    def __init__(self, lines: Queue[logging.LogRecord | None]) -> None:
+        super().__init__(lines)
+        self.setFormatter(_Plain())
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Name the request, which is known here alone: lines are written in another thread."""
+        prepared: logging.LogRecord = super().prepare(record)
+        name = REQUEST.get()
+        if name is not None and (request := name()) is not None:
+            prepared.request, prepared.before = request, f"request {request}: "
+        return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Have a line written."""

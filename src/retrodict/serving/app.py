@@ -22,6 +22,7 @@ from msgspec import structs
 from retrodict.core.clock import Clock, check_has_been, parse_time
 from retrodict.core.errors import InputError, InternalError, RefusedError, RetrodictError, RetryableError
 from retrodict.core.identity import UlidFactory
+from retrodict.core.log_lines import REQUEST
 from retrodict.core.retries import left_s
 from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import DecisionRecord
@@ -195,6 +196,7 @@ class DecisionApp:
         arrived = scope.get(ARRIVED) or perf_counter_ns()
         failure: Exception | None = None
         request = HttpRequest(scope, receive, arrived, "")
+        REQUEST.set(request.name)
         try:
             handler, needed, request.route, request.parameter = find_route(scope["method"], scope["path"])
             if needed is not None and self.callers is not None:
@@ -210,6 +212,7 @@ class DecisionApp:
             again = RETRY if isinstance(error, RetryableError) else ()
             answer = HttpAnswer(_json.encode({"error": str(error)}), status, again)
         except Exception as error:  # noqa: BLE001  # the last resort: the server lives on, its log says why
+            request.origin = request.name() or self._new_id(), ""  # the caller learns by which name the log has it
             _log.exception("request failed")
             failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
@@ -269,9 +272,7 @@ class DecisionApp:
             return None
         if request.origin is None:
             span = request.header(b"traceparent") if self.traces is None else self.traces.begin(request)
-            names = filter(None, map(request.header, (ID_HEADER, b"x-request-id")))
-            name = next((one for one in names if len(one) <= 200 and one.isascii() and one.isprintable()), None)
-            request.origin = name or self._new_id(), span or ""
+            request.origin = request.name() or self._new_id(), span or ""
         return request.origin
 
     async def _decide_once(self, request: HttpRequest, question: DecisionRequest, request_id: str) -> HttpAnswer:

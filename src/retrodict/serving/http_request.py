@@ -69,6 +69,13 @@ class HttpRequest:
         """Value of a header that is of no weight: the last one, if it stands more than once."""
         return dict(self.scope["headers"]).get(name, b"").decode("latin-1") or None
 
+    def name(self) -> str | None:
+        """What its caller calls it, for logs and for servers that are asked; None where that is no plain short text."""
+        if self.origin is not None:
+            return self.origin[0]
+        names = filter(None, map(self.header, (ID_HEADER, b"x-request-id")))
+        return next((one for one in names if len(one) <= 200 and one.isascii() and one.isprintable()), None)
+
     def has_left(self) -> bool:
         """Whether the caller has left, as far as the connection knows."""
         return bool(getattr(getattr(self.receive, "__self__", None), "disconnected", False))

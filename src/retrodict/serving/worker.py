@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from retrodict.core.errors import RetrodictError
-from retrodict.core.log_lines import written_aside
+from retrodict.core.log_lines import LineFormatter, written_aside
 from retrodict.features.online import FeatureHealth, ViewFlow
 from retrodict.serving.app import DecisionApp
 from retrodict.serving.board import Board
@@ -153,8 +153,8 @@ def main() -> None:
     spec = msgspec.json.decode(sys.argv[1], type=Spec)
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach the whole group
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING,
-                        format=f"%(asctime)s %(levelname)s worker {spec.slot} %(name)s: %(message)s")  # fmt: skip
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger().handlers[0].setFormatter(LineFormatter(spec.slot))
     logging.getLogger("retrodict").setLevel(spec.log_level)
     raise_open_files()
     with written_aside():

@@ -12,6 +12,7 @@ from tests.rollout.test_ladder import BAD
 
 from retrodict import Project
 from retrodict.cli.main import run
+from retrodict.core.display import text_of
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
@@ -19,7 +20,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import approve, current, get_version, history
 from retrodict.registry.feature_sets import readers_in_force
 from retrodict.rollout import deploy, promote, rollback
-from retrodict.rollout.drill import drill
+from retrodict.rollout.drill import DrillReport, VersionDrill, drill
 from retrodict.serving.decider import Decider
 from retrodict.workspace import Workspace
 
@@ -74,6 +75,11 @@ def test_what_could_not_decide_is_named_with_its_problem(three, capsys):
         ("late_parcel@3", True), ("late_parcel@2", False), ("late_parcel@1", False)
     ]  # fmt: skip
     assert code in versions[1]["problem"]
+    rows = tuple(VersionDrill(place, one["model"], one["problem"]) for place, one in enumerate(versions))
+    text = text_of(DrillReport("promise", rows, 3).blocks(), width=80)
+    assert "verdict" in text
+    assert f"{versions[1]['model']} fails:" in text
+    assert code in text
 
 
 def test_a_recorded_decision_that_comes_out_otherwise_is_a_problem(three):

@@ -81,12 +81,16 @@ class DrillReport(Shown):
 
     def blocks(self) -> Sequence[Block | None]:
         """One line for each version."""
-        rows = [(f"{self.policy}#{one.revision}", one.model, one.problem or "deployable", one.checked, one.mismatches,
-                 number(one.load_ms), number(one.switch_ms)) for one in self.versions]  # fmt: skip
+        rows = [(f"{self.policy}#{one.revision}", one.model, "fails" if one.problem else "deployable", one.checked,
+                 one.mismatches, number(one.load_ms), number(one.switch_ms)) for one in self.versions]  # fmt: skip
         bad, total = sum(one.problem is not None for one in self.versions), len(self.versions)
         few = f"; there are no {self.keep} to keep yet" if total < self.keep else ""
         columns = ("revision", "model", "verdict", "decisions>", "unlike>", "load ms>", "switch ms>")
-        return [f"{self.policy}: {total - bad} of {total} versions could decide at once{few}.", Grid(columns, rows)]
+        return [
+            f"{self.policy}: {total - bad} of {total} versions could decide at once{few}.",
+            *(f"{one.model} fails: {one.problem}" for one in self.versions if one.problem),
+            Grid(columns, rows),
+        ]
 
 
 def drill(workspace: Workspace, policy: str, *, keep: int = 3, decisions: int = 100) -> DrillReport:

@@ -269,7 +269,29 @@ def test_addresses_are_those_of_the_part(apart):
             assert (server.send("GET", path, None, apart.headers)[0] == 200) == (owner == part), (part, path)
         assert server.send("GET", "/readyz")[0] == 200
         assert server.send("GET", "/v1/status", None, apart.headers)[0] == 200
-    assert "server of models" in apart.models.send("GET", "/v1/policies", None, apart.headers)[1]["error"]
+    error = apart.models.send("GET", "/v1/policies", None, apart.headers)[1]["error"]
+    assert "server of models has not" in error
+    assert error.endswith("Ask the server of decisions.")
+    error = apart.features.send("GET", "/v1/models/late_parcel", None, apart.headers)[1]["error"]
+    assert "must exist" in error
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "others"),
+    [
+        ("features", "/v1/features/late_parcel:read", ["/v1/features/late_parcel%3Aread",
+         "/v1/features/late_parcel%3aread", "/v1/feature%73/late_parcel:read",
+         "/v1/features%2Flate_parcel:read", "/v1/features/late_parcel:rea%64",
+         "/v1/features/late_parcel:read/", "//v1/features/late_parcel:read"]),
+        ("models", "/v1/models/late_parcel:rows", ["/v1/models/late_parcel%3Arows", "/v1/%6Dodels/late_parcel:rows"]),
+    ],
+)  # fmt: skip
+def test_addresses_between_servers_are_written_in_one_way(apart, part, path, others):
+    """However a rule of a gateway that keeps callers from them spells them, there is no other spelling."""
+    send = getattr(apart, part).send
+    assert send("POST", path, {}, apart.headers)[0] == 415
+    for other in others:
+        assert send("POST", other, {}, apart.headers)[0] == 404, other
 
 
 def test_a_model_alone_speaks_the_protocol(apart, whole):

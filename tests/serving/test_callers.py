@@ -1,6 +1,7 @@
 """Who may call: keys and tokens that count, those that do not, and what neither log nor ledger may hold."""
 
 import asyncio
+import base64
 import contextlib
 import datetime as dt
 import http.client
@@ -332,7 +333,7 @@ class Issuer:
         claims = {name: value for name, value in claims.items() if value is not None}
         head = {"alg": "ES256", "kid": "a", **(header or {})}
         with warnings.catch_warnings(action="ignore"):  # of what is forged
-            return jwt.encode(head, claims, key or self.key, algorithms=["ES256", "HS256", "none"])
+            return jwt.encode(head, claims, key or self.key, algorithms=["ES256", "RS256", "HS256", "none"])
 
 
 @pytest.fixture
@@ -430,6 +431,63 @@ def test_a_key_that_the_issuer_changed_is_taken_in_and_one_it_took_back_counts_n
             admit("a.b.c")
         admit.callers.look()  # a file that cannot be read takes nobody's key away
         assert admit(new) == "jwt:ana@bank"
+
+
+def test_keys_that_share_a_name_all_count(issuer, admit, monkeypatch):
+    """Of one kind or of several; a key for another algorithm or for encryption signs nothing."""
+    from joserfc.jwk import ECKey, RSAKey
+
+    monkeypatch.setattr("retrodict.serving.callers._AGAIN_S", 0.0)
+    keys = [ECKey.generate_key("P-256", {"kid": "s"}), ECKey.generate_key("P-256", {"kid": "s"}),
+            RSAKey.generate_key(2048, {"kid": "s"})]  # fmt: skip
+    secret = ECKey.generate_key("P-256", {"kid": "s", "use": "enc"})
+    issuer.publish(*keys, secret)
+    with pytest.raises(RefusedRequestError):
+        admit("a.b.c")
+    admit.callers.look()
+    for key, algorithm in zip(keys, ["ES256", "ES256", "RS256"], strict=True):
+        assert admit(issuer.token({"kid": "s", "alg": algorithm}, key)) == "jwt:ana@bank"
+    unfit = ECKey.generate_key("P-256", {"kid": "s"})
+    signing = ECKey.import_key({**secret.as_dict(private=True), "use": "sig"})
+    for token in (issuer.token({"kid": "s"}, unfit), issuer.token({"kid": "t"}, keys[0]),
+                  issuer.token({"kid": "s"}, signing)):  # fmt: skip
+        with pytest.raises(Exception, match="in force"):
+            admit(token)
+
+
+def test_a_token_that_is_nested_deeply_is_none(issuer, admit):
+    """In its head or in its body, signed or not."""
+    from joserfc import jws
+
+    deep = b"[" * 4_000
+    signed = jws.serialize_compact({"alg": "ES256", "kid": "a"}, deep, issuer.key)
+    head = base64.urlsafe_b64encode(deep).rstrip(b"=").decode()
+    for token in (signed, ".".join([head, *signed.split(".")[1:]])):
+        with pytest.raises(RefusedRequestError) as refused:
+            admit(token)
+        assert refused.value.answer.status == 401
+
+
+def test_keys_of_the_issuer_that_are_gone_are_shown_until_they_are_back(issuer, project, monkeypatch, caplog):
+    """Those of the last reading count, which readiness and the status say, and the log at each attempt."""
+    monkeypatch.setattr("retrodict.serving.callers._AGAIN_S", 0.0)
+    monkeypatch.setattr("retrodict.serving.callers._FETCH_S", 0.0)
+    callers = Callers(project.workspace)
+    callers.look()
+    text = issuer.file.read_text()
+    issuer.file.unlink()
+    head = bearer(issuer.token(scope="read", exp=2**40))
+
+    def notes():
+        ready, status = asked(project, ("GET", "/readyz", head), ("GET", "/v1/status", head), callers=callers)
+        assert (ready[0], status[0]) == (200, 200)
+        return json.loads(ready[2]).get("callers"), json.loads(status[2])["callers"]
+
+    for count in (1, 2):
+        assert all("keys of the issuer cannot be read: FileNotFoundError" in note for note in notes())
+        assert caplog.text.count("those of the last reading go on to count") == count
+    issuer.file.write_text(text)
+    assert notes() == (None, None)
 
 
 def test_tokens_without_an_audience_or_over_plain_http_are_refused(issuer, root):

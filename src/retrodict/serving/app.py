@@ -41,7 +41,7 @@ from retrodict.serving.http_answer import REPLAYED, RETRY, HttpAnswer, RefusedRe
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
-from retrodict.serving.routes import Part, check_serves, find_route, route
+from retrodict.serving.routes import Part, check_serves, check_written, find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
@@ -202,6 +202,7 @@ class DecisionApp:
             if needed is not None and self.callers is not None:
                 request.caller = self.callers.admit(scope["headers"], needed)
             check_serves(self.part, request.route)
+            check_written(request.route, request.parameter, scope.get("raw_path", b""))
             if PREPARE in scope:
                 scope[PREPARE]()
             answer = await handler(self, request)
@@ -500,6 +501,7 @@ class DecisionApp:
             **self.facts(),
             "services": sorted(self.services),
             "problem": self.problem or self.services_problem,
+            "callers": self.callers and self.callers.problem,
             "score_caches": cache_reports(self.telemetry.counters, self.servants),
             "counters": self.telemetry.named(),
             "latency": self.telemetry.latencies(),

@@ -13,6 +13,7 @@ import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ class Callers:
     Attributes
     ----------
     problem : str or None
-        Why keys that were issued or ended are not taken in for now.
+        Why keys that were issued or ended, or keys of the issuer, are not taken in for now.
     """
 
     def __init__(self, workspace: Workspace, workers: Callable[[], int] = lambda: 1) -> None:
@@ -100,6 +101,7 @@ class Callers:
             self._keys, self._issued, self._sharing = keys, issued, sharing
         if self._signers is not None:
             self._signers.look()
+        self.problem = None if self._signers is None else self._signers.problem
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]], needed: str) -> str:
         """Name of the caller of a request for which a scope is needed.
@@ -164,7 +166,8 @@ class _Signers:
         except ImportError as error:
             raise MissingExtraError("joserfc", "jwt", needed_for="tokens as callers") from error
         self._clock: Clock = workspace.clock
-        self._keys: KeySet | None = None
+        self._keys: list[KeySet] | None = None  # of one key each, since several may have one name
+        self.problem: str | None = None
         self._read_at = -_FETCH_S
         self._wanted = False
         self._checked: OrderedDict[str, _Caller] = OrderedDict()
@@ -172,14 +175,17 @@ class _Signers:
     def look(self) -> None:
         """Read the keys where they are old, or a token names one that is not among them."""
         age = monotonic() - self._read_at
-        if age < (_AGAIN_S if self._wanted or self._keys is None else _FETCH_S) and self._read_at > 0:
+        soon = self._wanted or self._keys is None or self.problem is not None
+        if age < (_AGAIN_S if soon else _FETCH_S) and self._read_at > 0:
             return
         self._read_at, self._wanted = monotonic(), False
         from joserfc.jwk import KeySet
 
         try:
-            self._keys = KeySet.import_key_set(json.loads(self._read()))
+            keys = KeySet.import_key_set(json.loads(self._read())).keys
+            self._keys = [KeySet([key]) for key in keys if key.get("use") in (None, "sig")]
             self._checked = OrderedDict()  # a key that was taken back signs no longer
+            self.problem = None
         except Exception as error:  # of whoever wrote the document: the keys that are known stay
             if self._keys is None and not self._url:  # an address may be away at the start, a file is wrong
                 raise ConfigurationError(
@@ -187,7 +193,8 @@ class _Signers:
                     got=f"{self._place!r}: {getattr(error, 'strerror', None) or type(error).__name__}",
                     remedy="Write the issuer's public keys there, or leave auth.jwks out",
                 ) from error  # fmt: skip
-            _log.error("%s: the keys of the issuer cannot be read: %s", self._where, type(error).__name__)
+            self.problem = f"{self._where}: the keys of the issuer cannot be read: {type(error).__name__}"
+            _log.error("%s; those of the last reading go on to count", self.problem)
 
     def _read(self) -> bytes:
         if self._url:
@@ -212,17 +219,18 @@ class _Signers:
         from joserfc import jwt
         from joserfc.errors import JoseError
 
-        if self._keys is None:
-            return None
         registry = jwt.JWTClaimsRegistry(
             now=self._clock.now() // 1_000_000, leeway=_LEEWAY_S,
             iss={"essential": True, "value": self._issuer}, aud={"essential": True, "value": self._audience},
             exp={"essential": True}, sub={"essential": True},
         )  # fmt: skip
-        try:
-            claims: dict[str, Any] = jwt.decode(token, self._keys, algorithms=_ALGORITHMS).claims
-            registry.validate(claims)
-        except (JoseError, ValueError, KeyError, TypeError):
+        claims: dict[str, Any] | None = None
+        for key in self._keys or ():
+            with suppress(JoseError, ValueError, KeyError, TypeError, RecursionError):
+                claims = jwt.decode(token, key, algorithms=_ALGORITHMS).claims
+                registry.validate(claims)
+                break
+        else:
             self._wanted = True  # perhaps the issuer has a new key
             return None
         subject, scopes, roles = claims["sub"], claims.get("scope", ""), claims.get("roles", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from retrodict.core.errors import NotFoundError, near
 from retrodict.serving.http_answer import HttpAnswer, RefusedRequestError
@@ -12,7 +13,7 @@ from retrodict.serving.http_request import HttpRequest
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["ROUTES", "Part", "check_serves", "find_route", "route", "serves"]
+__all__ = ["ROUTES", "Part", "check_serves", "check_written", "find_route", "route", "serves"]
 
 Part = Literal["features", "models", "decisions"]
 """What a server may serve alone."""
@@ -90,13 +91,24 @@ def serves(part: Part | None, pattern: str) -> bool:
     """Whether an address is one of a part, or of all; those that parts ask each other are of no other server."""
     if part is None:
         return pattern not in _INSIDE
-    owner = "features" if pattern.startswith(_FEATURES) else "models" if pattern.startswith(_MODELS) else "decisions"
-    return owner == part or pattern.startswith(_EVERYWHERE)
+    return owner_of(pattern) == part or pattern.startswith(_EVERYWHERE)
+
+
+def owner_of(pattern: str) -> Part:
+    """Part whose server has an address alone."""
+    return "features" if pattern.startswith(_FEATURES) else "models" if pattern.startswith(_MODELS) else "decisions"
+
+
+def check_written(pattern: str, parameter: str, path: bytes) -> None:
+    """Refuse an address between servers unless it is as they write it: a gateway may know it by no other way."""
+    if pattern in _INSIDE and path.decode("latin-1") != pattern.replace("{model}", quote(parameter, safe="")):
+        raise NotFoundError("the address must exist", where="address", got="one between servers, written otherwise",
+                            remedy="See 'Apart' on the page on serving")  # fmt: skip
 
 
 def check_serves(part: Part | None, pattern: str) -> None:
     """Refuse an address that a server does not serve."""
     if not serves(part, pattern):
+        remedy = f"Ask the server of {owner_of(pattern)}" if part else "Leave it to servers of decisions alone"
         raise NotFoundError("the address must be one of what is served here", where="address",
-                            got=f"one that a server of {part or 'everything'} has not",
-                            remedy="See 'Apart' on the page on serving for who has it")  # fmt: skip
+                            got=f"one that a server of {part or 'everything'} has not", remedy=remedy)  # fmt: skip

@@ -117,7 +117,6 @@ async def keep_callers(callers: Callers | None) -> None:
             await asyncio.sleep(_CALLERS_S)
             try:
                 await asyncio.get_running_loop().run_in_executor(thread, callers.look)
-                callers.problem = None
             except Exception as error:  # noqa: BLE001  # an end of this would be the end of every revocation
                 if str(error) != callers.problem:
                     callers.problem = str(error)

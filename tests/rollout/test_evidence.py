@@ -11,7 +11,8 @@ from retrodict import Rollout
 from retrodict.core.durations import HOUR
 from retrodict.core.tasks import Target
 from retrodict.outcomes import Outcomes
-from retrodict.rollout.evidence import Evidence
+from retrodict.rollout.definitions import read_condition
+from retrodict.rollout.evidence import Evidence, _compare
 from retrodict.rollout.ladder import next_move
 from retrodict.rollout.statistics import Allowed, Sums, bound_share
 from retrodict.rollout.statistics.sequential import _log_evidence
@@ -74,6 +75,27 @@ def test_one_error_is_no_breach(canary, control, verdict):
     """Of a version whose champion had none; many are."""
     fallback = ["ok"] * canary + [None] * (1000 - canary) + ["ok"] * control + [None] * (1000 - control)
     assert judge(evidence(arms(1000), fallback=fallback), "error_rate <= champion * 1.1", "hold").verdict == verdict
+
+
+@pytest.mark.parametrize(("canary", "control", "verdict"), [(2, 0, "failure"), (2, 2, "success"), (0, 2, "success")])
+def test_errors_that_are_some_of_each_unit_are_a_breach_too(canary, control, verdict):
+    """Ten decisions of each of 200 units, of which so many fail: means of units have no ratio to none."""
+    units, turn = np.repeat(np.arange(400), 10), np.tile(np.arange(10), 400)
+    fallback = ["ok" if bad else None for bad in turn < np.where(units < 200, canary, control)]
+    data = evidence(arms(2000), units=units, fallback=fallback)
+    assert judge(data, "error_rate <= champion * 1.1", "hold").verdict == verdict
+
+
+def test_equal_shares_of_errors_are_rarely_a_breach_however_often_one_looks():
+    """Units differ in how often they fail: at most 10 % of 100 rollouts, seen 40 times each."""
+    rng, condition, alarms = np.random.default_rng(5), read_condition("error_rate <= champion * 1.1", where=""), 0
+    for _ in range(100):
+        shares = rng.binomial(10, rng.beta(0.05, 0.45, (2, 2_000))) / 10
+        alarms += any(
+            _compare(condition, *(Sums.of(arm[:n]) for arm in shares), 0.1, 100).verdict == "failure"
+            for n in range(100, 2_001, 50)
+        )
+    assert alarms <= 10
 
 
 def test_an_absolute_limit_is_of_the_new_version_alone():

@@ -39,6 +39,7 @@ from retrodict.rollout.statistics import (
     compare_means,
     compare_rates,
 )
+from retrodict.rollout.statistics.contrast import judge
 from retrodict.workspace import Workspace
 
 __all__ = ["ArmVerdict", "Evidence", "compare_arms", "gather"]
@@ -408,8 +409,18 @@ def _compare(condition: Condition, control: Sums, canary: Sums, alpha: float, mi
                for one in (control, canary)]  # fmt: skip
         if hit[0] is not None and hit[1] is not None:
             return compare_rates(hit[0], hit[1], allowed, alpha=alpha, min_n=min_units)
-    scale: Literal["ratio", "difference"] = "ratio" if condition.scale == "ratio" else "difference"
-    return compare_means(control, canary, allowed, scale=scale, alpha=alpha, min_n=min_units)
+    if condition.scale != "ratio":
+        return compare_means(control, canary, allowed, alpha=alpha, min_n=min_units)
+    if condition.metric not in SHARES:
+        return compare_means(control, canary, allowed, scale="ratio", alpha=alpha, min_n=min_units)
+    # Units of which some decisions fail: means have no ratio while the control has none, so either may show it.
+    one = compare_means(control, canary, allowed, scale="ratio", alpha=alpha / 2, min_n=min_units)
+    if one.verdict != "inconclusive" or min(control.n, canary.n) < min_units:
+        return one
+    last, new = (bound_share(arm, Allowed(at_most=1.0), alpha=alpha / allowed.sides / 4) for arm in (control, canary))
+    low, high = (new.low or 0.0) / (last.high or 1.0), (new.high or 1.0) / last.low if last.low else np.inf
+    ratio = canary.mean / control.mean if control.total else np.inf
+    return judge(replace(new, scale="ratio", n_control=control.n, value=ratio, low=low, high=high), allowed)
 
 
 def _is_decided(one: ArmVerdict) -> bool:

@@ -144,8 +144,10 @@ def test_a_trial_refuses_a_version_that_fails_or_changes_too_much(pair):
     """On the newest decisions; what came of it stands in the reason, and the old version is warm."""
     with pytest.raises(RefusedError, match="must be of decisions on record that no fallback made; got 'none'"):
         deploy(pair, "promise", model="late_parcel@2", trial=10)
-    with pytest.raises(InputError, match=r"max_changes must be a share of the decisions, 0 to 1; got 2"):
+    with pytest.raises(InputError, match=r"max_changes a share of them, 0 to 1; got \(10, 2\)"):
         deploy(pair, "promise", model="late_parcel@2", trial=10, max_changes=2)
+    with pytest.raises(InputError, match="a number of decisions"):
+        deploy(pair, "promise", model="late_parcel@2", trial=-5)
     records = ask(pair, 60)
     artifact = ModelArtifact.load(pair.objects, get_version(pair, "late_parcel@2").artifact)
     again = ["warn" if artifact.score_row(one.features).score >= 0.5 else "ok" for one in records]

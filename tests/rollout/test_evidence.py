@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from tests.rollout.test_ladder import STATE
 
-from retrodict import Rollout
+from retrodict import Guard, Rollout
 from retrodict.core.durations import HOUR
+from retrodict.core.errors import DefinitionError
 from retrodict.core.tasks import Target
 from retrodict.outcomes import Outcomes
 from retrodict.rollout.definitions import read_condition
@@ -188,6 +189,46 @@ def test_groups_are_compared_by_the_interval_of_each():
     assert (verdict.verdict, verdict.canary) == ("failure", pytest.approx(1 / 3))
     assert judge(data(0.6, 0.49), text).verdict == "inconclusive"
     assert judge(evidence(arms(4000), context__sex=["a"] * 8000), text).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("kind", ["hold", "prove"])
+@pytest.mark.parametrize("groups", [["a"], ["a", None], ["a"] * 3999 + ["b"]])
+def test_one_group_alone_is_no_equality(kind, groups):
+    """A column that is always the same, or almost, holds nothing."""
+    sex = pa.array((groups * 4000)[:4000], pa.string())
+    data = evidence(arms(2000), decision=decisions((0.3, 0.3), 2000), context__sex=sex)
+    verdict = judge(data, "dp_ratio(sex: warn) >= 0.8", kind)
+    assert (verdict.verdict, "sex" in verdict.reason) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize("text", [
+    "brier >= 0.1", "error_rate >= champion", "p99_ms >= champion * 0.5", "loss >= champion - 0.1",
+    "dp_ratio(sex: ok) <= 0.8", "dp_ratio(sex: ok) >= 0", "rate(ok) >= 0", "rate(ok) <= 1",
+    "brier not worse by 1", "rate(ok) within 1",
+    "rate(ok) >= champion - 1", "error_rate <= 1", "brier <= 1.5", "rate(ok) >= champion * 0", "disagreement <= 1",
+])  # fmt: skip
+def test_what_cannot_be_broken_or_is_no_harm_is_refused(text):
+    """With what is meant, also of a guard, which says what it acts on."""
+    with pytest.raises(DefinitionError, match=r"harm|broken or not"):
+        read_condition(text, where="rollout small, hold")
+    if "champion" not in text and "<=" in text and "disagreement" not in text:
+        with pytest.raises(DefinitionError, match=r"harm|broken or not"):
+            Guard("errors", when=[text.replace("<=", ">")])
+
+
+def test_a_guard_that_would_act_on_good_days_is_refused():
+    """In its own words."""
+    with pytest.raises(
+        DefinitionError, match=r"less is better of error_rate; got 'error_rate < 0\.01'.*Write it with >"
+    ):
+        Guard("errors", when=["error_rate < 0.01"])
+
+
+@pytest.mark.parametrize("more", [{"hold": (), "prove": ()}, {"min_units": True}, {"steps": [True, 100]}])
+def test_a_rollout_of_nothing_is_refused(more):
+    """And what is no number."""
+    with pytest.raises(DefinitionError, match=r"judge something|whole number|steps must"):
+        Rollout("small", unit="customer", **more).check()
 
 
 def test_quality_is_judged_by_what_is_known():

@@ -145,13 +145,14 @@ def _put(
 
 def _try_out(workspace: Workspace, deployment: Deployment, count: int, max_changes: float) -> str:
     """Let what is to be deployed make the newest decisions again, on the values in the log; what came of it."""
+    where = f"policy:{deployment.policy}, trial"
+    if type(count) is not int or count < 0 or not 0 <= max_changes <= 1:
+        raise InputError("a trial must be of a number of decisions, and max_changes a share of them, 0 to 1",
+                         where=where, got=(count, max_changes), remedy="Write --trial 1000 --max-changes 0.02 for 2 %"
+                         )  # fmt: skip
     logged = [one for one in recent_decisions(workspace, max(20_000, count))
               if one.policy == deployment.policy and one.fallback is None]  # fmt: skip
     records = sorted(logged, key=lambda one: one.time)[-count:]
-    where = f"policy:{deployment.policy}, trial"
-    if not 0 <= max_changes <= 1:
-        raise InputError("max_changes must be a share of the decisions, 0 to 1", where=where, got=max_changes,
-                         remedy="Write --max-changes 0.02 for 2 %")  # fmt: skip
     if not records:
         raise RefusedError("a trial must be of decisions on record that no fallback made", where=where, got="none",
                            remedy="Deploy it without --trial, or let the policy decide first")  # fmt: skip

@@ -6,6 +6,7 @@ Conditions are a language of three sentences and no expression: each sentence ha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ EVENTS = {
 """What a guard may act on beside conditions."""
 
 _LOWER = {"error_rate", "p50_ms", "p95_ms", "p99_ms", "brier", "log_loss", "loss"}
+_TOP = dict.fromkeys({*SHARES, "dp_ratio", "brier"}, 1.0)
 _TIMED = ("p50_ms", "p95_ms", "p99_ms")
 _ARGUED = {"rate": 1, "dp_ratio": 2}
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -111,16 +113,49 @@ class Condition:
         return self.metric in _TIMED
 
 
-def read_condition(text: str, *, where: str) -> Condition:
+def read_condition(text: str, *, where: str, trigger: str | None = None) -> Condition:
     """Read ``error_rate <= champion * 1.1``, ``rate(warn) <= 0.3``, ``brier not worse by 0.005`` or ``… within 0.02``.
 
     Any of them may end in ``for each carrier``.
 
+    Parameters
+    ----------
+    text : str
+    where : str
+        For the error.
+    trigger : str, optional
+        What a guard acts on, whose opposite ``text`` is.
+
     Raises
     ------
     DefinitionError
-        If it is none of these, or of a metric that there is not, or that has no better side.
+        If it is none of these, or of a metric that there is not, or that has no better side; or of the better side
+        alone, or whatever is measured, true or untrue.
     """
+    condition = _read_condition(text, where)
+    written = text if trigger is None else trigger
+    if (condition.metric in _LOWER and condition.high is None) or (
+        condition.metric == "dp_ratio" and not condition.low
+    ):
+        word = "more" if condition.metric == "dp_ratio" else "less"
+        wanted = ("<=" if word == "less" else ">=") if trigger is None else (">" if word == "less" else "<")
+        raise DefinitionError(f"a condition must be about harm: {word} is better of {condition.metric}", where=where,
+                              got=written, remedy=f"Write it with {wanted} and a limit above 0")  # fmt: skip
+    least, most = 0.0 if condition.metric != "mean_score" else -math.inf, _TOP.get(condition.metric, math.inf)
+    if condition.scale == "difference":
+        least, most = least - most, most - least
+    elif condition.scale == "ratio":
+        most = math.inf
+    low = -math.inf if condition.low is None else condition.low
+    high = math.inf if condition.high is None else condition.high
+    if (low <= least and high >= most) or low > most or high < least:
+        raise DefinitionError("a condition must be one that may be broken or not", where=where, got=written,
+                              remedy=f"What is compared lies from {least:g} to {most:g}: write a limit between"
+                              )  # fmt: skip
+    return condition
+
+
+def _read_condition(text: str, where: str) -> Condition:
     match = next((one for sentence in _SENTENCES if (one := sentence.fullmatch(str(text)))), None)
     if match is None:
         raise DefinitionError(
@@ -179,7 +214,7 @@ def read_trigger(text: str, *, where: str) -> Condition:
                               )  # fmt: skip
     metric, sign, limit = match.groups()
     opposite = f"{metric} {'<=' if sign == '>' else '>='} {limit.replace('baseline', 'champion', 1)}"
-    return replace(read_condition(opposite, where=where), text=text)
+    return replace(read_condition(opposite, where=where, trigger=text), text=text)
 
 
 def _sides(operator: str, limit: float) -> tuple[float | None, float | None]:
@@ -274,7 +309,11 @@ class Rollout(Definition):
                                   got=(self.alpha, self.min_units), remedy="Leave them out")  # fmt: skip
 
     def check(self) -> None:
-        """Refuse what ends before it begins, and more units than there will be."""
+        """Refuse what ends before it begins, judges nothing, or asks for more units than there will be."""
+        if not (self.hold or self.prove):
+            raise DefinitionError("a rollout must judge something", where=f"rollout {self.name}", got="no condition",
+                                  remedy="Write hold=[...] or prove=[...], or use deploy, which asks for nothing"
+                                  )  # fmt: skip
         wait = _WAIT.fullmatch(self.inconclusive)
         _check_reach({"bake": self.bake, "inconclusive": wait and wait[1]}, self.min_units, f"rollout {self.name}")
 
@@ -460,14 +499,14 @@ def _check_policy(policy: object, where: str) -> None:
 
 def _check_reach(spans: Mapping[str, str | None], min_units: object, where: str) -> None:
     check_lengths(spans, where=where)
-    if not isinstance(min_units, int) or min_units > _MOST_UNITS:
+    if not isinstance(min_units, int) or isinstance(min_units, bool) or min_units > _MOST_UNITS:
         raise DefinitionError(f"min_units must be a whole number up to {_MOST_UNITS:,}", where=where, got=min_units,
                               remedy="Leave it out")  # fmt: skip
 
 
 def _steps(steps: Sequence[float], where: str) -> tuple[float, ...]:
     try:
-        values = tuple(float(step) for step in steps)
+        values = () if any(isinstance(step, bool) for step in steps) else tuple(float(step) for step in steps)
     except (TypeError, ValueError):
         values = ()
     rising = all(a < b for a, b in pairwise(values))

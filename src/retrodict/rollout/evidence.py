@@ -39,7 +39,7 @@ from retrodict.rollout.statistics import (
     compare_means,
     compare_rates,
 )
-from retrodict.rollout.statistics.contrast import judge
+from retrodict.rollout.statistics.contrast import judge, unknown
 from retrodict.workspace import Workspace
 
 __all__ = ["ArmVerdict", "Evidence", "compare_arms", "gather"]
@@ -285,7 +285,9 @@ class Evidence:
         units = self._count(True, values), self._count(False, values)
         verdict, reason = contrast.verdict, why_not or contrast.reason
         counted = units[:1] if condition.scale == "absolute" else units
-        if kind == "hold" and verdict != "failure":
+        if condition.metric == "dp_ratio" and contrast.value is None:  # nothing was compared, so nothing held
+            verdict = "inconclusive"
+        elif kind == "hold" and verdict != "failure":
             enough = min(counted) >= min_units
             verdict = "success" if enough else "inconclusive"
             reason = f"not shown to be broken: {reason}" if enough else _too_few(counted, min_units)
@@ -371,21 +373,26 @@ class Evidence:
         self, condition: Condition, values: Floats, alpha: float, min_units: int
     ) -> tuple[Contrast, tuple[float | None, None]]:
         """Least over largest share of a decision among the canary's groups, by an interval of each group."""
-        groups = self._named(condition.of[0])
-        empty = compare_means(_KNOWN_ZERO, Sums(0, 0.0, 0.0), Allowed(at_least=0.0))
-        if groups is None:
-            return empty, (None, None)
-        names = set(pa.array(groups[self.canary], from_pandas=True).drop_null().to_pylist())
+        groups, name = self._named(condition.of[0]), condition.of[0]
+        names = (
+            set() if groups is None else set(pa.array(groups[self.canary], from_pandas=True).drop_null().to_pylist())
+        )
+
+        def none(reason: str) -> tuple[Contrast, tuple[float | None, None]]:
+            return unknown(reason, "interval of each group", "ratio", (0, 0), 1 - alpha), (None, None)
+
+        if len(names) < 2:
+            return none(f"{name} must have two groups to compare, and has {len(names)}")
         ends, shares = [], []
         for group in names:
             sums = self._sums(np.where(groups == group, values, np.nan), canary=True)
             one = compare_means(_KNOWN_ZERO, sums, Allowed(at_least=0.0), alpha=alpha / len(names), min_n=min_units)
             if one.low is None or one.high is None:
-                return empty, (None, None)
+                return none(f"of a group of {name}: {one.reason}")
             ends.append((max(one.low, 0.0), min(one.high, 1.0)))
             shares.append(sums.mean)
-        if len(names) < 2 or not max(shares):
-            return empty, (None, None)
+        if not max(shares):
+            return none(f"no group of {name} has any {condition.of[-1]}")
         lows, highs = zip(*ends, strict=True)
         low, high = min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) else 1.0
         value, limit = min(shares) / max(shares), condition.low or 0.0

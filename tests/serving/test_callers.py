@@ -163,6 +163,31 @@ def test_decisions_are_recorded_under_the_caller(project):
     assert token not in str(records)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_nobody_gets_an_answer_by_an_id_of_another_caller(project, many):
+    """Though what is asked is the same; a key that was rotated is still its caller's."""
+    tokens = [project.api_keys.issue(name, scope=["score"], reason="test").token for name in ("till", "branch")]
+    tokens.append(project.api_keys.rotate("till", reason="test").token)
+    name = f"of-one-caller-{many}"
+    batch = json.dumps({"requests": [{**REQUEST, "request_id": name}]}).encode()
+
+    async def run():
+        client = Client(project.workspace)
+        client.app.callers = Callers(project.workspace)
+        client.app.callers.look()
+        one = DECIDE, BODY, [(b"idempotency-key", name.encode())]
+        path, body, more = (f"{DECIDE}:batch", batch, []) if many else one
+        answers = [await client.send("POST", path, body, SIMULATED + more + bearer(token)) for token in tokens]
+        await client.close()
+        read = [json.loads(body) for _, _, body in answers]
+        return read if not many else [answer["answers"][0] for answer in read]
+
+    first, other, again = asyncio.run(run())
+    assert "decision_id" not in other
+    assert "a request id must be the caller's own" in other["error"]
+    assert again["decision_id"] == first["decision_id"]
+
+
 def test_a_rate_is_kept_and_shared_by_workers(project, monkeypatch):
     """Four a second on two workers are two for each; a second later there are two more."""
     token = project.api_keys.issue("busy", scope=["read"], reason="test", rate=4).token

@@ -294,7 +294,8 @@ class DecisionApp:
         try:
             record = None
             if claim.place is not None:
-                record = await within(asyncio.to_thread(claim.recorded), until, late("a log that could not be read"))
+                reading = asyncio.to_thread(claim.recorded, request.caller)
+                record = await within(reading, until, late("a log that could not be read"))
             if record is not None:
                 claim.release()
                 self.telemetry.count("decisions_replayed_total", f'policy="{request.parameter}"')
@@ -336,13 +337,13 @@ class DecisionApp:
                     entry.error, entry.request_id = entry.error or error, None
             if any(entry.request_id is not None for entry in entries) and self.requests is not None:
                 await self.requests.opened()
-                claiming = partial(claim_all, self.requests, entries, request.parameter, simulated)
+                claiming = partial(claim_all, self.requests, entries, request.parameter, simulated, request.caller)
                 await asyncio.get_running_loop().run_in_executor(None, claiming)
                 request.limit_ns()
             await self._record_all(servant, entries, at, request, limit)
             for entry in entries:
                 if entry.waits:
-                    await self._wait_for(entry, request.arrived, limit)
+                    await self._wait_for(entry, request, limit)
                     if entry.open and limit is not None and perf_counter_ns() - request.arrived >= limit:
                         entry.error = late("another call with its id")  # others are in the log by now
                     await self._record_all(servant, [entry], at, request, limit)
@@ -351,12 +352,13 @@ class DecisionApp:
                 entry.release()
         return [self._item(entry, request.parameter, servant) for entry in entries]
 
-    async def _wait_for(self, entry: BatchItem, arrived: int, limit: int | None) -> None:
+    async def _wait_for(self, entry: BatchItem, request: HttpRequest, limit: int | None) -> None:
+        arrived = request.arrived
         left = left_s(None if limit is None else limit + arrived)
         assert self.requests is not None
         try:
             claim = await self.requests.hold(entry.request_id or "", entry.content, left)
-            await asyncio.get_running_loop().run_in_executor(None, entry.take, claim)
+            await asyncio.get_running_loop().run_in_executor(None, entry.take, claim, request.caller)
         except RetryableError as error:
             passed = limit is not None and perf_counter_ns() - arrived >= limit
             entry.error, entry.waits = late("another call with its id") if passed else error, False

@@ -61,11 +61,11 @@ class BatchItem:
         """Whether it is to be decided now."""
         return self.record is None and self.error is None and not self.waits
 
-    def take(self, claim: Claim) -> None:
+    def take(self, claim: Claim, caller: str | None = None) -> None:
         """Decide by an id that is held, or take the answer that it has got before and let go of it."""
         self.claim, self.waits = claim, False
         try:
-            self.record = claim.recorded()
+            self.record = claim.recorded(caller)
         except RetrodictError as error:
             self.error = error
         if not self.open:
@@ -124,7 +124,9 @@ def _entry(raw: bytes, schema: RequestSchema | None) -> BatchItem:
     return BatchItem(request, request_id, body=raw)
 
 
-def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, simulated: int | None) -> None:
+def claim_all(
+    index: RequestIndex, entries: Iterable[BatchItem], policy: str, simulated: int | None, caller: str | None = None
+) -> None:
     """Hold the ids that nobody holds, without waiting, and read the answers that were given before.
 
     Who waited here while holding ids could wait for somebody who waits for one of those.
@@ -137,7 +139,7 @@ def claim_all(index: RequestIndex, entries: Iterable[BatchItem], policy: str, si
         if claim is None:
             entry.waits = True
         else:
-            entry.take(claim)
+            entry.take(claim, caller)
 
 
 Piece = list[tuple[BatchItem, DecisionRequest]]

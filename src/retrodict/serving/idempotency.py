@@ -102,19 +102,24 @@ class Claim:
     noted: tuple[LmdbKeys, str, int] | None = None
     _open: bool = field(default=True, repr=False)
 
-    def recorded(self) -> DecisionRecord | None:
+    def recorded(self, caller: str | None = None) -> DecisionRecord | None:
         """Record of the answer that was given before; None if there is none. Reads the log.
 
         Raises
         ------
         RefusedError
-            If the id was used for something else.
+            If the id was used for something else, or by another caller than this one; None may read everything.
         """
         record = None if self.place is None else self.index.find(self.request_id, *self.place)
         if record is not None and record.request_hash != self.content:
             raise RefusedError(
                 "a request id must come with the same policy and the same request as the first time",
                 where="request id", got="another request", remedy="Give each decision an id of its own",
+            )  # fmt: skip
+        if record is not None and caller is not None and record.caller != caller:
+            raise RefusedError(
+                "a request id must be the caller's own", where="request id", got="one that another caller has used",
+                remedy="Make ids that nobody else makes, such as UUIDs",
             )  # fmt: skip
         return record
 

@@ -296,6 +296,12 @@ def test_a_key_that_somebody_wrote_by_sql_does_not_count(project, tmp_path):
         assert not other.audit().ok
 
 
+@pytest.mark.parametrize("scope", ["score, read", ["score,read"], ["score", "read"]])
+def test_scopes_may_stand_behind_one_another(project, scope):
+    """With commas, as some write them, or one by one."""
+    assert project.api_keys.issue("a", scope=scope, reason="test").key.scopes == ("read", "score")
+
+
 def test_no_key_is_anywhere_but_in_its_answer(project):
     """Neither in a file of the project nor in what a notebook keeps."""
     new = project.api_keys.issue("secret", scope=["score"], reason="test")
@@ -317,6 +323,8 @@ def test_no_key_is_anywhere_but_in_its_answer(project):
         ("", {}, "lower-case letters"),
         ("a" * 64, {}, "lower-case letters"),
         ("a\n", {}, "lower-case letters"),
+        ("a", {"expires": "30m", "rate": -1}, r"above 0; got '0.0208 days, rate -1'\."),
+        ("a", {"scope": ["read,admin"]}, "got 'admin'"),
         ("a", {"scope": ["admin"]}, "a scope must be one that there is"),
         ("a", {"scope": []}, "a scope must be one that there is"),
         ("a", {"expires": "4000d"}, "within ten years"),

@@ -299,7 +299,9 @@ def test_values_that_nothing_reads_are_logged_once(project, decider, caplog):
     for more in ({"wieght": 1}, {"wieght": 2}, {}, {"colour": 1, "wieght": 2}):
         decider.decide("promise", {**VALUES, **more}, at=AT)
     lines = [record.getMessage() for record in caplog.records if "nothing that decides reads" in record.getMessage()]
-    assert [line.rpartition(" reads ")[2] for line in lines] == ["wieght", "colour, wieght"]
+    near = "nothing that decides reads 'wieght' of the context; did you mean 'weight'?"
+    colour = "nothing that decides reads 'colour' of the context"
+    assert [line.partition(": ")[2] for line in lines] == [near, f"{colour}; {near}"]
 
 
 def test_a_full_disk_gives_no_decision(project, decider):

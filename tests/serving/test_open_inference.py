@@ -150,7 +150,7 @@ def test_where_one_case_is_wrong_nothing_is_decided(workspace):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda one: {"inputs": one[1:]}, "case 0"),
+        (lambda one: {"inputs": one[2:]}, "every input of the model must be there; got 'no depot, "),
         (lambda one: {"inputs": []}, "inputs must be there"),
         (lambda one: {"inputs": [*one, one[0]]}, "stand once"),
         (lambda one: {"inputs": [{**one[0], "shape": [3]}, *one[1:]]}, "one value for each"),

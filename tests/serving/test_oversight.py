@@ -125,12 +125,13 @@ def test_an_auditor_sees_and_replays_a_decision(project, tokens):
     auditor = bearer(tokens["carl"])
     ((_, decided),) = ask(project, ("POST", DECIDE, BODY, SIMULATED + auditor))
     path = f"/v1/decisions/{decided['decision_id']}"
-    (shown, lineage), (replayed, replay), (absent, _), (wrong, _), (option, _) = ask(
+    (shown, lineage), (replayed, replay), (absent, _), (wrong, refusal), (option, _) = ask(
         project, ("GET", path, b"", auditor), ("POST", f"{path}:replay", b"", auditor),
         ("GET", "/v1/decisions/01J00000000000000000000000", b"", auditor), ("GET", "/v1/decisions/x", b"", auditor),
         ("POST", "/v1/decisions/--help:replay", b"", auditor),
     )  # fmt: skip
     assert (shown, replayed, absent, wrong, option) == (200, 200, 404, 400, 400)
+    assert "its id, of 26 digits and capital letters" in refusal["error"]
     assert lineage["decision"]["id"] == f"decision:{decided['decision_id']}"
     assert lineage["decision"]["decision"] == decided["decision"]
     assert (replay["verdict"], replay["exact"]) == ("exact", True)

@@ -72,7 +72,7 @@ class ApiKeys(Namespace):
             Whose it is, such as web-shop; decisions are recorded under it.
         scope : list of str
             What it is for: score (decisions, features), read (status, metrics, pages), operate (events),
-            approve (models), audit (decisions, replays, the ledger).
+            approve (models), audit (decisions, replays, the ledger); several with commas, too.
         reason : str
             For the ledger.
         expires : str
@@ -81,7 +81,8 @@ class ApiKeys(Namespace):
             Requests a second on average, shared by all workers.  [default: no bound]
         """
         lifetime = parse_duration(expires, where="expires")
-        return NewKey(*api_keys.issue_key(self._workspace, name, scopes=scope, lifetime=lifetime, rate=rate,
+        scopes = [part.strip() for one in ([scope] if isinstance(scope, str) else scope) for part in one.split(",")]
+        return NewKey(*api_keys.issue_key(self._workspace, name, scopes=scopes, lifetime=lifetime, rate=rate,
                                           reason=reason))  # fmt: skip
 
     def rotate(self, name: str, *, reason: str, expires: str = "365d", grace: str = "24h") -> NewKey:

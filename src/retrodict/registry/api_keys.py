@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from retrodict.core.durations import DAY, SECOND
+from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.ledger.chain import Entry
 from retrodict.workspace import Workspace
@@ -143,7 +143,7 @@ def issue_key(
                          got=name[:80], remedy="Name the program or team that calls, such as web-shop")  # fmt: skip
     if not 0 < lifetime <= _LONGEST or (rate is not None and not 0 < rate < float("inf")):
         raise InputError("a key must expire within ten years, and its rate must be above 0", where=where,
-                         got={"days": lifetime / DAY, "rate": rate}, remedy="Leave them out")  # fmt: skip
+                         got=f"{lifetime / DAY:.3g} days, rate {rate}", remedy="Leave them out")  # fmt: skip
     if _in_force(workspace, name):
         raise RefusedError("a name must have one key", where=where, got="one that is in force",
                            remedy=f"Renew it with: retrodict api-keys rotate {name}")  # fmt: skip
@@ -159,7 +159,7 @@ def rotate_key(workspace: Workspace, name: str, *, lifetime: int, grace: int, re
                             remedy="See: retrodict api-keys list")  # fmt: skip
     if not 0 < lifetime <= _LONGEST or not 0 <= grace <= 30 * DAY:
         raise InputError("a key must expire within ten years, and the former one within 30 days", where=where,
-                         got={"days": lifetime / DAY, "grace_s": grace / SECOND}, remedy="Leave them out")  # fmt: skip
+                         got=f"{lifetime / DAY:.3g} days, {grace / DAY:.3g} days", remedy="Leave them out")  # fmt: skip
     last, reason = former[-1], check_reason(reason, _REASON, where=where)
     return _append(workspace, name, list(last.scopes), lifetime, last.rate, reason, former, grace)
 

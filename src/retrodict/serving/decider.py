@@ -24,7 +24,7 @@ from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.loader import Loader, find_servant
 from retrodict.decisions.recorder import LogWriter, noting
 from retrodict.decisions.records import DecisionRecord, encode_record
-from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request
+from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request, unread_warnings
 from retrodict.decisions.servant import ReadyCase, Servant
 from retrodict.features.online import FeatureHealth, Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
@@ -36,7 +36,6 @@ from retrodict.workspace import Workspace
 
 __all__ = ["Decider", "GivenAnswer"]
 
-_TOLD = 20  # names that are read by nothing
 _PATIENCE_S = 60.0  # for another process that reads a table into the state
 
 _log = logging.getLogger(__name__)
@@ -242,7 +241,7 @@ class Decider:
         contexts = [entry.question.context for entry in entries if entry.question is not None]
         unread = tuple(dict.fromkeys(name for context in contexts for name in servant.unread(context)))
         if unread and self._unread.get(policy) != unread:
-            _log.warning("policy %s: nothing that decides reads %s", policy, ", ".join(unread[:_TOLD]))
+            _log.warning("policy %s: %s", policy, "; ".join(unread_warnings(unread, servant.reads)))
         self._unread[policy] = unread
 
     def _record(self, servant: Servant, entries: Sequence[BatchItem], at: int) -> None:

@@ -184,6 +184,11 @@ async def infer(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
         if output.name not in kinds:
             raise InputError("an output must be one of the model's", where="body, field 'outputs'", got="another name",
                              remedy=f"Ask for some of {', '.join(kinds)}")  # fmt: skip
+    missing = [name for name in (*servant.schema.entities, *servant.schema.context) if name not in rows[0]]
+    if missing:
+        remedy = "Send it as a tensor, with null where a case has no value; GET /v2/models/{model} has their datatypes"
+        raise InputError("every input of the model must be there", where="body, field 'inputs'",
+                         got=f"no {', '.join(missing)}", remedy=remedy)  # fmt: skip
     explain = form.parameters.get("explain") is True
     questions = [_question(servant, row, explain=explain) for row in rows]
     _check(servant, questions)

@@ -72,8 +72,9 @@ async def _judge(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
 
 def _decision(request: HttpRequest) -> str:
     if not _DECISION(request.parameter):
-        raise InputError("a decision must be named by its id", where="address", got="something else",
-                         remedy="Send the decision_id of its answer")  # fmt: skip
+        raise InputError("a decision must be named by its id, of 26 digits and capital letters", where="address",
+                         got="another form", remedy="Write the decision_id of its answer there, such as "
+                         "01M8Y42E9X6K048S2B347AXFHP; to have one made, send POST /v1/decisions/{policy}")  # fmt: skip
     return f"decision:{request.parameter}"
 
 

@@ -638,6 +638,26 @@ def test_a_definition_that_makes_no_sense_is_refused(change_to, message):
         Experiment("e", **(facts | change_to))
 
 
+@pytest.mark.parametrize(("old", "new", "near"), [
+    ('segments=["depot"]', 'segments=["depott"]', "depot"),
+    ('"fallback is not null"', '"fallbak is not null"', "fallback"),
+    ('per="weight"', 'per="weigth"', "weight"),
+])  # fmt: skip
+def test_names_that_slipped_are_refused_when_definitions_are_loaded(world, old, new, near):
+    """A guardrail on what no decision has would never act."""
+    edit(world, old, new)
+    with pytest.raises(DefinitionError, match=f"must read what decisions have.*'{near}'"):
+        world.project.definitions.get(Experiment, "tone")
+
+
+def test_what_no_decision_has_is_refused_at_the_start(world):
+    """Requests may bring more than is read: what they have brought counts."""
+    edit(world, 'segments=["depot"]', 'segments=["colour"]')
+    with pytest.raises(InputError, match=r"metrics and segments must read what decisions have.*colour"):
+        begin(world)
+    assert not current(world.project)["promise"].deployment.experiments
+
+
 def test_metrics_that_make_no_sense_are_refused():
     """A rate is of a condition, a mean of a number."""
     with pytest.raises(DefinitionError, match="of kind bool"):

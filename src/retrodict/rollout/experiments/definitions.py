@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from retrodict.core.definition import Definition
@@ -18,6 +19,7 @@ from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import compared_texts, parse
 from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
+from retrodict.features.plan import FeatureSet
 from retrodict.rollout.definitions import names_used
 
 if TYPE_CHECKING:
@@ -279,6 +281,21 @@ class Experiment(Definition):
                 for name in compared_texts(parse(text, where=where), "decision"):
                     yield NameUse("decision", name, "a metric must count decisions of the policy", where,
                                   names=list(self.policy.decide))  # fmt: skip
+        rule = "a metric or segment must read what decisions have, by a name that is not nearly another's"
+        for name in self.names_read:  # requests may bring more than the policy reads
+            if "__" in name or get_close_matches(name, self.value_names, n=1, cutoff=0.8) not in ([], [name]):
+                yield NameUse("value of decisions", name, rule, f"experiment {self.name}", names=self.value_names)
+
+    @property
+    def value_names(self) -> list[str]:
+        """What every decision of the policy has."""
+        features = FeatureSet(self.policy.model.features)
+        return [*OF_RECORDS, *features.request_keys, *features.request_columns, *features.columns]
+
+    @property
+    def names_read(self) -> list[str]:
+        """What metrics and segments read."""
+        return sorted({*self.segments, *(name for metric in self.metrics for name in metric.columns)})
 
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""

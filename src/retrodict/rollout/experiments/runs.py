@@ -12,6 +12,7 @@ from typing import Any
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import content_hash, short
+from retrodict.decisions.log import recent_decisions
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Revision, change, current, history
 from retrodict.rollout.experiments.definitions import Experiment
@@ -183,6 +184,11 @@ def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision,
     names = request_names(workspace, revision)
     for name in experiment.unit:
         check_known(name, names, "a unit must be named by a request", where=where, what="name")
+    decided = [one for one in recent_decisions(workspace) if one.policy == experiment.policy.name]
+    sent = (name for one in decided for name in (*one.entities, *one.context, *one.features))
+    values = {*experiment.value_names, *names, *sent}
+    for name in experiment.names_read:
+        check_known(name, values, "metrics and segments must read what decisions have", where=where, what="name")
     _check_layer(workspace, experiment)
     return {
         "name": experiment.name, "version": version, "since": workspace.clock.now(), "unit": list(experiment.unit),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import ssl
 import sys
 import time
@@ -70,6 +71,10 @@ class Answer:
         ``async`` or ``no`` where the record is not durable before the answer.
     replayed : bool
         An earlier call with the same request id has got it.
+    served_by : str or None
+        Decision stream of the worker that answered; with decide_many, that of the whole call.
+    server_ms : float or None
+        Milliseconds that it took there, from the first byte of the call to the answer.
     status : int
         200; another one beside ``error`` for a case of a batch that got no decision.
     error : str or None
@@ -89,6 +94,8 @@ class Answer:
     warnings: list[str] = field(default_factory=list)
     recorded: str | None = None
     replayed: bool = False
+    served_by: str | None = None
+    server_ms: float | None = None
     status: int = 200
     error: str | None = None
     body: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -98,7 +105,14 @@ class Answer:
         """Answer of a body; what a later server says more stands in ``body`` only."""
         return cls(**{name: value for name, value in body.items() if name in _ANSWER}, body=dict(body))
 
+    @classmethod
+    def of_batch(cls, body: Mapping[str, Any]) -> list[Answer]:
+        """Answers of a call about many cases."""
+        served = {name: body[name] for name in ("served_by", "server_ms") if name in body}
+        return [cls.of({**one, **served}) for one in body["answers"]]
 
+
+_DURATION = re.compile(r"(?:^|, *)total;dur=([0-9]+(?:\.[0-9]+)?)").search
 _ANSWER = {one.name for one in fields(Answer)} - {"body"}
 
 
@@ -245,7 +259,8 @@ class _Base:
             answer = None
         fits = isinstance(answer, dict) and (call.field is None or call.field in answer)
         if response.status_code in (200, 202) and fits:
-            return {**answer, "replayed": True} if "idempotency-replayed" in response.headers else answer
+            facts = {"replayed": True} if "idempotency-replayed" in response.headers else {}
+            return {**answer, **facts, **_served(response.headers)}
         status = response.status_code
         if not isinstance(answer, dict) or "error" not in answer:
             raise InputError("a Retrodict server must answer at this address", where=self._url, got=f"status {status}",
@@ -304,7 +319,7 @@ class Client(_Base):
 
     def decide_many(self, policy: str, cases: Iterable[Mapping[str, Any]], *, at: int | None = None) -> list[Answer]:
         """Ask for many with one request: dicts of ``entities``, ``context``, ``key``, ``explain``, ``request_id``."""
-        return [Answer.of(one) for one in self._call(self._decisions(policy, cases, at))["answers"]]
+        return Answer.of_batch(self._call(self._decisions(policy, cases, at)))
 
     def submit(
         self, policy: str, cases: Iterable[Mapping[str, Any]], *, callback: str | None = None, key: str | None = None,
@@ -378,7 +393,7 @@ class AsyncClient(_Base):
         self, policy: str, cases: Iterable[Mapping[str, Any]], *, at: int | None = None
     ) -> list[Answer]:
         """Ask for many with one request."""
-        return [Answer.of(one) for one in (await self._call(self._decisions(policy, cases, at)))["answers"]]
+        return Answer.of_batch(await self._call(self._decisions(policy, cases, at)))
 
     async def submit(
         self, policy: str, cases: Iterable[Mapping[str, Any]], *, callback: str | None = None, key: str | None = None,
@@ -427,6 +442,12 @@ class AsyncClient(_Base):
             if not isinstance(result, float):
                 return result
             await asyncio.sleep(result)
+
+
+def _served(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Who answered, and how long it took there, where the server says so."""
+    name, duration = headers.get("retrodict-served-by"), _DURATION(headers.get("server-timing", ""))
+    return {} if name is None or duration is None else {"served_by": name, "server_ms": float(duration[1])}
 
 
 def _check_finite(value: Any, name: str | None = None) -> None:

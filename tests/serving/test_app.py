@@ -129,6 +129,17 @@ def test_the_page_lists_the_routes():
     assert rows == ROUTES
 
 
+def test_an_answer_says_who_gave_it_and_in_what_time(workspace):
+    """Of decisions alone, refusals among them, and not to whom it is not known."""
+    answers = call(workspace, ("POST", DECIDE, BODY), ("POST", f"{DECIDE}:batch", b"{}"), ("GET", "/v1/policies"))
+    (logged,) = {one.stream for one in read_decisions(workspace)}
+    for status, headers, _ in answers[:2]:
+        assert (status, headers[b"retrodict-served-by"]) in ((200, logged.encode()), (400, logged.encode()))
+        assert 0 < float(re.fullmatch(rb"total;dur=(\d+\.\d{3})", headers[b"server-timing"])[1]) < 60_000
+    assert b"server-timing" not in answers[2][1]
+    assert b"retrodict-served-by" not in answers[2][1]
+
+
 def test_the_record_is_in_the_log_before_the_answer_begins(workspace):
     """Whoever gets an answer finds its record."""
     counts = []

@@ -161,6 +161,22 @@ def test_a_missing_key_and_a_certificate_of_nobody_are_told(ask, tmp_path):
 
 
 @both
+@pytest.mark.parametrize(
+    ("timing", "ms"), [("total;dur=1.25", 1.25), ("proxy;dur=9, total;dur=2", 2.0), ("subtotal;dur=3", None)]
+)
+def test_an_answer_has_who_gave_it_and_in_what_time(ask, timing, ms):
+    """Each of many has that of the call; None where the server says nothing of it."""
+    many = b'{"answers": [' + GOOD + b", " + GOOD + b"]}"
+    headers = f"server-timing: {timing}", "retrodict-served-by: decisions/3"
+    with scripted(said(200, GOOD, *headers), said(200, many, *headers), said(200, GOOD)) as (url, _, _):
+        one = ask(url, decide)
+        others = ask(url, lambda client: client.decide_many("p", [{}, {}]))
+        nobody = ask(url, decide)
+    assert {(answer.served_by, answer.server_ms) for answer in (one, *others)} == {(ms and "decisions/3", ms)}
+    assert (nobody.served_by, nobody.server_ms) == (None, None)
+
+
+@both
 def test_what_is_sent_and_what_comes_back(ask, monkeypatch):
     """The policy's name is part of the address, whatever it holds; times and NumPy's numbers are JSON's."""
     monkeypatch.setenv("RETRODICT_API_KEY", "secret")

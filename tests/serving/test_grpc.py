@@ -194,6 +194,14 @@ def test_a_call_without_a_name_is_told_so(caller):
     assert (code, "an empty name" in text) == ("NOT_FOUND", False)
 
 
+def test_the_trailers_say_who_answered_and_in_what_time(caller):
+    """As the headers of HTTP do."""
+    (name,) = [name for name, (_, kind, _) in METHODS.items() if kind is type(decide())]
+    _, _, trailers = caller.send(name, decide().SerializeToString())
+    assert trailers["retrodict-served-by"].startswith("decisions/")
+    assert trailers["server-timing"].startswith("total;dur=")
+
+
 def test_an_id_gives_one_answer_over_both(served, caller):
     """The first call decides, whichever way it comes; another question with its id is refused."""
     first = served.decide(headers={**AT, "Idempotency-Key": "both"})[1]

@@ -218,10 +218,14 @@ class DecisionApp:
             failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
-        if failure is not None and request.parameter and needed == "score" and scope["path"].startswith(_DECIDING):
+        decides = bool(request.parameter) and needed == "score" and scope["path"].startswith(_DECIDING)
+        if failure is not None and decides:
             self._note_failure(request.parameter, answer.status, failure, request.body, request.servant)
         length = str(len(answer.body)).encode()
         start = [(b"content-type", answer.kind), (b"content-length", length), *_EVERY, *answer.headers]
+        if decides:
+            start.append((b"server-timing", b"total;dur=%.3f" % ((perf_counter_ns() - arrived) / 1e6)))
+            start.append((b"retrodict-served-by", self.log.stream.encode()))
         if request.origin is not None:
             start.append((b"x-request-id", request.origin[0].encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": start})

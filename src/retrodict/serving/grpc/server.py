@@ -35,6 +35,7 @@ _DRAIN_S = 10.0
 _STREAMS = 1_000  # of one connection; a new caller who begins with more has them reset, which nobody counts
 _IDLE_S = 60.0  # between two messages of a stream
 _METADATA = 16 << 10  # bytes
+_SERVED = (b"server-timing", b"retrodict-served-by")
 _TEXT = 1_000  # characters of an error: one longer than the metadata its caller takes would arrive as another one
 _LONGEST_S = 900_000.0
 _TRACE = (b"traceparent", b"tracestate")
@@ -152,6 +153,8 @@ class GrpcServer:
         except asyncio.CancelledError:
             exchange.disconnected = True
             raise
+        facts = [(name, exchange.reply.headers[name]) for name in _SERVED if name in exchange.reply.headers]
+        context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in facts])
         return exchange.reply, request
 
 

@@ -385,6 +385,7 @@ def test_a_log_that_nobody_reads_holds_up_no_answer(root, workers):
             release(workspace, "promise", reason="test")
         log = server.stop()
     assert "nothing scores while a policy is halted" in log
+    assert "starting: loads what is deployed (everything)" in log.splitlines()[1]
 
 
 @pytest.mark.timeout(120)

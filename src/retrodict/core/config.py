@@ -102,7 +102,9 @@ SETTINGS: Mapping[str, Setting] = {
     "stores.scores": Setting(
         "", "a redis:// URL", _is_text, "Scores that processes and machines share (Redis by URL); none by default"
     ),
-    "servers.read_timeout": _duration("1s", "1h", "How long a read of keys waits for a server"),
+    "servers.read_timeout": _duration(
+        "1s", "1h", "How long a read waits for Redis, or for features or models elsewhere"
+    ),
     "servers.retries": Setting(
         2, "a whole number from 0 to 10", _whole(0, 10), "How often a read of keys that found no server is tried again"
     ),
@@ -182,7 +184,10 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "serving.request_ids_kept": _duration("24h", "10000d", "How long the same request id gives the same answer"),
     "serving.max_jobs": Setting(
-        100, "a whole number, 0 or more", _whole(0), "Most jobs at a time, those among them whose answers are kept"
+        100,
+        "a whole number, 0 or more",
+        _whole(0),
+        "Most jobs at a time, of all callers, those among them whose answers are kept",
     ),
     "serving.callbacks": Setting(
         [],

@@ -161,6 +161,8 @@ def serve(
     elsewhere = bool(workspace.config["serving.features_url"])
     reads = options.only in (None, "features") or (options.only == "decisions" and not elsewhere)
     upkeep = Upkeep(workspace, served_feature_sets) if reads else None
+    features = " and reads tables and streams into online features" if upkeep is not None and options.consume else ""
+    _log.info("starting: loads what is deployed (%s)%s; the address follows", options.only or "everything", features)
     if upkeep is not None and options.consume:
         _bring_up_to_date(upkeep)
     children: list[_Child] = []

@@ -138,19 +138,19 @@ def read_condition(text: str, *, where: str, trigger: str | None = None) -> Cond
         condition.metric == "dp_ratio" and not condition.low
     ):
         word = "more" if condition.metric == "dp_ratio" else "less"
-        wanted = ("<=" if word == "less" else ">=") if trigger is None else (">" if word == "less" else "<")
+        sign = ("<=" if word == "less" else ">=") if trigger is None else (">" if word == "less" else "<")
         raise DefinitionError(f"a condition must be about harm: {word} is better of {condition.metric}", where=where,
-                              got=written, remedy=f"Write it with {wanted} and a limit above 0")  # fmt: skip
-    least, most = 0.0 if condition.metric != "mean_score" else -math.inf, _TOP.get(condition.metric, math.inf)
+                              got=written, remedy=f"Write it with {sign} and a limit above 0")  # fmt: skip
+    bottom, top = 0.0 if condition.metric != "mean_score" else -math.inf, _TOP.get(condition.metric, math.inf)
     if condition.scale == "difference":
-        least, most = least - most, most - least
+        bottom, top = bottom - top, top - bottom
     elif condition.scale == "ratio":
-        most = math.inf
+        top = math.inf
     low = -math.inf if condition.low is None else condition.low
     high = math.inf if condition.high is None else condition.high
-    if (low <= least and high >= most) or low > most or high < least:
+    if (low <= bottom and high >= top) or low > top or high < bottom:
         raise DefinitionError("a condition must be one that may be broken or not", where=where, got=written,
-                              remedy=f"What is compared lies from {least:g} to {most:g}: write a limit between"
+                              remedy=f"What is compared lies from {bottom:g} to {top:g}: write a limit between"
                               )  # fmt: skip
     return condition
 

@@ -1,5 +1,6 @@
 """Features, models and decisions as servers of their own: the same decisions as one process, each killed in turn."""
 
+import asyncio
 import contextlib
 import gzip
 import math
@@ -26,12 +27,14 @@ from retrodict.core.clock import parse_time
 from retrodict.core.errors import ConfigurationError, InputError, RefusedError
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.replay import replay_decision
-from retrodict.features.online import FeatureHealth
+from retrodict.features.online import FeatureHealth, OnlineFeatures
 from retrodict.registry import change, current
 from retrodict.registry.api_keys import issue_key
 from retrodict.serving import ServeOptions, serve
-from retrodict.serving.apart import loader_of
+from retrodict.serving import watcher as watcher_module
+from retrodict.serving.apart import Parts, loader_of
 from retrodict.serving.elsewhere import FeatureQuestion, ScoreAnswer, ScoreQuestion
+from retrodict.serving.threads import DaemonThreads
 from retrodict.workspace import Workspace
 
 DAY = 86_400_000_000
@@ -162,6 +165,52 @@ def ready(apart):
     status, answer = apart.decisions.send("GET", "/readyz")
     assert (status, answer["status"]) == (200, "ready")
     return answer["parts"]
+
+
+@pytest.mark.timeout(180)
+def test_a_start_waits_for_parts_that_were_never_there(apart, whole):
+    """Not ready before the models answer for the first time; then no decision is a fallback."""
+    port = free_port()
+    apart.decisions.kill()
+    apart.begin(models=f"http://127.0.0.1:{port}")
+    try:
+        status, answer = apart.decisions.send("GET", "/readyz")
+        assert (status, "the server of models has not answered yet" in answer["error"]) == (503, True)
+        models = Server(apart.root, "--only", "models", "--port", str(port))
+        try:
+            wait_until(lambda: apart.decisions.send("GET", "/readyz")[0] == 200)
+            assert apart.decide()[1]["score"] == whole[0]["score"]
+        finally:
+            models.kill()
+        wait_until(lambda: ready(apart)["models"] == "away")  # once reached, it goes on by fallbacks
+    finally:
+        apart.decisions.kill()
+        apart.begin()
+
+
+def test_a_start_waits_for_no_longer_than_it_says(monkeypatch):
+    """What never answers is away then, and rules and fallbacks decide."""
+    monkeypatch.setattr(watcher_module, "RemoteLoader", SimpleNamespace)
+    app = SimpleNamespace(reached={})
+    loader = SimpleNamespace(servers={"models": SimpleNamespace(answers=lambda: False)})
+    watcher = watcher_module.Watcher(SimpleNamespace(clock=None), app, loader, None)
+    watcher._reach()
+    assert app.reached == {"models": None}
+    monkeypatch.setattr(watcher_module, "_START_S", -1.0)
+    watcher._reach()
+    assert app.reached == {"models": False}
+
+
+@pytest.mark.timeout(60)
+def test_features_are_read_before_they_are_served(root, monkeypatch):
+    """Once for nobody, of every version in force; what cannot be loaded holds up no other."""
+    read = []
+    monkeypatch.setattr(OnlineFeatures, "read_many", lambda self, requests, at: read.append(requests))
+    with Workspace(root[0], actor="ana") as workspace:
+        parts = Parts(workspace, loader_of("features", workspace, FeatureHealth()), DaemonThreads(1, "load"))
+        asyncio.run(parts.load_current())
+    assert [set(one) for (one,) in read] == [{"depot", "express", "sent", "weight"}]
+    assert not any(value for (one,) in read for value in one.values())
 
 
 @pytest.mark.timeout(180)

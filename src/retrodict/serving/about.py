@@ -49,6 +49,9 @@ async def readiness(app: DecisionApp, request: HttpRequest) -> HttpAnswer:
         raise RefusedRequestError(
             503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build"
         )
+    unseen = [part for part, answers in app.reached.items() if answers is None]
+    if unseen:  # its first decisions would be fallbacks, and a part that starts with it is there in a moment
+        raise RefusedRequestError(503, f"the server of {' and '.join(unseen)} has not answered yet")
     away = [part for part, answers in app.reached.items() if not answers]
     if away and not any(servant.policy.policy.decide for servant in app.servants.values()):
         raise RefusedRequestError(503, f"nothing in force has an answer without the server of {' and '.join(away)}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from retrodict.core.errors import NotFoundError, RetrodictError, check_known, foreign
+from retrodict.core.errors import NotFoundError, RetrodictError, check_known, foreign, tried
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.recorder import Recorder
@@ -179,13 +179,16 @@ class Parts:
         return parts
 
     async def load_current(self) -> None:
-        """Load the features of what is in force; what cannot be loaded now is left to who asks for it."""
-        try:
-            for revision in (await asyncio.to_thread(current, self._workspace)).values():
-                for one in _targets(revision.deployment):
-                    await self.features(one["model"].partition("@")[0], one["artifact"], one["model_code"])
-        except RetrodictError as error:
-            _log.error("features of a model in force cannot be served: %s", error)
+        """Load the features of what is in force, and read them once; what cannot be now is left to who asks for it."""
+        for revision in (await asyncio.to_thread(current, self._workspace)).values():
+            for one in _targets(revision.deployment):
+                try:
+                    reader = await self.features(one["model"].partition("@")[0], one["artifact"], one["model_code"])
+                except RetrodictError as error:
+                    _log.error("features of a model in force cannot be served: %s", error)
+                    continue
+                warm = partial(_read_nobody, reader, self._workspace.clock.now())
+                await asyncio.to_thread(warm) if reader.on_server else warm()
 
     async def _part(self, key: tuple[str, ...], load: Any) -> Any:
         if key not in self._kept:
@@ -210,6 +213,14 @@ class Parts:
                 return
         raise NotFoundError("the artifact must be of a model that is or was deployed", where="body", got="another one",
                             remedy="Ask for one that 'retrodict deployments' names")  # fmt: skip
+
+
+def _read_nobody(reader: OnlineFeatures, at: int) -> None:
+    """What is made at first use is made now, in the thread that will read: the first caller would wait for it."""
+    with tried():
+        reader.watermarks({plan.name: plan.view.version for plan in reader.features.views})
+    with tried():  # a derived function may not take nulls
+        reader.read_many([dict.fromkeys([*reader.features.request_keys, *reader.features.request_columns])], at)
 
 
 def _targets(deployment: Deployment) -> list[dict[str, str]]:

@@ -147,8 +147,8 @@ class DecisionApp:
         What it serves alone; None: everything.
     parts : Parts, optional
         What servers of decisions ask of it.
-    reached : dict of str to bool
-        Whether each part that is elsewhere answered, as somebody beside the requests has seen last.
+    reached : dict of str to bool or None
+        Whether each part that is elsewhere answered, as somebody beside the requests has seen last; None: not yet.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class DecisionApp:
         self.traces: Traces | None = None
         self.connected: DrainingState | None = None
         self.part, self.parts = part, cast("Parts | None", None)
-        self.reached: dict[str, bool] = {}
+        self.reached: dict[str, bool | None] = {}
         self._clock, self._recorder, self._inlet, self.limits = clock, recorder, inlet, limits
         self.workspace, self.log = recorder.workspace, recorder.log
         self._simulated_time = simulated_time

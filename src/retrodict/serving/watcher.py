@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from time import monotonic
 
 from retrodict.core.errors import RetrodictError, RetryableError
 from retrodict.decisions.loader import Loader
@@ -22,6 +23,7 @@ _POLL_S = 0.05
 _CALLERS_S = 0.25
 _REACH_S = 2.0
 _LONG_S = 60.0
+_START_S = 30.0  # for which a start waits for parts that have not answered yet
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Watcher:
 
     def __init__(self, workspace: Workspace, app: DecisionApp, loader: Loader, pool: Executor) -> None:
         self._app, self._pool, self._clock, self._loader = app, pool, workspace.clock, loader
+        self._begun = monotonic()
 
     async def begin(self) -> None:
         """Load what is in force; what cannot be loaded keeps nothing else from being served."""
@@ -43,14 +46,19 @@ class Watcher:
         await asyncio.to_thread(self._reach)
 
     def _reach(self) -> None:
+        """Note which parts answer; none that never did for as long as a start waits for it."""
         if isinstance(self._loader, RemoteLoader):
-            self._app.reached = {part: server.answers() for part, server in self._loader.servers.items()}
+            before, waits = self._app.reached, monotonic() < self._begun + _START_S
+            self._app.reached = {
+                part: server.answers() or (None if waits and before.get(part) is None else False)
+                for part, server in self._loader.servers.items()
+            }
 
     async def keep_reached(self) -> None:
         """Look who can be reached, in a thread of its own: whoever asks if this server is ready waits for none."""
         with ThreadPoolExecutor(1, thread_name_prefix="retrodict-reach") as thread:
             while isinstance(self._loader, RemoteLoader):
-                await asyncio.sleep(_REACH_S)
+                await asyncio.sleep(_POLL_S if None in self._app.reached.values() else _REACH_S)
                 await asyncio.get_running_loop().run_in_executor(thread, self._reach)
 
     async def run(self) -> None:

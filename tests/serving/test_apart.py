@@ -446,6 +446,8 @@ def test_what_is_left_of_the_deadline_is_passed_on(apart):
             DEADLINES.clear()
             record = record_of(apart.root, apart.decide(**{"Retrodict-Deadline": "400"})[1])
             assert record.fallback == "ok"
+            assert record.features["size__weight"] == REQUEST["context"]["weight"]  # what features gave stays
+            assert "not_read" not in {view["status"] for view in record.views.values()}
             errors.add(record.error)
             return record.error == "TimeoutError"
 

@@ -79,6 +79,9 @@ def test_a_model_that_hangs_leaves_its_callers_the_fallback_and_others_their_thr
         records = [one.record for one in read_decisions(workspace)][before:]
     assert len(records) == 2 + 8 + 3 + 1 + 8
     assert {record.error for record in records if record.policy == "promise"} == {None, "TimeoutError", "HangingError"}
+    hanging = [record for record in records if record.error == "TimeoutError"]
+    assert {record.features.get("size__weight") for record in hanging} == {HANGS}  # what was read stays
+    assert all("features" in record.stages and not record.model for record in hanging)
 
 
 @pytest.fixture

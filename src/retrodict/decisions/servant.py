@@ -20,7 +20,7 @@ from retrodict.core.errors import InputError, RetrodictError, RetryableError, is
 from retrodict.core.log_lines import OnceASecond
 from retrodict.core.retries import waited_for
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
-from retrodict.decisions.doubts import HaltedError, NoScoreError, StaleStateError, UnknownScoreError
+from retrodict.decisions.doubts import HaltedError, NoScoreError, StaleStateError, check_number, is_no_number
 from retrodict.decisions.records import DecisionRecord, Value, named_outputs, session_values
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.score_cache import ScoreCache
@@ -57,6 +57,9 @@ class ReadyCase(NamedTuple):
     views: dict[str, dict[str, Any]] | None = None
     error: BaseException | None = None
     previous: Score | BaseException | None = None
+
+
+Note = Callable[[int, ReadyCase], None]
 
 
 @dataclass(slots=True)
@@ -176,17 +179,18 @@ class Servant:
         self.waits = self.waits or sessions.on_server
         self.on_server = self.on_server or sessions.on_server
 
-    def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
+    def prepare(
+        self, requests: Sequence[DecisionRequest], *, at: int, deadline: int, note: Note | None = None
+    ) -> list[ReadyCase]:
         """Read the features of several requests with one read of the store, and score them together.
 
-        What cannot be prepared, because it is wrong or the deadline has passed, say, is left to
-        :meth:`decide`. ``deadline`` is of :meth:`deadline`.
+        What cannot be prepared, because it is wrong or late, say, is left to :meth:`decide`. ``deadline`` is of
+        :meth:`deadline`. ``note`` is called with what was read: who asks may not wait until the model is back.
         """
         prepared, started = [_NOTHING] * len(requests), perf_counter_ns()
         if self.halted is not None:
             return prepared
-        every = enumerate(map(self._columns, requests))
-        columns = {place: values for place, values in every if values is not None}
+        columns = {place: values for place, values in enumerate(map(self._columns, requests)) if values is not None}
         views: list[dict[str, dict[str, Any]] | None] = [None] * len(columns)
         rows: Sequence[FeatureRow | None] = [None] * len(columns)
         try:
@@ -196,7 +200,11 @@ class Servant:
                 rows = complete = [row for _, row in zip(columns, read_rows, strict=True)]
                 if self.on_server:
                     views = self._all_doubts(complete, at)
-                read = perf_counter_ns()
+                begun = perf_counter_ns()
+                if note is not None:
+                    of_each = {"features": (begun - started) // 1_000 // max(1, len(complete))}
+                    for place, known, doubts in zip(columns, complete, views, strict=True):
+                        note(place, ReadyCase(known, stages=of_each, views=doubts))
                 _check_time(deadline, "score")
                 hits = self._find_all([row.values for row in complete], deadline)
                 fresh = [row.values for row, hit in zip(complete, hits, strict=True) if hit is None]
@@ -211,21 +219,22 @@ class Servant:
                 prepared[place] = ReadyCase(usable, views=doubts, error=error, previous=previous)
             return prepared
         count = 1_000 * max(1, len(rows))
-        stages = {"features": (read - started) // count, "score": (perf_counter_ns() - read) // count}
+        stages = {"features": (begun - started) // count, "score": (perf_counter_ns() - begun) // count}
         for place, row, (score, cached), doubts in zip(columns, complete, scores, views, strict=True):
-            doubted = self._steps_back and (_is_no_number(score) or self._lacks(row, at, doubts))
+            doubted = self._steps_back and (is_no_number(score) or self._lacks(row, at, doubts))
             previous = self._step_back(row, deadline) if doubted else None
             prepared[place] = ReadyCase(row, score, cached, stages, doubts, previous=previous)
         return prepared
 
     def prepare_each(
-        self, requests: Sequence[DecisionRequest], *, at: int, deadlines: Sequence[int]
+        self, requests: Sequence[DecisionRequest], *, at: int, deadlines: Sequence[int],
+        note: Note | None = None,
     ) -> list[ReadyCase]:  # fmt: skip
         """As :meth:`prepare`, one by one where one of them has failed all; each has its own deadline.
 
         Not after the last deadline, nor while a server is away, which would fail each in turn.
         """
-        cases = self.prepare(requests, at=at, deadline=max(deadlines))
+        cases = self.prepare(requests, at=at, deadline=max(deadlines), note=note)
         away = self.on_server and any(isinstance(case.error, RetryableError) for case in cases)
         away = away or perf_counter_ns() > max(deadlines)
         if len(requests) > 1 and not away and all(case.scored is None for case in cases):
@@ -369,7 +378,7 @@ class Servant:
         try:
             self._check_halted()
             if ready.row is None:  # else it was looked at before the row was read
-                _check_error(ready)
+                _check_error(ready, case)
                 _check_time(deadline, "features")
             case.begin("features")
             row = ready.row or self._read(case, at, deadline)
@@ -379,14 +388,14 @@ class Servant:
                 self._health.count(row)
             case.views = self._doubts(row, at) if ready.views is None else ready.views
             self._check_required(case)
-            _check_error(ready)
+            _check_error(ready, case)
             if ready.scored is None:
                 _check_time(deadline, "score")
             case.begin("score")
             scored, cached = ready.scored, ready.cached
             if scored is None:
                 scored, cached = self._find(case.features) or (self._model.score_row(case.features), None)
-            _check_number(scored, deployed.model)
+            check_number(scored, deployed.model)
             case.begin("rules")
             case.stages |= ready.stages
             case.scored(scored, deployed.model, deployed.artifact, cached)
@@ -501,7 +510,7 @@ class Servant:
         scored = case.previous or self._previous.score_row(case.features)
         if isinstance(scored, BaseException):
             raise scored
-        _check_number(scored, before["model"])
+        check_number(scored, before["model"])
         decision = self._in_session(case, partial(self.policy.decide, outputs=scored.outputs))
         case.scored(scored, before["model"], before["artifact"])
         return decision
@@ -575,21 +584,10 @@ class Servant:
         }
 
 
-def _check_error(ready: ReadyCase) -> None:
+def _check_error(ready: ReadyCase, case: _Case) -> None:
     if ready.error is not None:
+        case.stages |= ready.stages
         raise ready.error
-
-
-def _check_number(scored: Score, model: str) -> None:
-    """Refuse what is no number: every comparison with it is false, and the policy would decide by none of its rules."""
-    for name, value in scored.outputs.items():
-        if value != value:  # noqa: PLR0124  # NaN, in the fastest way
-            raise UnknownScoreError("a score must be a number", where=f"model:{model}, output {name!r}", got="NaN",
-                                    remedy="See what the model gives for the features of the record")  # fmt: skip
-
-
-def _is_no_number(scored: Score) -> bool:
-    return any(value != value for value in scored.outputs.values())  # noqa: PLR0124  # as above
 
 
 def _check_time(deadline: int, stage: str) -> None:

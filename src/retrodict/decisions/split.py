@@ -9,13 +9,14 @@ versions, and nobody could say later which.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from retrodict.core.expressions import parse
 from retrodict.decisions.assignment import bucket, unit_text
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest
-from retrodict.decisions.servant import ReadyCase, Servant
+from retrodict.decisions.servant import Note, ReadyCase, Servant
 from retrodict.decisions.variants import names_of_units
 
 __all__ = ["CANARY", "CONTROL", "TrafficSplit", "SplitServant"]
@@ -83,7 +84,9 @@ class SplitServant(Servant):
         super().halt(reason)
         self.candidate.halt(reason)
 
-    def prepare(self, requests: Sequence[DecisionRequest], *, at: int, deadline: int) -> list[ReadyCase]:
+    def prepare(
+        self, requests: Sequence[DecisionRequest], *, at: int, deadline: int, note: Note | None = None
+    ) -> list[ReadyCase]:
         """As :meth:`Servant.prepare`, each request by the servant that will decide it."""
         places: dict[bool, list[int]] = {True: [], False: []}
         for place, request in enumerate(requests):
@@ -93,7 +96,8 @@ class SplitServant(Servant):
         for is_candidate, members in places.items():
             prepare = self.candidate.prepare if is_candidate else super().prepare
             if members:
-                cases = prepare([requests[place] for place in members], at=at, deadline=deadline)
+                noting = None if note is None else partial(_note_of, members, note)
+                cases = prepare([requests[place] for place in members], at=at, deadline=deadline, note=noting)
                 for place, case in zip(members, cases, strict=True):
                     prepared[place] = case
         return prepared
@@ -121,3 +125,7 @@ class SplitServant(Servant):
         """As :meth:`Servant.warm`, both."""
         super().warm(at)
         self.candidate.warm(at)
+
+
+def _note_of(members: Sequence[int], note: Note, place: int, case: ReadyCase) -> None:
+    note(members[place], case)

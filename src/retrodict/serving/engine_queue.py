@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
 from typing import Any, TypeVar
@@ -58,6 +58,7 @@ class _Waiting:
     origin: Origin | None = None
     begun: bool = False
     answered: bool = False
+    read: tuple[dict[int, ReadyCase], int] = field(default_factory=lambda: ({}, 0))  # of its batch, and its place
 
 
 class EngineQueue:
@@ -139,7 +140,7 @@ class EngineQueue:
         return await _explained(self._threads, self.servant, record, until, origin)
 
     async def _within(self, one: _Waiting) -> tuple[int, ReadyCase]:
-        """What is ready for a request by its deadline; after it, why nothing is."""
+        """What is ready for a request by its deadline; after it what was read, and why there is no more."""
         until = self.servant.deadline(one.arrived_ns, one.limit_ns)
         with suppress(TimeoutError):
             async with asyncio.timeout(left_s(until)):
@@ -149,7 +150,7 @@ class EngineQueue:
             self._drop(one, "late", late())
             raise late()
         at = self._clock.now() if one.simulated is None else one.simulated
-        return at, ReadyCase(error=TimeoutError("deadline passed before features"))
+        return at, _given_up(one.read, TimeoutError("deadline passed before features"))
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -163,7 +164,7 @@ class EngineQueue:
                 cases = await self._threads.run(partial(self._prepare, batch), until)
             except BaseException as error:  # the fallback of each says so: none may wait for ever
                 for one in batch:
-                    _settle(one, (one.simulated or 0, ReadyCase(error=error)))
+                    _settle(one, (one.simulated or 0, _given_up(one.read, error)))
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
             else:
@@ -228,10 +229,16 @@ class EngineQueue:
         return [(one.simulated or 0, cases[one]) for one in batch]
 
     def _prepare_at(self, at: int, items: Sequence[_Waiting]) -> Iterator[tuple[_Waiting, ReadyCase]]:
-        deadlines = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items]
+        deadlines, read = [self.servant.deadline(one.arrived_ns, one.limit_ns) for one in items], dict[int, ReadyCase]()
+        for place, one in enumerate(items):
+            one.read = read, place
         with asked_for([one.origin for one in items if one.origin is not None]):
             questions = [one.question for one in items]
-            return zip(items, self.servant.prepare_each(questions, at=at, deadlines=deadlines), strict=True)
+            return zip(
+                items,
+                self.servant.prepare_each(questions, at=at, deadlines=deadlines, note=read.__setitem__),
+                strict=True,
+            )
 
     def describe(self) -> dict[str, Any]:
         """How rows are scored, in words and numbers."""
@@ -282,11 +289,12 @@ class EngineQueues:
             alone = len(questions) == 1
             return [ReadyCase()] if alone else servant.prepare_each(questions, at=at, deadlines=deadlines)
 
-        preparing = partial(servant.prepare_each, questions, at=at, deadlines=deadlines)
+        read: dict[int, ReadyCase] = {}
+        preparing = partial(servant.prepare_each, questions, at=at, deadlines=deadlines, note=read.__setitem__)
         try:
             return await self.threads(servant).run(_bounded(preparing, deadline, origin), deadline)
         except TimeoutError as error:
-            return [ReadyCase(error=error) for _ in questions]
+            return [_given_up((read, place), error) for place in range(len(questions))]
 
     async def judge(
         self, servant: Servant, piece: Piece, ready: Sequence[ReadyCase], deadline: int, origin: Origin | None,
@@ -316,6 +324,16 @@ class EngineQueues:
         """Let go of the threads."""
         for threads in self._threads.values():
             threads.close()
+
+
+def _given_up(read: tuple[dict[int, ReadyCase], int], error: BaseException) -> ReadyCase:
+    """What was read for a request whose model is not waited for any more: its features belong into the record."""
+    case = read[0].get(read[1])
+    if case is None:
+        return ReadyCase(error=error)
+    if isinstance(error, TimeoutError):
+        error = TimeoutError("deadline passed before the model came back")
+    return case._replace(error=error, previous=error)  # nor is the previous version asked: it would be on the loop
 
 
 def _bounded(work: Callable[[], T], deadline: int, origin: Origin | None) -> Callable[[], T]:

@@ -203,8 +203,8 @@ class Servant:
                 begun = perf_counter_ns()
                 if note is not None:
                     of_each = {"features": (begun - started) // 1_000 // max(1, len(complete))}
-                    for place, known, doubts in zip(columns, complete, views, strict=True):
-                        note(place, ReadyCase(known, stages=of_each, views=doubts))
+                    for place, one, doubts in zip(columns, complete, views, strict=True):
+                        note(place, ReadyCase(one, stages=of_each, views=doubts))
                 _check_time(deadline, "score")
                 hits = self._find_all([row.values for row in complete], deadline)
                 fresh = [row.values for row, hit in zip(complete, hits, strict=True) if hit is None]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.rollout.traffic import ask_past, make_world
 
 from retrodict import Project
+from retrodict.core.durations import HOUR
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError, RefusedError
 from retrodict.registry import current
+from retrodict.rollout import ladder
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +145,101 @@ def test_what_is_wrong_is_refused(people):
     ana.add("promise", "stricter", other="strict", reason="test")
     with pytest.raises(RefusedError, match=r"must decide by the policy in force.*Write its rules into promise"):
         ana.promote("promise", "stricter", reason="now", emergency=True)
+
+
+CAREFUL = (
+    '\ncareful = Rollout("careful", promise, steps=[50, 100], unit="weight", hold=["error_rate <= 0.9"], min_units=1)\n'
+)
+
+
+def define(root, text):
+    path = root / "definitions.py"
+    path.write_text(path.read_text() + text)
+
+
+def review_both(ben, cleo):
+    ben.review("promise", "newer", role="business", reason="yes")
+    cleo.review("promise", "newer", role="risk", reason="yes")
+
+
+def test_a_reviewed_challenger_goes_on_as_a_canary_and_then_becomes_the_champion(people, root):
+    """The same command begins the rollout of the policy; the list says canary, and promoted when it decides all."""
+    ana, ben, cleo = people
+    define(root, CAREFUL)
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    with Project(root, actor="ana") as again:
+        with pytest.raises(RefusedError, match="business review due"):
+            again.rollouts.start("careful", "late_parcel@2", reason="now")
+        review_both(ben, cleo)
+        deployment = again.challengers.promote("promise", "newer", reason="as reviewed").deployment
+        assert (deployment.model, deployment.split["share"]) == ("late_parcel@1", 0.5)
+        assert deployment.split["candidate"]["model"] == "late_parcel@2"
+        assert stage(again.challengers) == "canary of careful"
+        assert again.rollouts.promote("promise", reason="seen").deployment.model == "late_parcel@2"
+        (one,) = again.challengers.list("promise")
+        assert (one.stage, one.promotion["emergency"], one.promotion["reason"]) == ("promoted", False, "seen")
+        ana.report("promise", "newer", by=["depot"])  # of later, and no reason to review again
+        assert stage(again.challengers) == "promoted"
+
+
+def test_a_canary_waits_where_a_review_is_missing_by_then(people, root, monkeypatch):
+    """Newer evidence: no promotion by the controller or by hand, and on when the reviews of it are there."""
+    monkeypatch.setattr(ladder, "gather", lambda *_: SimpleNamespace(judge=lambda *_: []))  # all is shown
+    ana, ben, cleo = people
+    define(root, CAREFUL)
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    review_both(ben, cleo)
+    with Project(root, actor="ana") as again:
+        again.challengers.promote("promise", "newer", reason="as reviewed")
+        ana.report("promise", "newer", by=["depot"])
+        with pytest.raises(RefusedError, match="canary of careful: business review due"):
+            again.rollouts.promote("promise", reason="seen")
+        split = current(again.workspace)["promise"].deployment.split
+        move, revision = ladder.step_on(again.workspace, "promise", now=split["since"] + 2 * HOUR)
+        assert (move.what, revision.deployment.split["phase"]) == ("pause", "paused")
+        assert "business review due" in move.reason
+        review_both(ben, cleo)
+        again.rollouts.resume("promise", reason="reviewed")
+        split = current(again.workspace)["promise"].deployment.split
+        assert ladder.step_on(again.workspace, "promise", now=split["since"] + 2 * HOUR)[0].what == "promote"
+        assert stage(again.challengers) == "promoted"
+
+
+def test_a_challenger_is_not_brought_in_with_other_rules_than_were_reviewed(people, root):
+    """The policy was changed since: what would decide is not what the evidence is of."""
+    ana, ben, cleo = people
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    review_both(ben, cleo)
+    text = (root / "definitions.py").read_text()
+    (root / "definitions.py").write_text(text.replace('"warn": "score >= 0.5"', '"warn": "score >= 0.4"') + CAREFUL)
+    with Project(root, actor="ana") as again, pytest.raises(RefusedError, match="rules that it was reviewed with"):
+        again.challengers.promote("promise", "newer", reason="now")
+
+
+def test_what_was_deployed_past_the_reviews_owes_them(people, root):
+    """A plain deployment of a challenger is marked like an emergency until the reviews are there."""
+    ana, ben, cleo = people
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    with Project(root, actor="ana") as again:
+        again.deploy("promise", model="late_parcel@2", reason="at once")
+    assert stage(ana) == "promoted in an emergency: business and risk review due"
+    review_both(ben, cleo)
+    assert stage(ana) == "promoted"
+
+
+def test_of_several_rollouts_the_command_names_one_and_an_emergency_waits_for_none(people, root):
+    """Nobody guesses; the emergency is at once, though a rollout is defined."""
+    ana, ben, cleo = people
+    define(root, CAREFUL + CAREFUL.replace("careful", "slow"))
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    review_both(ben, cleo)
+    with Project(root, actor="ana") as again:
+        with pytest.raises(RefusedError, match=r"rollout start careful late_parcel@2 --policy promise --reason WHY"):
+            again.challengers.promote("promise", "newer", reason="now")
+        revision = again.challengers.promote("promise", "newer", reason="it burns", emergency=True)
+        assert (revision.deployment.model, revision.deployment.split) == ("late_parcel@2", None)

@@ -16,15 +16,15 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict import registry
     from retrodict.registry import Revision
-    from retrodict.rollout import candidacy, page, rescore, shadow_report, shadows, window
+    from retrodict.rollout import candidacy, page, promotion, rescore, shadow_report, shadows, window
     from retrodict.rollout.candidacy import Candidacy
     from retrodict.rollout.report import ChallengerReport
     from retrodict.rollout.shadow_report import ShadowReport
     from retrodict.rollout.window import WindowReplay
 else:
     (registry,) = lazy_modules("retrodict", "registry")
-    candidacy, page, rescore, shadow_report, shadows, window = lazy_modules(
-        "retrodict.rollout", "candidacy", "page", "rescore", "shadow_report", "shadows", "window"
+    candidacy, page, promotion, rescore, shadow_report, shadows, window = lazy_modules(
+        "retrodict.rollout", "candidacy", "page", "promotion", "rescore", "shadow_report", "shadows", "window"
     )
 
 __all__ = ["Challengers", "FollowReport"]
@@ -188,9 +188,10 @@ class Challengers(Namespace):
         return candidacy.review_challenger(self._workspace, policy, name, role=role, granted=not refuse, reason=reason)
 
     def promote(self, policy: str, name: str, *, reason: str, emergency: bool = False) -> Revision:
-        """Let a challenger decide from now on, once it is reviewed.
+        """Let a reviewed challenger decide: as a canary, by the rollout of its policy.
 
-        What decided becomes what a rollback goes back to. To bring it in step by step: `rollout start`.
+        Where no rollout is defined for the policy, and in an emergency, it decides everything at once, and what decided
+        becomes what a rollback goes back to.
 
         Parameters
         ----------
@@ -201,9 +202,9 @@ class Challengers(Namespace):
         reason : str
             Why, for the ledger.
         emergency : bool
-            Without reviews; that they are due stays marked until they are there.
+            Without reviews, and at once; that they are due stays marked until they are there.
         """
-        return candidacy.promote_challenger(self._workspace, policy, name, reason=reason, emergency=emergency)
+        return promotion.promote_challenger(self._workspace, policy, name, reason=reason, emergency=emergency)
 
     @names_damage
     def list(self, policy: str | None = None) -> Listing[Candidacy]:

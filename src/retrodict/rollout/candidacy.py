@@ -2,12 +2,13 @@
 
 Every step is an entry of the ledger on ``challenger:POLICY/NAME``, and only signed entries count. A review is of one
 piece of evidence, by hash: newer evidence, or another challenger under the same name, needs reviews of its own. In an
-emergency the way is shorter, and stays marked until the reviews are there.
+emergency the way is shorter, and stays marked until the reviews are there. Who has become the champion, and who decides
+as a canary, the revisions say: whatever brought a challenger in, its candidacy has ended, and missing reviews are due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,15 +17,15 @@ from retrodict.core.definition import check_name
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import RefusedError, check_known, check_reason
 from retrodict.core.identity import canonical_json, content_hash, short
-from retrodict.registry import Revision, current
-from retrodict.rollout.changes import promote
+from retrodict.decisions.loader import load_policy
+from retrodict.ledger import Entry
+from retrodict.registry import TARGET, Deployment, Revision, history
 from retrodict.rollout.report import ChallengerReport
-from retrodict.rollout.rescore import Challenger, champion_of, check_features, compared_policy
-from retrodict.rollout.shadows import stop_shadow
+from retrodict.rollout.rescore import Challenger, check_features, compared_policy
 from retrodict.workspace import Workspace
 
-__all__ = ["Candidacy", "add_challenger", "candidacies", "enter_evidence", "find_candidacy", "promote_challenger",
-           "review_challenger"]  # fmt: skip
+__all__ = ["Candidacy", "add_challenger", "candidacies", "check_reviewed", "check_way", "enter_evidence",
+           "enter_promotion", "find_candidacy", "review_challenger"]  # fmt: skip
 
 Role = Literal["business", "risk"]
 
@@ -48,6 +49,8 @@ class Candidacy(Shown):
         By role, those of this evidence: ``by``, ``granted``, ``reason``, ``time``.
     promotion : dict or None
         ``by``, ``reason``, ``emergency``, ``evidence``, ``revision``.
+    canary : str or None
+        Rollout that lets it decide a share of the units now.
     """
 
     policy: str
@@ -56,6 +59,7 @@ class Candidacy(Shown):
     evidence: dict[str, Any] | None = None
     reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
     promotion: dict[str, Any] | None = None
+    canary: str | None = None
 
     @property
     def due(self) -> list[str]:
@@ -68,6 +72,8 @@ class Candidacy(Shown):
         if self.promotion is not None:
             late = self.promotion["emergency"] and self.due
             return f"promoted in an emergency: {' and '.join(self.due)} review due" if late else "promoted"
+        if self.canary is not None:
+            return f"canary of {self.canary}{f': {self.due[0]} review due' if self.due else ''}"
         refusals = [role for role, review in self.reviews.items() if not review["granted"]]
         if refusals:
             return f"refused by {' and '.join(refusals)} review"
@@ -92,9 +98,16 @@ class Candidacy(Shown):
 
 
 def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candidacy]:
-    """Challengers that were added, of one policy or of all, as signed entries say."""
+    """Challengers that were added, of one policy or of all, as signed entries and revisions say."""
     states: dict[str, Candidacy] = {}
-    for entry in workspace.ledger.vouched(_PREFIX):
+    entries = workspace.ledger.vouched(_PREFIX)
+    events: list[Entry | Revision] = sorted(
+        [*entries, *(history(workspace) if entries else [])], key=lambda event: event.time
+    )
+    for entry in events:
+        if isinstance(entry, Revision):
+            states.update({key: _after(one, entry) for key, one in states.items()})
+            continue
         facts, key = entry.payload, entry.object_id
         if entry.action == "challenger.add":
             states[key] = Candidacy(facts["policy"], Challenger(**facts["challenger"]), entry.actor)
@@ -109,6 +122,25 @@ def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candida
             elif entry.action == "challenger.promote":
                 states[key] = replace(one, promotion={**facts, **note})
     return [one for one in states.values() if policy in (None, one.policy)]
+
+
+def _after(one: Candidacy, revision: Revision) -> Candidacy:
+    """Candidacy after a revision: ended if the challenger decides everything, and a canary if it decides a share."""
+    deployed = revision.deployment
+    if deployed.policy != one.policy or one.promotion is not None:
+        return one
+    if _is_of(one, deployed.target):
+        evidence = None if one.evidence is None else one.evidence["report"]
+        return replace(one, canary=None, promotion={
+            "by": revision.actor, "time": format_time(revision.time), "reason": revision.reason,
+            "emergency": bool(one.due), "evidence": evidence, "revision": revision.revision, "review_due": one.due,
+        })  # fmt: skip
+    split = deployed.split
+    return replace(one, canary=split["rollout"] if split and _is_of(one, split["candidate"]) else None)
+
+
+def _is_of(one: Candidacy, target: Mapping[str, str]) -> bool:
+    return (one.challenger.policy, one.challenger.model) == (one.policy, target["model"])
 
 
 def find_candidacy(workspace: Workspace, policy: str, name: str) -> Candidacy:
@@ -179,36 +211,38 @@ def review_challenger(
     return find_candidacy(workspace, policy, name)
 
 
-def promote_challenger(
-    workspace: Workspace, policy: str, name: str, *, reason: str, emergency: bool = False
-) -> Revision:
-    """Let a challenger decide from now on; what decided becomes what a rollback goes back to.
+def check_reviewed(workspace: Workspace, policy: str, target: Mapping[str, str]) -> None:
+    """Refuse what is still a challenger of a policy and lacks the evidence or the reviews that one needs.
+
+    A version that nobody has added as a challenger needs none.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    policy : str
+    target : mapping
+        What would decide, as deployments have it.
 
     Raises
     ------
     RefusedError
-        If a review is not granted, the evidence shows more disagreement than the policy allows or none at all, or the
-        challenger decides by another policy than is in force. An emergency passes over reviews and disagreement.
     """
-    one, where = find_candidacy(workspace, policy, name), f"challenger:{policy}/{name}"
-    reason = check_reason(reason, "a promotion must have a reason", where=where)
-    champion = champion_of(workspace, policy)
-    if one.challenger.policy_version != champion.policy_version or one.challenger.policy != policy:
-        raise RefusedError("a challenger must decide by the policy in force to be promoted", where=where,
-                           got=f"policy:{one.challenger.policy}",
-                           remedy=f"Write its rules into {policy}, and deploy that")  # fmt: skip
-    if not emergency:
-        _check_way(workspace, one, where)
-    revision = promote(workspace, policy, one.challenger.model, reason=reason)
-    facts = {"reason": reason, "emergency": emergency, "revision": revision.revision, "review_due": one.due,
-             "evidence": None if one.evidence is None else one.evidence["report"]}  # fmt: skip
-    _append(workspace, one, "challenger.promote", facts)
-    if any(shadow["name"] == name for shadow in revision.deployment.shadows):
-        stop_shadow(workspace, policy, name, reason=f"promoted: {reason}")
-    return current(workspace)[policy]
+    for one in candidacies(workspace, policy):
+        if one.promotion is not None or not _is_of(one, target):
+            continue
+        check_way(workspace, one)
+        reviewed = {name: one.challenger.to_dict()[name] for name in TARGET}
+        old, new = (load_policy(workspace, Deployment(policy, **facts)) for facts in (reviewed, target))
+        if replace(old, model=new.model).version != new.version:  # that of another recipe is what is brought in
+            raise RefusedError("a challenger must decide by the rules that it was reviewed with",
+                               where=f"challenger:{policy}/{one.challenger.name}", got=f"others in {new.name}",
+                               remedy=f"Deploy {policy} with its new rules first, and add the challenger anew"
+                               )  # fmt: skip
 
 
-def _check_way(workspace: Workspace, one: Candidacy, where: str) -> None:
+def check_way(workspace: Workspace, one: Candidacy) -> None:
+    """Refuse a challenger without evidence, without a review, or with more disagreement than its policy allows."""
+    where = f"challenger:{one.policy}/{one.challenger.name}"
     if one.evidence is None or one.due:
         raise RefusedError(
             "evidence, business review and risk sign-off must be there before a promotion", where=where, got=one.stage,
@@ -220,6 +254,14 @@ def _check_way(workspace: Workspace, one: Candidacy, where: str) -> None:
         raise RefusedError(f"a challenger must change at most {limit:.2%} of the decisions", where=where, got=got,
                            remedy="Look at what changes, and raise max_disagreement of the policy if it is meant"
                            )  # fmt: skip
+
+
+def enter_promotion(workspace: Workspace, one: Candidacy, revision: int, *, reason: str, emergency: bool) -> None:
+    """Keep who made a challenger the champion at once, and which reviews were due."""
+    _append(workspace, one, "challenger.promote", {
+        "reason": reason, "emergency": emergency, "revision": revision, "review_due": one.due,
+        "evidence": None if one.evidence is None else one.evidence["report"],
+    })  # fmt: skip
 
 
 def _append(workspace: Workspace, one: Candidacy, action: str, facts: dict[str, Any]) -> None:

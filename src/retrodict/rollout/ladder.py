@@ -29,6 +29,7 @@ from retrodict.decisions.definitions import find_policy
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.servant import Servant
 from retrodict.registry import Deployment, Revision, change, current, get_version, history, mark_of, rolled_back
+from retrodict.rollout.candidacy import check_reviewed
 from retrodict.rollout.changes import (
     check_candidate,
     check_deployable,
@@ -91,8 +92,8 @@ def start(workspace: Workspace, name: str, to: str, *, policy: str | None = None
     Raises
     ------
     RefusedError
-        If the version may not be deployed, decides already, was rolled back from, another rollout is under way, or the
-        new version needs to be asked otherwise than the old one.
+        If the version may not be deployed, decides already, was rolled back from, is a challenger that lacks a review,
+        another rollout is under way, or the new version needs to be asked otherwise than the old one.
     """
     rollout = workspace.definitions.get(Rollout, name)
     policy_name = _policy_of(rollout, policy)
@@ -111,6 +112,7 @@ def start(workspace: Workspace, name: str, to: str, *, policy: str | None = None
                                got={candidate.model: f"rolled back from by revision {mark}"},
                                remedy="Train another one, or correct the policy; or deploy it by name, with a reason"
                                )  # fmt: skip
+        check_reviewed(workspace, policy_name, candidate.target)
         loader = Loader(workspace)
         old = loader.load(replace(before, deployment=replace(before.deployment, split=None)))
         new = loader.load(Revision(0, 0, workspace.actor, "rollout", reason, candidate))
@@ -249,7 +251,8 @@ def step_on(
     """Look at a rollout once, and do what comes next: one new revision, or none.
 
     A candidate whose approval was taken back is rolled back. One that cannot be loaded gets no larger share: the
-    rollout has failed. Only what may pass by itself, a server that is away, is tried again.
+    rollout has failed. A challenger that lacks a review by now is paused. Only what may pass by itself, a server that
+    is away, is tried again.
     """
     now = workspace.clock.now() if now is None else now
     revision, rollout, verdicts, move = judge(workspace, policy, now=now, answers=answers)
@@ -266,12 +269,24 @@ def step_on(
         except RetrodictError as error:
             move = Move("rollback" if rollout.on_fail == "rollback" else "pause",
                         f"{version.ref} cannot be loaded: {error}")  # fmt: skip
+        else:
+            try:
+                _check_reviews(workspace, revision)
+            except RefusedError as error:  # people are waited for, and the version is not at fault
+                move = Move("pause", str(error))
     if move.what == "wait":
         return move, revision
     state = {**split, "verdicts": [asdict(one) for one in verdicts]}
     with suppress(BusyError):  # somebody changed it meanwhile: what is in force now is looked at the next time
         return move, _do(workspace, revision, state, rollout, move, now)
     return Move("wait", "somebody has changed what decides meanwhile"), find_current(workspace, policy)
+
+
+def _check_reviews(workspace: Workspace, revision: Revision) -> None:
+    """Refuse a challenger that lacks a review; a guard's way back leads to what decided before."""
+    deployment, split = revision.deployment, revision.deployment.split
+    if split is not None and "back" not in split:
+        check_reviewed(workspace, deployment.policy, split["candidate"])
 
 
 def _do(
@@ -334,11 +349,12 @@ def abort(workspace: Workspace, policy: str, *, reason: str) -> Revision:
 def promote_now(workspace: Workspace, policy: str, *, reason: str) -> Revision:
     """End a rollout by letting its version decide everything, whatever was shown; the reason stands in the ledger.
 
-    Its approval must stand, and it must be what was stored, as for a deployment.
+    Its approval must stand, it must be what was stored, as for a deployment, and a challenger needs its reviews.
     """
     revision, _ = under_way(workspace, policy)
     check_reason(reason, "a promotion before its time must have a reason", where=f"policy:{policy}")
     check_candidate(workspace, revision.deployment)
+    _check_reviews(workspace, revision)
     return _promote(workspace, revision, reason)
 
 

@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodict.core.errors import InputError
 from retrodict.decisions.assignment import bucket, unit_text
 from retrodict.decisions.split import CANARY, CONTROL, TrafficSplit
+from retrodict.decisions.variants import VariantAssigner, _log
+
+lines = _log.filters[0]
 
 
 def split(share, control=None, *, unit=("customer",), seed="careful", where=None):
     control = min(share, 1 - share) if control is None else control
-    return TrafficSplit({"unit": unit, "seed": seed, "share": share, "control": control, "where": where})
+    return TrafficSplit({"rollout": "careful", "unit": unit, "seed": seed, "share": share, "control": control,
+                         "where": where})  # fmt: skip
 
 
 @pytest.mark.parametrize(("seed", "unit", "place"), [("seed", "a", 0.0505), ("seed", "b", 0.2696)])
@@ -53,6 +58,25 @@ def test_only_the_cohort_takes_part():
     assert arms == {CANARY, CONTROL}
     assert {staff.arm({"customer": number, "segment": "other"}) for number in range(50)} == {""}
     assert {staff.arm({"customer": number, "segment": None}) for number in range(50)} == {""}
+
+
+@pytest.mark.parametrize("values", [{}, {"age": "secret"}, {"age": True}, {"age": [3]}])
+def test_a_condition_that_cannot_be_evaluated_takes_nobody_in(values, caplog):
+    """Neither in a rollout nor in an experiment, and the log says so once for all that come within a second."""
+    values = {"customer": 1, **values}
+    rollout = split(1.0, 0.0, where="age > 17")
+    state = {"name": "tone", "unit": ["customer"], "seed": "s", "variants": {"a": 0.5, "b": 0.5}, "share": 1.0,
+             "layer": None, "slot": [0, 1], "where": "age > 17"}  # fmt: skip
+    experiment = VariantAssigner([state])
+    lines._kinds.clear()
+    assert {rollout.arm(values) for _ in range(5)} == {""}
+    assert experiment.assign(values) == {}
+    assert [one.getMessage().partition(" takes")[0] for one in caplog.records] == ["rollout careful", "experiment tone"]
+    assert "secret" not in caplog.text
+    assert isinstance(rollout.condition.fault(values), InputError)
+    grown = {"customer": 1, "age": 18}
+    assert (rollout.arm(grown), len(experiment.assign(grown))) == (CANARY, 1)
+    assert rollout.condition.fault(grown) is None
 
 
 @given(*[st.lists(st.text(min_size=1), min_size=2, max_size=3)] * 2)

@@ -43,6 +43,7 @@ from retrodict.rollout.experiments import (
 from retrodict.rollout.experiments import report as report_module
 from retrodict.rollout.experiments.report import _Judge, judge
 from retrodict.rollout.experiments.rules import _choices
+from retrodict.rollout.experiments.runs import record_plan
 from retrodict.rollout.experiments.units import UnitRows, history_rows, read_units
 from retrodict.rollout.statistics import holm, inflation, sample_size
 from retrodict.serving.decider import Decider
@@ -599,6 +600,39 @@ def test_what_is_out_of_order_is_refused(world):
     edit(world, 'unit="weight"', 'unit="customer"')
     with pytest.raises(DefinitionError, match="experiment tone, unit: a unit must be a value that requests bring"):
         plan_experiment(world.project, "tone", baseline=0.4)
+
+
+def test_a_condition_of_another_kind_is_refused_before_it_starts(world):
+    """By the plan, and by the start where another version has come in between."""
+    edit(world, 'unit="weight",', 'unit="weight", where="depot = 5",')
+    with pytest.raises(DefinitionError, match="experiment:tone, where: this must be text, and is a number"):
+        plan_experiment(world.project, "tone", baseline=0.4)
+    record_plan(world.project, world.project.definitions.get(Experiment, "tone"), {"units": 100})
+    with pytest.raises(DefinitionError, match="experiment:tone, where: this must be text, and is a number"):
+        start(world.project, "tone", reason="test")
+
+
+@pytest.mark.parametrize("where", ["express = false and weight > 40",
+                                   "weight > 40 and sent > timestamp '2024-01-01T00:00:00Z'"])  # fmt: skip
+def test_the_report_counts_whom_the_servers_took_in(world, where):
+    """Its condition is not evaluated a second time, over columns that know neither times nor yes and no."""
+    edit(world, 'unit="weight",', f'unit="weight", pre_period="30d", where="{where}",')
+    world.ask(50)
+    begin(world)
+    members = {record.context["weight"] for record in world.ask(200) if record.variants}
+    report = report_on(world.project, "tone", now=world.clock.now())
+    assert sum(report.units.values()) == len(members) > 50
+
+
+def test_a_condition_that_no_request_fits_gives_nobody_a_variant(world):
+    """As one that was started before such a condition was refused: every request got a 400."""
+    begin(world)
+    revision = current(world.project)["promise"]
+    states = [{**state, "where": "custmer = 3"} for state in revision.deployment.experiments]
+    change(world.project, replace(revision.deployment, experiments=states), action="experiment", reason="test",
+           after=revision.revision)  # fmt: skip
+    assert [(record.variants, record.fallback) for record in world.ask(3)] == [({}, None)] * 3
+    assert sum(report_on(world.project, "tone", now=world.clock.now()).units.values()) == 0
 
 
 LATE = Label("late", Table("t", key="id"), "x > 1", known_at="k")

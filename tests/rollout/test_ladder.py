@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from retrodict.core.durations import HOUR, MINUTE
 from retrodict.core.errors import (
     BusyError,
     DefinitionError,
+    InputError,
     IntegrityError,
     NotFoundError,
     RefusedError,
@@ -26,6 +28,7 @@ from retrodict.core.errors import (
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.replay import replay_decision
 from retrodict.ledger import verify as audit
+from retrodict.project.rollouts import Rollouts
 from retrodict.registry import approve, change, current, history
 from retrodict.rollout import deploy, ladder, promote, rollback
 from retrodict.rollout.evidence import ArmVerdict
@@ -365,6 +368,36 @@ def test_a_definition_that_makes_no_sense_is_refused(change_to, message):
     with pytest.raises(RetrodictError) as error:
         Rollout("careful", **fields)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("condition", "message"), [
+    ("depot = 5", "rollout:careful, where: this must be text, and is a number"), ("express > 3", "true or false"),
+    ("sent > 5", "this must be a time, and is a number"), ("weight", "a condition must be true or false"),
+    ("wieght > 5", "'wieght'.*'weight'"),
+])  # fmt: skip
+def test_who_takes_part_must_be_told_by_what_requests_bring(world, condition, message):
+    """By kind as by name, before anything is in force; also where the rollout names its policy at the start only."""
+    path = world.root / "definitions.py"
+    rollout = f"careful = Rollout('careful', unit='weight', where={condition!r})\n"
+    path.write_text(path.read_text().replace(ROLLOUT, rollout))
+    world.project.close()
+    world.project = Workspace(world.root, actor="ana", clock=world.clock)
+    with pytest.raises(DefinitionError, match=message):
+        ladder.start(world.project, "careful", "late_parcel@2", policy="promise", reason="test")
+    assert world.deployment.split is None
+
+
+def test_a_condition_that_no_request_fits_leaves_all_to_the_old_version(world):
+    """As one that was started before such a condition was refused: every request got a 400."""
+    ladder.start(world.project, "careful", "late_parcel@2", reason="test")
+    revision = current(world.project)["promise"]
+    split = {**revision.deployment.split, "share": 1.0, "where": "custmer = 'x'"}
+    change(world.project, replace(revision.deployment, split=split), action="rollout", reason="test",
+           after=revision.revision)  # fmt: skip
+    records = world.ask(20)
+    assert {(record.arm, record.model, record.fallback) for record in records} == {("", "late_parcel@1", None)}
+    with pytest.raises(InputError, match="custmer"):
+        Rollouts(SimpleNamespace(workspace=world.project)).unit("promise", {"weight": 3.0})
 
 
 def test_a_version_wrong_about_one_depot_is_rolled_back_without_an_outcome(original_pair, tmp_path, monkeypatch):

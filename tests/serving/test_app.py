@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from tests.serving.project import AT, REQUEST
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.recorder import Recorder
+from retrodict.registry import change, current
 from retrodict.serving import http_request
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.events import EventInlet
@@ -512,6 +514,26 @@ def test_values_that_nothing_reads_are_named(workspace):
     assert [one.get("warnings") for one in several["answers"]] == [expected, None]
     assert len(many["warnings"]) == 5
     assert counts['decisions_unread_total{policy="promise"}'] == 4
+
+
+def test_a_condition_of_an_experiment_that_a_request_does_not_fit_is_counted(workspace):
+    """Each decision once, by what has the condition; none is refused for it."""
+    state = {"name": "tone", "unit": ["weight"], "seed": "s", "variants": {"a": 0.5, "b": 0.5}, "share": 1.0,
+             "layer": None, "slot": [0, 1], "where": "depot = 5"}  # fmt: skip
+    revision = current(workspace)["promise"]
+    change(workspace, replace(revision.deployment, experiments=[state]), action="experiment", reason="test",
+           after=revision.revision)  # fmt: skip
+
+    async def run():
+        client = Client(workspace)
+        answers = [await client.send("POST", DECIDE, BODY) for _ in range(2)]
+        _, _, text = await client.send("GET", "/metrics")
+        await client.close()
+        return [status for status, _, _ in answers], text.decode()
+
+    statuses, text = asyncio.run(run())
+    assert statuses == [200, 200]
+    assert 'retrodict_conditions_failed_total{policy="promise",condition="experiment tone"} 2' in text
 
 
 def test_what_breakers_count_is_counted_once(workspace):

@@ -56,9 +56,10 @@ BROUGHT_IN = (
     + """
 stop = Guard("stop", grant, when=["error_rate > 0.01"], window="12h", baseline="3d", unit="person", min_units=200)
 guards = Guard.defaults(grant, unit="amount")
-slow = Rollout("slow", grant, bake="2h", unit="person", inconclusive="wait 5h then pause")
+slow = Rollout("slow", grant, bake="2h", unit="person", where="amount < 3", inconclusive="wait 5h then pause")
 paid = Metric.rate("paid", "label = 1", within="6h")
-tone = Experiment("tone", grant, {"control": 50, "soft": 50}, unit="person", mde=0.2, pre_period="8d", primary=paid)
+tone = Experiment("tone", grant, {"control": 50, "soft": 50}, unit="person", mde=0.2, pre_period="8d", primary=paid,
+                  where="amount < 9")
 """
 )
 
@@ -84,6 +85,8 @@ REFUSED_AT_LOAD = {
     "a default guard's unit": ('unit="amount"', 'unit="amuont"', "guard grant_quality, unit.*'amuont'.*'amount'"),
     "a rollout's unit": ('"2h", unit="person"', '"2h", unit="persn"', "rollout slow, unit.*'persn'.*'person'"),
     "an experiment's unit": ('unit="person", mde', 'unit="persn", mde', "experiment tone, unit.*'persn'.*'person'"),
+    "a rollout's cohort": ("amount < 3", "amuont < 3", r"\.py:\d+: rollout slow, where: .*'amuont'.*'amount'"),
+    "an experiment's cohort": ("amount < 9", "amuont < 9", "tone, where: .*requests bring.*'amuont'.*'amount'"),
     "a metric's decision": ('"label = 1"', '"decision = \'yess\'"', "tone, metric paid: .*'yess'.*'yes'"),
     "a guard of nothing": ('"stop", grant', '"stop"', "guard stop: a guard must be for a policy"),
     "a guard's window": ('window="12h"', 'window="0s"', "guard stop, window: a duration must be longer than 0"),

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, near
-from retrodict.core.kinds import KINDS, kind_error, reader_of
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.expressions import parse
+from retrodict.core.kinds import KINDS, ExpressionKind, kind_error, reader_of
 from retrodict.decisions.records import Value
 
 __all__ = [
@@ -332,6 +333,28 @@ class RequestSchema:
                 except InputError as error:
                     faults.append(error)
         return faults
+
+    def check_condition(self, text: str | None, *, where: str) -> None:
+        """Refuse a condition over a request that reads other values, or such of another kind, or that is none.
+
+        A day is a number as an entity and text in the context, as :meth:`check` gives it.
+
+        Raises
+        ------
+        DefinitionError
+            With the near names.
+        """
+        if text is None:
+            return
+        days: tuple[tuple[Mapping[str, str], ExpressionKind], ...] = (self.context, "text"), (self.entities, "number")
+        kinds: dict[str, ExpressionKind | None] = {
+            name: _KINDS[word].expression if word != "date" else day
+            for words, day in days for name, word in words.items()
+        }  # fmt: skip
+        kind = parse(text, where=where).check_columns(kinds, where=where)
+        if kind not in (None, "bool"):
+            raise DefinitionError("a condition must be true or false", where=where, got=f"{text!r}, of kind {kind}",
+                                  remedy="Write one like 'weight > 5'")  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form, for ``GET /v1/policies/{policy}``."""

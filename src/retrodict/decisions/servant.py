@@ -160,6 +160,7 @@ class Servant:
         self.speed: Speed | None = None
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
         self._variants = VariantAssigner(revision.deployment.experiments)
+        self.conditions = self._variants.conditions  # of units in experiments, and in a rollout
         self.halted: str | None = revision.deployment.halted
         experiments = revision.deployment.experiments
         self.reads = frozenset(schema.context).union(*map(names_of_units, experiments))  # values of the context

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from retrodict.core.expressions import parse
-from retrodict.decisions.assignment import bucket, unit_text
+from retrodict.decisions.assignment import bucket
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest
 from retrodict.decisions.servant import Note, ReadyCase, Servant
-from retrodict.decisions.variants import names_of_units
+from retrodict.decisions.variants import UnitCondition, names_of_units
 
 __all__ = ["CANARY", "CONTROL", "TrafficSplit", "SplitServant"]
 
@@ -30,25 +29,25 @@ class TrafficSplit:
     Parameters
     ----------
     state : mapping
-        With ``unit`` (names of entities or context), ``seed``, ``share``, ``control`` (shares from 0 to 1), and
-        ``where``, an expression over the request that must be true, or None.
+        With ``rollout``, ``unit`` (names of entities or context), ``seed``, ``share``, ``control`` (shares from 0 to
+        1), and ``where``, an expression over the request that must be true, or None.
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        self.unit, self.seed, self.reads = tuple(state["unit"]), state["seed"], names_of_units(state)
+        self.condition = UnitCondition(f"rollout {state['rollout']}", state)
+        self.seed, self.reads = state["seed"], names_of_units(state)
         self.share, self.control = state["share"], state["control"]
-        self.where = None if state.get("where") is None else parse(state["where"]).to_row()
 
     def arm(self, values: Mapping[str, Value]) -> str:
-        """``canary``, ``control``, or nothing: of units of neither, and where a part of the unit is missing.
+        """``canary``, ``control``, or nothing: of units of neither, and of what is not taken in.
 
         Parameters
         ----------
         values : mapping of str to value
             Entities and context of a request, as its schema gives them.
         """
-        unit = unit_text([values.get(name) for name in self.unit])
-        if unit is None or (self.where is not None and self.where(dict(values)) is not True):
+        unit = self.condition.unit(values)
+        if unit is None:
             return ""
         place = bucket(self.seed, unit)
         return CANARY if place < self.share else CONTROL if place >= 1 - self.control else ""
@@ -72,6 +71,7 @@ class SplitServant(Servant):
     def lead(self, candidate: Servant, split: TrafficSplit) -> None:
         """Take the new version in."""
         self.candidate, self.split = candidate, split
+        self.conditions = [*self.conditions, split.condition]
         self.reads |= split.reads
         self.views |= candidate.views
         self.reads |= candidate.reads

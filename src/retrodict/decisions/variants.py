@@ -7,14 +7,20 @@ GrowthBook's kits): to raise the share moves nobody from one variant to another.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retrodict.core.errors import InputError
 from retrodict.core.expressions import parse
+from retrodict.core.log_lines import OnceASecond
 from retrodict.decisions.assignment import bucket, unit_text
 from retrodict.decisions.records import Value
 
-__all__ = ["VariantAssigner", "choose_variant", "names_of_units"]
+__all__ = ["UnitCondition", "VariantAssigner", "choose_variant", "names_of_units"]
+
+_log = logging.getLogger(__name__)
+_log.addFilter(OnceASecond())
 
 
 def choose_variant(place: float, weights: Mapping[str, float], share: float = 1.0) -> str | None:
@@ -47,6 +53,41 @@ def names_of_units(state: Mapping[str, Any]) -> frozenset[str]:
     return frozenset([*state["unit"], *(() if where is None else parse(where).columns)])
 
 
+class UnitCondition:
+    """Which units a rollout or an experiment takes in: those that requests name and for which its ``where`` is true.
+
+    Where it cannot be evaluated it takes nobody in: who gets which version is no reason to refuse a decision.
+
+    Parameters
+    ----------
+    label : str
+        What takes them in, for the log and metrics.
+    state : mapping
+        With ``unit`` and ``where``, an expression over the request or None.
+    """
+
+    def __init__(self, label: str, state: Mapping[str, Any]) -> None:
+        self.label, self._unit = label, tuple(state["unit"])
+        self._where = None if state.get("where") is None else parse(state["where"]).to_row()
+
+    def unit(self, values: Mapping[str, Value]) -> str | None:
+        """Unit of a request, as a text; None where it is not taken in."""
+        try:
+            unit = unit_text([values.get(name) for name in self._unit])
+            return unit if self._where is None or self._where(dict(values)) is True else None
+        except InputError as error:
+            _log.warning("%s takes nobody in whose request its condition does not fit: %s", self.label, str(error))
+            return None
+
+    def fault(self, values: Mapping[str, Value]) -> InputError | None:
+        """Why ``where`` cannot be evaluated for the values of a request; None where it can."""
+        try:
+            _ = self._where is not None and self._where(dict(values))
+        except InputError as error:
+            return error
+        return None
+
+
 class VariantAssigner:
     """Variants of requests in the experiments that a deployment names.
 
@@ -58,9 +99,8 @@ class VariantAssigner:
     """
 
     def __init__(self, experiments: Sequence[Mapping[str, Any]]) -> None:
-        self._experiments = [
-            (state, None if state["where"] is None else parse(state["where"]).to_row()) for state in experiments
-        ]
+        self._experiments = [(state, UnitCondition(f"experiment {state['name']}", state)) for state in experiments]
+        self.conditions = [condition for _, condition in self._experiments]
 
     def assign(self, values: Mapping[str, Value]) -> dict[str, str]:
         """Experiment to variant, of those that take the unit of a request in.
@@ -71,9 +111,9 @@ class VariantAssigner:
             Entities and context of the request, as its schema gives them.
         """
         variants = {}
-        for state, where in self._experiments:
-            unit = unit_text([values.get(name) for name in state["unit"]])
-            if unit is None or (where is not None and where(dict(values)) is not True):
+        for state, condition in self._experiments:
+            unit = condition.unit(values)
+            if unit is None:
                 continue
             low, high = state["slot"]
             if state["layer"] is not None and not low <= bucket(f"layer {state['layer']}", unit) < high:

@@ -295,7 +295,10 @@ class Rollouts(Namespace):
         deployment = revision.deployment
         if deployment.split is None or deployment.halted is not None:
             return UnitAssignment(revision, "", "" if deployment.halted is not None else deployment.model)
-        arm = TrafficSplit(deployment.split).arm(values)
+        split = TrafficSplit(deployment.split)
+        if (fault := split.condition.fault(values)) is not None:
+            raise fault
+        arm = split.arm(values)
         return UnitAssignment(revision, arm, deployment.split["candidate"]["model"] if arm == CANARY
                               else deployment.model)  # fmt: skip
 

@@ -341,16 +341,20 @@ class Rollout(Definition):
         """Parts of the unit, decisions and groups that its policy must have."""
         if self.policy is not None:
             conditions = [*self.conditions["hold"], *self.conditions["prove"]]
-            yield from names_used(self.policy, conditions, self.unit, f"rollout {self.name}")
+            yield from names_used(self.policy, conditions, self.unit, f"rollout {self.name}", self.where)
 
 
-def names_used(policy: Policy, conditions: Sequence[Condition], unit: Sequence[str], where: str) -> Iterator[NameUse]:
-    """Parts of a unit, decisions and groups of conditions that a policy must have."""
+def names_used(policy: Policy, conditions: Sequence[Condition], unit: Sequence[str], where: str,
+               cohort: str | None = None) -> Iterator[NameUse]:  # fmt: skip
+    """Parts of a unit and values of a cohort, decisions and groups of conditions that a policy must have."""
     features = FeatureSet(policy.model.features)
     names = [*features.request_keys, *features.request_columns]
     for name in unit:
         yield NameUse("request value", name, "a unit must be a value that requests bring", f"{where}, unit",
                       names=names)  # fmt: skip
+    for name in () if cohort is None else parse(cohort).columns:
+        yield NameUse("request value", name, "a condition of who takes part must read values that requests bring",
+                      f"{where}, where", names=names)  # fmt: skip
     values = [*names, *features.columns]
     for condition in conditions:
         place = f"{where}, {condition.text!r}"

@@ -146,6 +146,7 @@ def _check_alike(old: Servant, new: Servant, rollout: Rollout, where: str) -> No
     for name in rollout.unit:
         check_known(name, schemas[0], "a unit must be a value of requests", where=f"rollout:{rollout.name}, unit",
                     what="request value")  # fmt: skip
+    old.schema.check_condition(rollout.where, where=f"rollout:{rollout.name}, where")
     policies = [one.policy.policy for one in (old, new)]
     for one in (one for every in rollout.conditions.values() for one in every):
         place = f"rollout:{rollout.name}, {one.text!r}"

@@ -451,6 +451,10 @@ class DecisionApp:
         servant = self.servants.get(record.policy)
         if servant is not None and servant.unread(record.context):
             self.telemetry.count("decisions_unread_total", f'policy="{record.policy}"')
+        for condition in () if servant is None else servant.conditions:
+            if condition.fault({**record.context, **record.entities}) is not None:
+                label = f'policy="{record.policy}",condition="{condition.label}"'
+                self.telemetry.count("conditions_failed_total", label)
         if servant is not None and servant.cache is not None and record.fallback is None:
             result = "miss" if record.cached is None else "hit"
             self.telemetry.count("score_cache_total", f'policy="{record.policy}",result="{result}"')

@@ -274,7 +274,7 @@ class Experiment(Definition):
 
     def uses(self) -> Iterator[NameUse]:
         """Parts of the unit that its policy's requests must have, and decisions that metrics count."""
-        yield from names_used(self.policy, (), self.unit, f"experiment {self.name}")
+        yield from names_used(self.policy, (), self.unit, f"experiment {self.name}", self.where)
         for metric in self.metrics:
             for text in filter(None, (metric.of, metric.per)):
                 where = f"experiment {self.name}, metric {metric.name}"

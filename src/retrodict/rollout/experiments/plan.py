@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.durations import DAY, parse_duration
-from retrodict.core.errors import InputError, check_known
+from retrodict.core.errors import InputError
 from retrodict.core.identity import content_hash
 from retrodict.rollout.experiments.definitions import Experiment
-from retrodict.rollout.experiments.runs import deployed, record_plan, request_names
+from retrodict.rollout.experiments.runs import check_requests, deployed, record_plan
 from retrodict.rollout.experiments.units import history_rows
 from retrodict.rollout.statistics import adjust, detectable_effect, inflation, linearise, sample_size
 from retrodict.rollout.statistics.group import SPENDINGS
@@ -106,9 +106,7 @@ def plan_experiment(
     """
     experiment = workspace.definitions.get(Experiment, name)
     where, now = f"experiment:{name}", workspace.clock.now()
-    names = request_names(workspace, deployed(workspace, experiment))
-    for unit in experiment.unit:
-        check_known(unit, names, "a unit must be named by a request", where=where, what="name")
+    check_requests(workspace, experiment, deployed(workspace, experiment))
     span, counted, left = parse_duration(history, where=f"{where}, history"), 0, 1.0
     rows = history_rows(workspace, experiment, start=now - span, now=now)
     above, below = rows.sums[experiment.primary.name]

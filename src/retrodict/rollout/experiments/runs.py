@@ -13,13 +13,14 @@ from typing import Any
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.log import recent_decisions
+from retrodict.decisions.requests import RequestSchema
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Revision, change, current, history
 from retrodict.rollout.experiments.definitions import Experiment
 from retrodict.workspace import Workspace, capture_code
 
-__all__ = ["ExperimentRun", "adapt", "check_unchanged", "find_run", "find_runs", "halt", "last_plan", "record_plan",
-           "request_names", "start", "stop"]  # fmt: skip
+__all__ = ["ExperimentRun", "adapt", "check_requests", "check_unchanged", "find_run", "find_runs", "halt", "last_plan",
+           "record_plan", "start", "stop"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,15 @@ def last_plan(workspace: Workspace, experiment: Experiment) -> Mapping[str, Any]
     return plans[-1] if plans else None
 
 
-def request_names(workspace: Workspace, revision: Revision) -> list[str]:
-    """Names of the entity columns and context values of a deployed policy's requests."""
+def check_requests(workspace: Workspace, experiment: Experiment, revision: Revision) -> None:
+    """Refuse a unit or a condition of what requests of a deployed policy do not bring, or bring as another kind."""
     artifact = ModelArtifact.load(workspace.objects, revision.deployment.artifact)
-    kinds = artifact.metadata.get("request", {"entities": {}, "context": {}})
-    return [*kinds["entities"], *kinds["context"]]
+    schema = RequestSchema(**artifact.metadata.get("request", {"entities": {}, "context": {}}))
+    where = f"experiment:{experiment.name}"
+    for name in experiment.unit:
+        check_known(name, [*schema.entities, *schema.context], "a unit must be named by a request", where=where,
+                    what="name")  # fmt: skip
+    schema.check_condition(experiment.where, where=f"{where}, where")
 
 
 def deployed(workspace: Workspace, experiment: Experiment) -> Revision:
@@ -181,12 +186,10 @@ def _new_state(workspace: Workspace, experiment: Experiment, revision: Revision,
     if plan is None:
         raise RefusedError("an experiment must be planned, as it is now, before it starts", where=where, got="no plan",
                            remedy=f"Run: retrodict experiment plan {experiment.name}")  # fmt: skip
-    names = request_names(workspace, revision)
-    for name in experiment.unit:
-        check_known(name, names, "a unit must be named by a request", where=where, what="name")
+    check_requests(workspace, experiment, revision)
     decided = [one for one in recent_decisions(workspace) if one.policy == experiment.policy.name]
     sent = (name for one in decided for name in (*one.entities, *one.context, *one.features))
-    values = {*experiment.value_names, *names, *sent}
+    values = {*experiment.value_names, *sent}
     for name in experiment.names_read:
         check_known(name, values, "metrics and segments must read what decisions have", where=where, what="name")
     _check_layer(workspace, experiment)

@@ -111,7 +111,8 @@ def propensities(rows: UnitRows, run: ExperimentRun) -> Floats:
 def history_rows(workspace: Workspace, experiment: Experiment, *, start: int, now: int) -> UnitRows:
     """The same of all decisions of the policy from a time on, as one variant: what a plan is made from."""
     joined = outcomes(workspace, experiment.policy.name, now=now, start=start)
-    return _aggregate(workspace, experiment, _table(joined, quote_text("all")), joined, start, now)
+    table = _table(joined, quote_text("all"))
+    return _aggregate(workspace, experiment, table, joined, start, now, cohort=experiment.where)
 
 
 def _table(joined: Outcomes, variant: str, revisions: Sequence[int] = ()) -> pa.Table:
@@ -127,14 +128,14 @@ def _table(joined: Outcomes, variant: str, revisions: Sequence[int] = ()) -> pa.
 
 
 def _aggregate(
-    workspace: Workspace, experiment: Experiment, table: pa.Table, joined: Outcomes, since: int, now: int
-) -> UnitRows:
+    workspace: Workspace, experiment: Experiment, table: pa.Table, joined: Outcomes, since: int, now: int,
+    cohort: str | None = None,
+) -> UnitRows:  # fmt: skip
     label = experiment.policy.model.label
     matured = now - label.maturity - isinstance(label, Outcome)
-    texts = [text for text in (experiment.where,) if text is not None]
     names = {*experiment.unit, *experiment.segments, *(name for m in experiment.metrics for name in m.columns),
-             *(name for text in texts for name in parse(text).columns)}  # fmt: skip
-    seen = _seen(experiment, table, sorted(names))
+             *(() if cohort is None else parse(cohort).columns)}  # fmt: skip
+    seen = _seen(experiment, table, sorted(names), cohort)
     units = ", ".join(map(quote, experiment.unit))
     sums = []
     for place, metric in enumerate(experiment.metrics):
@@ -188,8 +189,12 @@ def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
     return texts
 
 
-def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
-    """Query of the decisions that have a variant, with every name that is read."""
+def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str], cohort: str | None = None) -> str:
+    """Query of the decisions that have a variant, with every name that is read.
+
+    ``cohort`` is the experiment's ``where`` for decisions that nobody gave a variant by it; else the variant says that
+    the request was taken in, as its server evaluated that.
+    """
     places = dict(_RECORD)
     for column in table.column_names:
         for prefix in ("entity__", "context__"):
@@ -203,16 +208,23 @@ def _seen(experiment: Experiment, table: pa.Table, names: Sequence[str]) -> str:
     for name in names:
         check_known(name, places, "a metric, segment or unit must name what decisions have",
                     where=f"experiment {experiment.name}", what="name", error=DefinitionError)  # fmt: skip
-    columns = "".join(f", {place if place == 'NULL' else quote(place)} AS {quote(name)}"
-                      for name in names for place in [places[name]])  # fmt: skip
+    expression = None if cohort is None else parse(cohort)
+    times = {name for name in expression.columns if expression.column_kind(name) == "time"} if expression else ()
+    columns = "".join(f", {_selected(places[name], is_time=name in times)} AS {quote(name)}" for name in names)
     fits = [f"{quote(name)} IS NOT NULL" for name in ("variant", *experiment.unit)]
     fits += [f"{quote(name)} <> ''" for name in experiment.unit if _is_text(table, places[name])]
-    if experiment.where is not None:
-        fits.append(f"({parse(experiment.where).to_sql()})")
+    if expression is not None:
+        fits.append(f"({expression.to_sql()})")
     rows = f"SELECT time, record__state, record__period AS period, variant, record__variant{columns} FROM rows"
     several = np.any(np.asarray(table.column("record__period")) != 0)  # else there is no other to look for
     first = f" QUALIFY period = min(period) OVER (PARTITION BY {', '.join(map(quote, experiment.unit))})"
     return f"SELECT * FROM ({rows}) WHERE {' AND '.join(fits)}{first if several else ''}"
+
+
+def _selected(place: str, *, is_time: bool) -> str:
+    if place == "NULL":
+        return place
+    return f"make_timestamp(CAST({quote(place)} AS BIGINT))" if is_time else quote(place)  # records have microseconds
 
 
 def _is_text(table: pa.Table, place: str) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from tests.serving.project import DAYS, START
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
-from retrodict.core.errors import BusyError, InputError, NotFoundError, RefusedError, RetryableError
+from retrodict.core.errors import BusyError, InputError, InternalError, NotFoundError, RefusedError, RetryableError
 from retrodict.core.identity import digest, digest_file
-from retrodict.learning import Scorer, score_job
+from retrodict.learning import Scorer, score_faults, score_job
 from retrodict.learning.score_output import ScoreOutput
 from retrodict.stores._locks import FileLock
 
@@ -365,3 +366,128 @@ def test_a_node_of_ray_that_dies_is_said_and_the_job_goes_on(project, tmp_path):
     job = project.models.score_files("parcel@1", **how)
     assert 0 < job.earlier < job.chunks
     assert job.scored == rows().num_rows
+
+
+FAULTY = """
+@derived
+def size(weight: float, express: bool):
+    if (weight < 0).any():
+        raise ValueError(f"a weight of {weight.min()}")
+    return {"weight": weight, "express": express}
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A model that reads a number as it comes, and by a function that raises for a negative one."""
+    folder = tmp_path_factory.mktemp("faulty")
+    write(folder, LATE, TREES, '{"call": "score > 0.5", "ok": "otherwise"}')
+    text = (folder / "definitions.py").read_text()
+    before, _, after = text.partition("\n@derived\ndef size")
+    after = after.partition('"express": express}\n')[2].replace("size, moment]", "size, moment, columns('hint')]")
+    text = before + FAULTY + after
+    (folder / "definitions.py").write_text(text)
+    with Project(folder, actor="ana", clock=SimulatedClock(START + DAYS * DAY)) as p:
+        p.data.ingest("parcels", hinted(rows()))
+        p.train("parcel")
+        yield p
+
+
+def hinted(table):
+    return table.append_column("hint", table.column("weight"))
+
+
+def spoiled(table, name, values):
+    """The table with other numbers at some places."""
+    column = table.column(name).to_pylist()
+    for place, value in values.items():
+        column[place] = value
+    return table.set_column(table.column_names.index(name), name, pa.array(column))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_fault_of_single_rows_costs_these_rows_only(faulty, tmp_path, jobs):
+    """An infinity, and what a function raises for: set aside, with the kind and no value; all else as of a frame."""
+    plain = hinted(rows().slice(0, 500))
+    bad = spoiled(spoiled(plain, "hint", {0: float("inf"), 7: float("-inf"), 450: float("inf")}), "weight",
+                  {8: -5.25, 9: -6.25, 450: -7.25})  # fmt: skip
+    pq.write_table(bad, tmp_path / "in.parquet")
+    job = faulty.models.score_files("parcel@1", input=str(tmp_path / "in.parquet"),
+                                    output=str(tmp_path / "o.parquet"), chunk=200, jobs=jobs)  # fmt: skip
+    assert (job.rows, job.scored, job.aside) == (500, 495, 5)
+    infinite, raised = sorted(job.reasons, key=job.reasons.get)
+    assert (job.reasons[infinite], job.reasons[raised]) == (2, 3)
+    assert infinite == "feature 'hint': numbers must be finite or missing"
+    assert raised.startswith("derived 'size', definitions.py:")
+    assert raised.endswith(" (ValueError)")
+    aside = [json.loads(line) for line in Path(job.aside_file).read_text().splitlines()]
+    assert [row["row"] for row in aside] == [0, 7, 8, 9, 450]
+    assert json.loads(aside[0]["original"])["hint"] == "inf"
+    expected = faulty.models.score("parcel@1", plain).column("score").to_pylist()
+    kept = [score for place, score in enumerate(expected) if place not in (0, 7, 8, 9, 450)]
+    assert pq.read_table(tmp_path / "o.parquet").column("score").to_pylist() == kept
+
+
+def test_nothing_but_faults_is_a_no_and_many_of_them_end_the_job(faulty, tmp_path, monkeypatch):
+    """A few rows are set aside one by one; where rows all over a chunk fail alike, it is no matter of rows."""
+    table = hinted(rows())
+    everywhere = spoiled(table, "weight", dict.fromkeys(range(table.num_rows), -5.25))
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet")}
+    pq.write_table(everywhere.slice(0, 30), how["input"])
+    job = faulty.models.score_files("parcel@1", **how)
+    assert (job.rows, job.scored, job.aside, job.ok) == (30, 0, 30, False)
+    monkeypatch.setattr(score_faults, "LIMIT", 40)
+    pq.write_table(everywhere, how["input"])
+    with pytest.raises(InputError, match=r"the model can score them \(derived 'size'.*\(ValueError\)\)") as caught:
+        faulty.models.score_files("parcel@1", **how, replace=True)
+    assert "5.25" not in str(caught.value)
+
+
+def test_one_row_of_many_is_found_by_halves():
+    calls = []
+
+    def attempt(places):
+        calls.append(len(places))
+        if 77_777 in places:
+            raise ValueError
+
+    assert score_faults.find_faults(attempt, 100_000) == {77_777: "model (ValueError)"}
+    assert len(calls) < 40
+
+    def full(places):
+        raise OSError(28, "no room")
+
+    with pytest.raises(OSError, match="no room"):
+        score_faults.find_faults(full, 100)
+
+
+def test_what_no_row_can_pass_ends_the_job_before_anything_is_written(project, tmp_path):
+    table = rows().slice(0, 50)
+    place = table.column_names.index("sent")
+    naive = table.set_column(place, "sent", table.column("sent").cast(pa.timestamp("us")))
+    for wrong, how in ((naive, {}), (table, {"at": "weight"})):
+        pq.write_table(wrong, tmp_path / "in.parquet")
+        with pytest.raises(InputError, match=r"a column declared as time|must be a time"):
+            project.models.score_files("parcel@1", input=str(tmp_path / "in.parquet"),
+                                       output=str(tmp_path / "o.parquet"), **how)  # fmt: skip
+        assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_rows_that_got_lost_are_no_end_of_a_job(project, tmp_path, monkeypatch):
+    """In must be scored and set aside: nothing is published else."""
+    pq.write_table(rows().slice(0, 50), tmp_path / "in.parquet")
+    scored = score_job._Worker.__call__
+    monkeypatch.setattr(score_job._Worker, "__call__", lambda *chunk: {**scored(*chunk), "scored": 49})
+    with pytest.raises(InternalError, match=r"rows in must be scored \+ set aside; got \(50, 50, 49, 0\)"):
+        project.models.score_files("parcel@1", input=str(tmp_path / "in.parquet"), output=str(tmp_path / "o.parquet"))
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_throughput_is_shown_of_a_job_that_was_done_in_one_call(project, tmp_path):
+    """A rate over chunks of an earlier call would be too high."""
+    pq.write_table(rows().slice(0, 50), tmp_path / "in.parquet")
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet")}
+    job = replace(project.models.score_files("parcel@1", **how), seconds=0.02)
+    assert "throughput 2,500 rows/s" in " ".join(str(job).split())
+    again = project.models.score_files("parcel@1", **how)
+    assert "rows/s" not in str(replace(again, seconds=0.02))

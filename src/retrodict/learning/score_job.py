@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from itertools import cycle
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ from retrodict.data.definitions import Table
 from retrodict.data.ingest import staging_folder
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation import validate
+from retrodict.data.validation._originals import as_json
 from retrodict.evaluation.reference import BlockCounts, FeatureReference, Reference, count_spans, feature_column
 from retrodict.learning.isolation import THREADS
 from retrodict.learning.ray_cluster import open_ray
 from retrodict.learning.score_delta import open_delta, open_output
+from retrodict.learning.score_faults import find_faults
 from retrodict.learning.score_output import ScoreJob, ScoreOutput
 from retrodict.learning.scorer import MOMENT, Scorer
 from retrodict.stores._durable import place_file
@@ -132,6 +135,8 @@ def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[
     rows, origin = (_opened(scorer.workspace, source), None) if delta is None else delta
     with staging_folder(scorer.workspace) as staging, open_batch(rows, staging=staging) as batch:
         columns = _columns_of(batch, scorer, columns)
+        empty = batch.schema.empty_table().select(scorer.inputs)
+        scorer.moments(validate(empty, _table_of(scorer)).accepted)  # what no row can pass is said before any is read
         job = content_hash({"artifact": scorer.version.artifact, "rows": batch.id, "at": scorer.at, "columns": columns,
                             **place.identity(chunk), **({} if origin is None else {"input": origin})})  # fmt: skip
         place = place.of(job)
@@ -263,13 +268,17 @@ class _Worker:
         self._table, self._reference = _table_of(self._scorer), _reference(self._scorer)
 
     def __call__(self, number: int, start: int, rows: pa.Table) -> dict[str, Any]:
-        checked = validate(rows.select(list(dict.fromkeys([*self._scorer.inputs, *self._columns]))), self._table)
+        checked_names = list(dict.fromkeys([*self._scorer.inputs, *self._columns]))
+        checked = validate(rows.select(checked_names), self._table)
         aside = [{**row, "row": row["row"] + start} for row in checked.quarantined.to_pylist()]
-        frame = self._scorer.gather(checked.accepted)
-        scores = self._scorer.answer(frame)
+        frame, scores, faults = self._scored(checked.accepted)
+        originals = as_json(rows.select(checked_names).take([*faults])).to_pylist() if faults else []
+        aside += [{"row": place + start, "checks": [reason], "original": original}
+                  for (place, reason), original in zip(faults.items(), originals, strict=True)]  # fmt: skip
+        aside.sort(key=itemgetter("row"))
         result = rows.select(self._columns)
         if aside:
-            result = result.take(checked.accepted.column("_row"))
+            result = result.take(frame.column("_row"))
         for name in scores.column_names:
             result = result.append_column(name, scores.column(name))
         model = pa.DictionaryArray.from_arrays(np.zeros(result.num_rows, np.int32), [self._scorer.ref])
@@ -286,8 +295,33 @@ class _Worker:
         place_file(path.with_suffix(".json"), json.dumps(report).encode())
         return report
 
+    def _scored(self, rows: pa.Table) -> tuple[pa.Table, pa.Table, dict[int, str]]:
+        """Features of the rows that have scores, the scores, and why others (by their place) cannot have any."""
+        faults: dict[int, str] = {}
+
+        def passing(call: Callable[[pa.Table], pa.Table], rows: pa.Table, of: pa.Table) -> tuple[pa.Table, pa.Table]:
+            """Of the rows those that a call takes, and what it gives for them; it is not made for none."""
+            try:
+                return of, call(rows) if rows.num_rows else rows
+            except Exception:  # noqa: BLE001  # of code of a user, too
+                failed = find_faults(lambda places: call(rows.take(places)), rows.num_rows)
+            faults.update((of.column("_row")[place].as_py(), reason) for place, reason in failed.items())
+            rest = np.setdiff1d(np.arange(rows.num_rows), [*failed])
+            rows = rows.take(rest)
+            return of.take(rest), call(rows) if len(rest) else rows
+
+        accepted, frame = passing(self._scorer.gather, rows, rows)
+        if frame.num_rows:
+            frame = frame.append_column("_row", accepted.column("_row"))
+        frame, scores = passing(self._scorer.answer, frame, frame)
+        if not frame.num_rows:
+            scores = pa.table({name: pa.array([], pa.float64()) for name in self._scorer.outputs})
+        return frame, scores, faults
+
     def _counts(self, frame: pa.Table, scores: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
         """Rows by bin of the version's profiles and by time: all scores, and features of as many rows as are fast."""
+        if not frame.num_rows:
+            return
         times = np.asarray(frame.column(MOMENT).cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
         places = np.arange(0, frame.num_rows, max(frame.num_rows // _SAMPLE, 1))
         sample = frame.take(places), times[places]
@@ -295,7 +329,7 @@ class _Worker:
             feature_column(name): (sample[0].column(name), sample[1]) for name in self._scorer.artifact.inputs.names
         }
         parts |= {_profiled(name): (scores.column(name), times) for name in scores.column_names}
-        for name, reference in self._reference.items() if frame.num_rows else ():
+        for name, reference in self._reference.items():
             length = max(DAY, 0 if reference.blocks is None else reference.blocks.length)
             with suppress(InputError, KeyError):  # of another kind than in training: not counted
                 column, moments = parts[name]

@@ -97,6 +97,13 @@ class Scorer:
         InputError
             If a row has no moment of decision, or a column is of another kind than in training.
         """
+        spine = self.moments(rows)
+        return EventIndexes.of(self.workspace).gather(
+            lambda sources: training_frame(spine, MOMENT, self._features, sources), self._features, self.versions
+        )
+
+    def moments(self, rows: pa.Table) -> pa.Table:
+        """Columns of each row that its features need, and its moment of decision; raises as :meth:`gather`."""
         rows = self._read_times(rows)
         moment = "make_timestamptz(0)" if self._moment is None else self._moment.to_sql()
         columns = [quote(name) for name in dict.fromkeys([*self._features.request_keys,
@@ -115,9 +122,7 @@ class Scorer:
             raise InputError("every row must have a moment of decision", where=self.ref,
                              got=f"{spine.column(MOMENT).null_count} rows without one",
                              remedy="Leave them out, or say at=")  # fmt: skip
-        return EventIndexes.of(self.workspace).gather(
-            lambda sources: training_frame(spine, MOMENT, self._features, sources), self._features, self.versions
-        )
+        return spine
 
     def answer(self, frame: pa.Table) -> pa.Table:
         """Outputs of rows whose features were gathered."""

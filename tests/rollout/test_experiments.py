@@ -583,6 +583,23 @@ def test_a_metric_of_a_name_that_no_decision_has_is_refused(world):
         plan_experiment(world.project, "tone")
 
 
+def test_strata_are_of_a_units_first_decision_and_of_names_that_there_are(world):
+    """What a unit was at first counts, whatever it is later; an unknown name is refused when definitions are read."""
+    edit(world, 'segments=["depot"]', 'strata=["depot"]')
+    begin(world)
+    records = world.ask(300)
+    definition, started = world.project.definitions.get(Experiment, "tone"), find_run(world.project, "tone")
+    rows = read_units(world.project, definition, started, now=world.clock.now())
+    first = {}
+    for record in records:
+        first.setdefault(record.context["weight"], f"depot={(record.context | record.entities)['depot']}")
+    assert sorted(rows.strata) == sorted(first.values())
+    assert sum(report_on(world.project, "tone", now=world.clock.now()).strata.values()) == len(first)
+    edit(world, 'strata=["depot"]', 'strata=["depto"]')
+    with pytest.raises(DefinitionError, match="must read what decisions have"):
+        plan_experiment(world.project, "tone", baseline=0.4)
+
+
 def test_what_is_out_of_order_is_refused(world):
     """Each with what to do."""
     with pytest.raises(NotFoundError, match="must have been started"):
@@ -805,6 +822,61 @@ def test_a_covariate_narrows_the_interval():
     plain, less = judged(experiment(), arms).effects[0], judged(experiment(), arms, before=before).effects[0]
     assert less.variance_left < 0.5
     assert less.contrast.high - less.contrast.low < 0.75 * (plain.contrast.high - plain.contrast.low)
+
+
+def with_strata(definition, control, treatment, planned=100):
+    """Report of units whose metric and stratum are these, by arm."""
+    values, strata = np.concatenate([control[0], treatment[0]]), np.concatenate([control[1], treatment[1]])
+    n, size = values.size, len(control[0])
+    rows = UnitRows(variant=np.repeat(["a", "b"], [size, n - size]), first=np.zeros(n, dtype=np.int64),
+                    sums={"late": (values.astype(float), np.ones(n))}, segments={}, before=None,
+                    period=np.zeros(n, dtype=np.int64), crossed=0, void=0, pending=0, strata=strata)  # fmt: skip
+    started = ExperimentRun("e", "p", "v", 0, None, {"units": planned, "share": 1.0, "variants": definition.variants})
+    return judge(definition, started, rows, DAY, [])
+
+
+def of_strata(rates, sizes):
+    return (np.concatenate([np.arange(n) < rate * n for rate, n in zip(rates, sizes, strict=True)]),
+            np.repeat(["s=x", "s=y", "s=z"], sizes))  # fmt: skip
+
+
+@pytest.mark.parametrize("analysis", ["fixed", "sequential", "pocock"])
+def test_strata_are_compared_within_and_differences_add_up_by_units(analysis):
+    """By hand: the mean of the differences by units of a stratum; small strata are one rest, which the report names."""
+    definition = experiment(strata=["s"], analysis=analysis)
+    report = with_strata(definition, of_strata([0.1, 0.8, 0.5], [200, 100, 0]),
+                         of_strata([0.2, 0.75, 0.5], [100, 200, 0]))  # fmt: skip
+    assert report.effects[0].contrast.value == pytest.approx((0.2 - 0.1) * 0.5 + (0.75 - 0.8) * 0.5)
+    assert report.strata == {"s=x": 300, "s=y": 300}
+    assert report.effects[0].variance_left < 0.9
+    assert "s=x 300; s=y 300" in str(report)
+    sizes = [400, 20, 20]
+    report = with_strata(definition, of_strata([0.1, 0.5, 0.9], sizes), of_strata([0.2, 0.5, 0.7], sizes))
+    assert report.strata == {"rest": 80, "s=x": 800}
+    assert report.effects[0].contrast.value == pytest.approx(0.1 * 800 / 880 + (0.6 - 0.7) * 80 / 880)
+    report = with_strata(definition, of_strata([0.1, 0.5, 0.9], [400, 20, 0]), of_strata([0.2, 0.5, 0.7], [400, 20, 0]))
+    assert report.strata == {"rest": 840}  # a rest of 20 takes in the other
+    assert report.effects[0].variance_left == 1.0
+
+
+@pytest.mark.parametrize(("analysis", "covered"), [("fixed", 0.92), ("sequential", 0.95)])
+def test_strong_strata_narrow_the_interval_and_it_covers_the_effect(analysis, covered):
+    """300 seeded experiments of an effect of 0.1 in strata of 10 and 80 percent, one of which is seldom."""
+    rng, inside, narrower = np.random.default_rng(21), 0, 0
+    definition = experiment(strata=["s"], analysis=analysis)
+    for _ in range(300):
+        arms = []
+        for effect in (0.0, 0.1):
+            strata = rng.choice(["s=x", "s=y", "s=z"], 400, p=[0.5, 0.45, 0.05])
+            rates = np.select([strata == "s=x", strata == "s=y"], [0.1, 0.8], 0.4) + effect
+            arms.append((rng.random(400) < rates, strata))
+        one = with_strata(definition, *arms, planned=800).effects[0].contrast
+        alike = [(values, np.repeat("", 400)) for values, _ in arms]
+        plain = with_strata(experiment(analysis=analysis), *alike, planned=800).effects[0].contrast
+        inside += one.low <= 0.1 <= one.high
+        narrower += one.high - one.low < 0.85 * (plain.high - plain.low)
+    assert inside / 300 >= covered
+    assert narrower == 300
 
 
 def test_secondary_metrics_and_segments_are_corrected_and_p_values_never_rise():

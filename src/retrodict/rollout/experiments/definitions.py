@@ -148,6 +148,8 @@ class Experiment(Definition):
         Looked at too, corrected for their number.
     segments : list of str, optional
         Values of requests by which the primary metric is broken down, as the unit's first decision has them.
+    strata : list of str, optional
+        Such values, known before the treatment, within whose combinations arms are compared (post-stratification).
     control : str, optional
         Default: the variant of that name, or else the first one.
     mde : float
@@ -189,6 +191,7 @@ class Experiment(Definition):
     guardrails: tuple[UnitMetric, ...] | list[UnitMetric] = ()
     secondary: tuple[UnitMetric, ...] | list[UnitMetric] = ()
     segments: tuple[str, ...] | list[str] = ()
+    strata: tuple[str, ...] | list[str] = field(default=(), metadata={"identity": False})  # in it where there are any
     control: str | None = None
     mde: float = 0.0
     power: float = 0.8
@@ -209,7 +212,7 @@ class Experiment(Definition):
         super().__post_init__()
         where = f"experiment {self.name}"
         object.__setattr__(self, "unit", (self.unit,) if isinstance(self.unit, str) else tuple(self.unit))
-        for name in ("guardrails", "secondary", "segments", "slot"):
+        for name in ("guardrails", "secondary", "segments", "strata", "slot"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.policy, Policy):
             raise DefinitionError("an experiment must be of a policy", where=where, got=type(self.policy).__name__,
@@ -281,7 +284,7 @@ class Experiment(Definition):
                 for name in compared_texts(parse(text, where=where), "decision"):
                     yield NameUse("decision", name, "a metric must count decisions of the policy", where,
                                   names=list(self.policy.decide))  # fmt: skip
-        rule = "a metric or segment must read what decisions have, by a name that is not nearly another's"
+        rule = "a metric, segment or stratum must read what decisions have, by a name that is not nearly another's"
         for name in self.names_read:  # requests may bring more than the policy reads
             if "__" in name or get_close_matches(name, self.value_names, n=1, cutoff=0.8) not in ([], [name]):
                 yield NameUse("value of decisions", name, rule, f"experiment {self.name}", names=self.value_names)
@@ -294,15 +297,16 @@ class Experiment(Definition):
 
     @property
     def names_read(self) -> list[str]:
-        """What metrics and segments read."""
-        return sorted({*self.segments, *(name for metric in self.metrics for name in metric.columns)})
+        """What metrics, segments and strata read."""
+        return sorted({*self.segments, *self.strata, *(name for metric in self.metrics for name in metric.columns)})
 
     def __identity__(self) -> dict[str, Any]:
         """Of the policy only its name: what decides may change while an experiment runs, who gets what may not."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("identity", True)
                   and (one.name != "looks" or self.analysis not in ("sequential", "fixed"))}  # fmt: skip
         bandit = {} if self.bandit is None else {"bandit": self.bandit, "floor": self.floor}
-        return {"kind": "Experiment", **values, **bandit, "policy": self.policy.name}
+        strata = {"strata": self.strata} if self.strata else {}
+        return {"kind": "Experiment", **values, **bandit, **strata, "policy": self.policy.name}
 
     def weights(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Other weights of the same variants, in the order of the definition; they add up to 1."""

@@ -39,8 +39,10 @@ from retrodict.rollout.statistics import (
     false_discovery,
     holm,
     linearise,
+    pool_strata,
     repeated_p,
     stratified,
+    variance_left,
     welch,
 )
 from retrodict.rollout.statistics.contrast import unknown
@@ -56,7 +58,7 @@ Strata = Sequence[tuple[Sums, Sums]]
 _GO_ON = "Go on until the planned units are in"
 _ENDED = "It has ended with nothing shown: keep control, wait for outcomes that are pending, or start it anew"
 _MIN_STRATUM = 30
-"""Units in either arm that a period of weights must have to count beside others."""
+"""Units in either arm that a period of weights or a stratum must have to count beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class MetricEffect:
     p_adjusted : float or None
         Of secondary metrics by Holm, of segments by Benjamini and Hochberg; else as it is.
     variance_left : float
-        After the covariate: 0.6 says that it saved 40 % of the units.
+        After the covariate and strata: 0.6 says that they saved 40 % of the units.
     """
 
     metric: str
@@ -115,6 +117,8 @@ class ExperimentReport(Shown):
         Units by variant; see :class:`UnitRows` for the rest.
     brief : int
         Units of periods of weights that had too few in an arm to count beside others.
+    strata : dict
+        Units by stratum; those too few to count alone are the rest.
     balance, arrivals : SampleRatio
         Of units by variant; and of those with an outcome, and those without one though it is due.
     effects : tuple of MetricEffect
@@ -145,6 +149,7 @@ class ExperimentReport(Shown):
     void: int
     pending: int
     brief: int
+    strata: Mapping[str, int]
     balance: SampleRatio
     arrivals: SampleRatio
     effects: Sequence[MetricEffect]
@@ -179,9 +184,15 @@ class ExperimentReport(Shown):
             "sample ratio": self.balance.reason, "outcomes": self.arrivals.reason, "looks before": self.looks,
             "in several variants": self.crossed or None, "decisions pending": self.pending or None,
             "decisions without outcome": self.void or None, "in periods too brief to count": self.brief or None,
+            "strata": self._strata(),
         }  # fmt: skip
         rows = [effect_row(effect) for effect in self.effects]
         return [Facts(about), Grid(EFFECT_COLUMNS, rows) if rows else None]
+
+    def _strata(self) -> str | None:
+        left = next((effect.variance_left for effect in self.effects if effect.role == "primary"), 1.0)
+        units = "; ".join(f"{name} {n:,}" for name, n in self.strata.items())
+        return f"{units}. The primary metric has {left:.0%} of its variance left" if self.strata else None
 
 
 EFFECT_COLUMNS = ("metric", "role", "variant", "control>", "value>", "difference>", "interval", "p>", "verdict")
@@ -273,8 +284,9 @@ def judge(
         experiment=experiment.name, version=content_hash(experiment), policy=run.policy, now=now, since=run.since,
         until=run.until, share=run.state["share"], analysis=experiment.analysis, verdict=verdict, reason=reason,
         advice=advice, stop=stop, units=units, planned=planned, crossed=rows.crossed, void=rows.void,
-        pending=rows.pending, brief=brief if len(weights) > 1 else 0, balance=balance, arrivals=arrivals,
-        effects=effects, looks=len(looks), look=contrasts.look, next_look=contrasts.next_look, days=days,
+        pending=rows.pending, brief=brief if len(weights) > 1 else 0, strata=contrasts.units_of_strata(),
+        balance=balance, arrivals=arrivals, effects=effects, looks=len(looks), look=contrasts.look,
+        next_look=contrasts.next_look, days=days,
         weekdays=weekdays,
     )  # fmt: skip
 
@@ -357,6 +369,8 @@ class _Judge:
     ) -> None:
         self._experiment, self._rows, self._planned = experiment, rows, planned
         self._arms: dict[str | None, NDArray[np.bool_]] = {name: rows.variant == name for name in experiment.variants}
+        labels = np.zeros(rows.variant.size) if rows.strata is None else rows.strata
+        self._numbers = np.unique(labels, return_inverse=True)[1].astype(np.int64)
         self._p_values: dict[str, float] = {}
         self._plan, self._spent_at = experiment.looks_at(planned), spent_at
         for look in looks:
@@ -449,28 +463,42 @@ class _Judge:
     def _strata(
         self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
     ) -> tuple[Strata, float]:
-        """Sums of control and a treatment by period of weights, and the part of their variance that is left.
+        """Sums of control and a treatment by period of weights and stratum, and the part of their variance left.
 
         Of several periods those count that have enough units in both arms for a variance of their own.
         """
         periods, strata, left = np.unique(self._rows.period), [], []
         for period in periods:
-            pair, of_period = self._values(metric, variant, part & (self._rows.period == period), covariate)
+            pair, of_period, places = self._values(metric, variant, part & (self._rows.period == period), covariate)
             if pair is not None and (len(periods) == 1 or min(map(len, pair)) >= _MIN_STRATUM):
-                strata.append((Sums.of(pair[0]), Sums.of(pair[1])))
-                left.append(of_period * (len(pair[0]) + len(pair[1])))
+                parts = [(Sums.of(pair[0][places[0] == place]), Sums.of(pair[1][places[1] == place]))
+                         for place in np.unique(places[0])]  # fmt: skip
+                strata += parts
+                left.append(of_period * variance_left(parts) * (len(pair[0]) + len(pair[1])))
         return strata, sum(left) / sum(one.n + other.n for one, other in strata) if strata else 1.0
 
     def _values(
         self, metric: UnitMetric, variant: str, part: NDArray[np.bool_], covariate: Floats | None
-    ) -> tuple[list[Floats] | None, float]:
-        """Values of control's and a treatment's units, less what the covariate foretells, and the variance left."""
+    ) -> tuple[list[Floats] | None, float, list[NDArray[np.int64]]]:
+        """Values of control's and a treatment's units, less what the covariate foretells; variance left; strata."""
         above, below = self._rows.sums[metric.name]
         arms = [part & self._arms[name] & (below != 0) for name in (self._experiment.control, variant)]
         if any(not arm.any() or below[arm].sum() == 0 for arm in arms):
-            return None, 1.0
-        values = [linearise(above[arm], below[arm]) for arm in arms]
-        return (values, 1.0) if covariate is None else adjust(values, [covariate[arm] for arm in arms])
+            return None, 1.0, []
+        values, left = [linearise(above[arm], below[arm]) for arm in arms], 1.0
+        if covariate is not None:
+            values, left = adjust(values, [covariate[arm] for arm in arms])
+        return values, left, pool_strata([self._numbers[arm] for arm in arms], _MIN_STRATUM)
+
+    def units_of_strata(self) -> dict[str, int]:
+        """Units by stratum as all arms together have them; those that are too few are the rest."""
+        labels = self._rows.strata
+        if labels is None or not labels.size:
+            return {}
+        places = np.concatenate(pool_strata([self._numbers[arm] for arm in self._arms.values()], _MIN_STRATUM))
+        names = np.concatenate([labels[arm] for arm in self._arms.values()])
+        groups = [names[places == place] for place in np.unique(places)]
+        return {str(group[0]) if (group == group[0]).all() else "rest": group.size for group in groups}
 
     def over_time(self, variant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Effect on the primary metric by day since the start and by weekday of the first decision."""

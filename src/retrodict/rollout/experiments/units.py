@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,8 @@ class UnitRows:
     crossed, void, pending : int
         Units seen in several variants; decisions without an outcome though it had its time; those whose time is not
         over.
+    strata : ndarray of str, shape (units,), optional
+        ``name=value`` of all strata at the first decision.
     outcome : ndarray of int64, shape (units,), optional
         What became of a unit's first decision: 1 where its outcome is known, 2 where that did not come though it was
         due, 0 where it is not. One decision tells of one unit; any of many would be missing in every arm sooner or
@@ -71,6 +74,7 @@ class UnitRows:
     crossed: int
     void: int
     pending: int
+    strata: NDArray[np.str_] | None = None
     outcome: NDArray[np.int64] | None = None
 
 
@@ -133,7 +137,8 @@ def _aggregate(
 ) -> UnitRows:  # fmt: skip
     label = experiment.policy.model.label
     matured = now - label.maturity - isinstance(label, Outcome)
-    names = {*experiment.unit, *experiment.segments, *(name for m in experiment.metrics for name in m.columns),
+    groups = dict.fromkeys((*experiment.segments, *experiment.strata))
+    names = {*experiment.unit, *groups, *(name for m in experiment.metrics for name in m.columns),
              *(() if cohort is None else parse(cohort).columns)}  # fmt: skip
     seen = _seen(experiment, table, sorted(names), cohort)
     units = ", ".join(map(quote, experiment.unit))
@@ -148,7 +153,7 @@ def _aggregate(
         sums += [f"coalesce(sum({value}) FILTER ({counts}), 0) AS n{place}",
                  f"coalesce(sum({per}) FILTER ({counts}), 0) AS d{place}"]  # fmt: skip
     more = "".join(f", CAST(arg_min({quote(name)}, time) AS VARCHAR) AS s{i}"
-                   for i, name in enumerate(experiment.segments))  # fmt: skip
+                   for i, name in enumerate(groups))  # fmt: skip
     if any(metric.within is not None for metric in experiment.metrics):
         seen = f"SELECT *, min(time) OVER (PARTITION BY {units}) AS first FROM ({seen})"
     rows = query(
@@ -168,12 +173,14 @@ def _aggregate(
         values: Floats = np.asarray(rows.column(name).to_numpy(), dtype=np.float64)[one]
         return values
 
+    texts_of = {name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one] for i, name in enumerate(groups)}
+    strata = [np.char.add(f"{name}=", texts_of[name]) for name in experiment.strata]
     return UnitRows(
         variant=_texts(table.column("variant").chunk(0).dictionary.take(rows.column("arm")))[one],
         first=first,
         sums={metric.name: (column(f"n{i}"), column(f"d{i}")) for i, metric in enumerate(experiment.metrics)},
-        segments={name: _texts(rows.column(f"s{i}").fill_null("unknown"))[one]
-                  for i, name in enumerate(experiment.segments)},
+        segments={name: texts_of[name] for name in experiment.segments},
+        strata=reduce(lambda left, right: np.char.add(np.char.add(left, ", "), right), strata) if strata else None,
         before=None if before is None else before[one],
         period=np.asarray(rows.column("period").to_numpy(), dtype=np.int64)[one],
         crossed=int((~one).sum()),

@@ -16,7 +16,15 @@ They read no workspace and no clock. Every comparison takes :class:`Sums` and a 
 
 from retrodict.rollout.statistics.balance import SampleRatio, check_balance, check_outcomes
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums
-from retrodict.rollout.statistics.fixed import adjust, compare_shares, linearise, stratified, welch
+from retrodict.rollout.statistics.fixed import (
+    adjust,
+    compare_shares,
+    linearise,
+    pool_strata,
+    stratified,
+    variance_left,
+    welch,
+)
 from retrodict.rollout.statistics.group import boundaries, inflation, repeated_p
 from retrodict.rollout.statistics.multiplicity import false_discovery, holm
 from retrodict.rollout.statistics.paired import mcnemar, paired_bootstrap
@@ -46,10 +54,12 @@ __all__ = [
     "linearise",
     "mcnemar",
     "paired_bootstrap",
+    "pool_strata",
     "repeated_p",
     "rule_value",
     "sample_size",
     "stratified",
     "thompson_weights",
+    "variance_left",
     "welch",
 ]

@@ -18,7 +18,7 @@ from retrodict.core.statistics.intervals import difference_interval, wilson_inte
 from retrodict.rollout.statistics.contrast import Allowed, Contrast, Sums, check_level, judge, unknown
 from retrodict.rollout.statistics.sequential import mixture_margin, mixture_p, mixture_scale, spread
 
-__all__ = ["adjust", "compare_shares", "linearise", "stratified", "welch"]
+__all__ = ["adjust", "compare_shares", "linearise", "pool_strata", "stratified", "variance_left", "welch"]
 
 Floats = NDArray[np.float64]
 
@@ -202,3 +202,33 @@ def stratified(
         z, p_value = float(mixture_margin(r, side)), min(p_before, mixture_p(value / math.sqrt(variance), r))
     ends = value - z * math.sqrt(variance), value + z * math.sqrt(variance)
     return judge(Contrast("inconclusive", "", method, "difference", *n, value, *ends, 1 - 2 * side, p_value), allowed)
+
+
+def pool_strata(arms: Sequence[NDArray[np.int64]], least: int) -> list[NDArray[np.int64]]:
+    """Strata of the units of every arm, those with fewer units in an arm pooled into one.
+
+    While that rest has too few itself, it takes in the smallest other one; each has units in every arm then, or there
+    is one for all.
+
+    Examples
+    --------
+    >>> [arm.tolist() for arm in pool_strata([np.array([0, 1, 2, 2]), np.array([0, 1, 2, 2])], 2)]
+    [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    names = 1 + max((int(arm.max()) for arm in arms if arm.size), default=0)
+    counts = np.stack([np.bincount(arm, minlength=names) for arm in arms])
+    order = np.argsort(counts.min(axis=0), kind="stable")
+    rest = int((counts.min(axis=0) < least).sum())
+    while 0 < rest < names and counts[:, order[:rest]].sum(axis=1).min() < least:
+        rest += 1
+    places = np.empty(names, dtype=np.int64)
+    places[order] = np.maximum(np.arange(names) - max(rest - 1, 0), 0)
+    return [places[arm] for arm in arms]
+
+
+def variance_left(strata: Sequence[tuple[Sums, Sums]]) -> float:
+    """Variance of the difference of two means within strata over that of the same units as they are."""
+    totals = [sum(arms[1:], arms[0]) for arms in zip(*strata, strict=True)]
+    n, before = sum(arm.n for arm in totals), sum(arm.variance / arm.n for arm in totals)
+    within = sum((sum(arm.n for arm in pair) / n) ** 2 * sum(arm.variance / arm.n for arm in pair) for pair in strata)
+    return within / before if len(strata) > 1 and before > 0 else 1.0

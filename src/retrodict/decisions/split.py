@@ -34,7 +34,7 @@ class TrafficSplit:
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        self.condition = UnitCondition(f"rollout {state['rollout']}", state)
+        self.condition = UnitCondition(f"rollout {state.get('rollout', '')}".strip(), state)
         self.seed, self.reads = state["seed"], names_of_units(state)
         self.share, self.control = state["share"], state["control"]
 

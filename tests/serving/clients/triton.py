@@ -139,7 +139,7 @@ async def ask_later(report, http, grpc):
         for result, error in answers[:3]:
             assert error is None
             is_right(result)
-        assert "must have" in answers[3][1].message()
+        assert "must be there" in answers[3][1].message()
 
     await report.run("tritonclient.http.async_infer", async_http)
     await report.run("tritonclient.grpc.async_infer", async_grpc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from retrodict import Project
 from retrodict.core.durations import HOUR
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError, RefusedError
 from retrodict.registry import current
-from retrodict.rollout import ladder
+from retrodict.rollout import candidacy, ladder
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,18 @@ def test_disagreement_above_the_limit_refuses_and_an_emergency_is_marked(people,
         ben.review("promise", "newer", role="business", reason="was right")
         cleo.review("promise", "newer", role="risk", reason="was right")
         assert stage(again.challengers) == "promoted"
+
+
+@pytest.mark.parametrize(("decisions", "agreement", "refused"), [
+    (1, 1.0, True), (99, 1.0, True), (100, 1.0, False), (100, 0.95, False), (100, 0.94, True), (0, None, True),
+])  # fmt: skip
+def test_few_decisions_that_agree_are_no_agreement(monkeypatch, decisions, agreement, refused):
+    """The limit is of a share, of which one decision tells nothing."""
+    monkeypatch.setattr(candidacy, "compared_policy", lambda *_: SimpleNamespace(max_disagreement=0.05))
+    one = SimpleNamespace(policy="promise", challenger=SimpleNamespace(name="newer"), due=[], stage="may be promoted",
+                          evidence={"agreement": agreement, "decisions": decisions})  # fmt: skip
+    with pytest.raises(RefusedError, match="of 100 compared ones") if refused else nullcontext():
+        candidacy.check_way(None, one)
 
 
 def test_a_shadow_is_its_evidence_and_ends_with_the_promotion(people, root):

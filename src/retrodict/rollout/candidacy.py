@@ -29,6 +29,9 @@ __all__ = ["Candidacy", "add_challenger", "candidacies", "check_reviewed", "chec
 
 Role = Literal["business", "risk"]
 
+_COMPARED = 100
+"""Decisions that must have been compared where a policy limits how many a challenger may change."""
+
 _PREFIX = "challenger:"
 _ROLES: tuple[Role, ...] = ("business", "risk")
 
@@ -249,9 +252,11 @@ def check_way(workspace: Workspace, one: Candidacy) -> None:
             remedy=f"Ask for them: retrodict challenger review {one.policy} {one.challenger.name}; or say --emergency",
         )  # fmt: skip
     limit, agreement = compared_policy(workspace, one.policy).max_disagreement, one.evidence["agreement"]
-    if limit is not None and (agreement is None or 1 - agreement > limit):
-        got = "nothing was compared" if agreement is None else f"{1 - agreement:.2%} of {one.evidence['decisions']:,}"
-        raise RefusedError(f"a challenger must change at most {limit:.2%} of the decisions", where=where, got=got,
+    compared = one.evidence["decisions"]
+    if limit is not None and (agreement is None or round(1 - agreement, 12) > limit or compared < _COMPARED):
+        got = "nothing was compared" if agreement is None else f"{1 - agreement:.2%} of {compared:,}"
+        rule = f"a challenger must change at most {limit:.2%} of the decisions, of {_COMPARED} compared ones at least"
+        raise RefusedError(rule, where=where, got=got,
                            remedy="Look at what changes, and raise max_disagreement of the policy if it is meant"
                            )  # fmt: skip
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retrodict.core.errors import InputError
 from retrodict.data.ingest import ingest
+from retrodict.data.quarantine import quarantined_rows
 from retrodict.workspace import Workspace
 
 DEFINITIONS = """
@@ -123,6 +127,21 @@ def test_nanoseconds_are_kept_if_they_are_microseconds(project: Workspace) -> No
     report = ingest(project, "t", pa.table({"id": [1, 2, 3], "t": times}))
     assert report.reasons == {"type(t, time)": 1}
     assert own(project).column("t").cast(pa.int64()).to_pylist() == [1, None]
+
+
+@pytest.mark.parametrize(("unit", "far", "as_file"), [("ms", 2**60, True), ("ms", 2**60, False), ("s", 2**52, False)])
+def test_a_time_beyond_all_clocks_is_set_aside(
+    project: Workspace, tmp_path: Path, unit: str, far: int, as_file: bool
+) -> None:
+    """In milliseconds there are times that no microseconds reach: they are not another time, and end nothing."""
+    rows = pa.table({"id": [1, 2, 3, 4], "t": pa.array([7, far, None, -far], pa.timestamp(unit, "UTC"))})
+    pq.write_table(rows.slice(0, 4 if as_file else 0), tmp_path / "rows.parquet")
+    report = ingest(project, "t", str(tmp_path / "rows.parquet") if as_file else rows)
+    assert report.reasons == {"type(t, time)": 2}
+    assert own(project).column("t").cast(pa.int64()).to_pylist() == [7_000 if unit == "ms" else 7_000_000, None]
+    originals = [json.loads(row["original"])["t"] for row in quarantined_rows(project, "t").to_pylist()]
+    far *= {"ms": 1, "s": 1_000}[unit]  # as readers have it
+    assert originals == [f"{far} ms", f"-{far} ms"]
 
 
 def test_decimals_are_exact(project: Workspace) -> None:

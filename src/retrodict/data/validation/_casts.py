@@ -43,8 +43,8 @@ class Cast:
         Whether it can hold NaN.
     target : pyarrow.DataType or None
         Type it is given by Arrow alone; None where that takes SQL.
-    finer : bool
-        Whether it arrives in nanoseconds, so that a value may be no whole microsecond.
+    converted : bool
+        Whether it is a time that does not arrive in microseconds, so that a value may be none of them.
     declared : bool
         Whether the definition gives it a type; else it stays as it came.
     """
@@ -54,13 +54,13 @@ class Cast:
     kind: ExpressionKind | None
     floating: bool = False
     target: pa.DataType | None = None
-    finer: bool = False
+    converted: bool = False
     declared: bool = True
 
     @property
     def spoils(self) -> bool:
         """Whether a value may turn out not to have the type."""
-        return self.broken is not None or self.finer
+        return self.broken is not None or self.converted
 
     @property
     def by_sql(self) -> bool:
@@ -85,7 +85,7 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
                 got=str(arrives),
                 remedy="Declare the column as 'time(Zone/City)', or give the times a zone",
             )
-        finer = is_.is_timestamp(arrives) and arrives.unit == "ns"
+        converted = is_.is_timestamp(arrives) and arrives.unit != "us"
         target = arrow_type("time") if is_.is_timestamp(arrives) else arrives
         return Cast(
             quote(name),
@@ -93,13 +93,13 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
             expression_kind(kind_of(arrives)),
             is_.is_floating(arrives),
             target,
-            finer,
+            converted,
             declared=False,
         )
     kind, floating = KINDS[declared.kind].expression, declared.kind == "float"
     if (target := _lossless(arrives, declared)) is not None:
-        finer = declared.kind == "time" and is_.is_timestamp(arrives) and arrives.unit == "ns"
-        return Cast(quote(name), None, kind, floating, target, finer)
+        converted = declared.kind == "time" and is_.is_timestamp(arrives) and arrives.unit != "us"
+        return Cast(quote(name), None, kind, floating, target, converted)
     reading = (_of_text if kind_of(arrives) == "text" else _of_typed)(quote(name), arrives, declared)
     if reading is None:
         raise InputError(

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
+from retrodict.core.kinds import arrow_type
 from retrodict.data.definitions import Table
 from retrodict.data.readers import Batch
 from retrodict.data.validation._casts import Cast, cast_column
@@ -68,7 +69,8 @@ class TypedBatch:
         arrives = self.batch.schema if self._read is None else self.schema
         views = [_view(field, self.schema.field(field.name).type) for field in arrives]
         if self._read is None:
-            views += [_spoiled_view(name, i) for i, (name, cast) in enumerate(self.casts.items()) if cast.finer]
+            converted = [(i, name) for i, (name, cast) in enumerate(self.casts.items()) if cast.converted]
+            views += [_spoiled_view(arrives.field(name), i) for i, name in converted]
         else:
             views += [pl.col(spoiled(i)) for i, cast in enumerate(self.casts.values()) if cast.spoils]
         return frame.select(views)
@@ -105,7 +107,7 @@ def type_batch(batch: Batch, table: Table, *, staging: Path | None = None) -> Ty
     casts = {field.name: cast_column(field.name, _plain(field.type), table) for field in batch.schema}
     empty = _cast(batch.schema.empty_table(), casts, table)
     schema = pa.schema([empty.schema.field(name) for name in batch.schema.names])
-    if not any(cast.by_sql for cast in casts.values()) and not _has_foreign_zone(batch.schema):
+    if not any(cast.by_sql for cast in casts.values()) and not _has_foreign_time(batch.schema):
         return TypedBatch(batch, casts, schema, None)
     chunks = (_cast(pa.Table.from_batches([chunk]), casts, table) for chunk in batch.batches(_CHUNK))
     if staging is None or batch.num_rows <= _IN_MEMORY:
@@ -117,9 +119,9 @@ def type_batch(batch: Batch, table: Table, *, staging: Path | None = None) -> Ty
     return TypedBatch(batch, casts, schema, path)
 
 
-def _has_foreign_zone(schema: pa.Schema) -> bool:
-    """Whether a time has a zone like +05:30, which the scan does not read."""
-    return any(pa.types.is_timestamp(f.type) and (f.type.tz or "U")[0] in "+-" for f in schema)
+def _has_foreign_time(schema: pa.Schema) -> bool:
+    """Whether a time has a zone like +05:30, or counts seconds, which the scan does not read."""
+    return any(pa.types.is_timestamp(f.type) and ((f.type.tz or "U")[0] in "+-" or f.type.unit == "s") for f in schema)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -139,9 +141,9 @@ def _cast(rows: pa.Table, casts: Mapping[str, Cast], table: Table | None = None)
                 extra[spoiled(place)] = read.column(f"?{name}")
             continue
         column = rows.column(name)
-        columns[name] = column.cast(cast.target, safe=not cast.finer) if column.type != cast.target else column
-        if cast.finer:
-            exact = pc.equal(columns[name].cast(column.type), column)
+        columns[name] = column.cast(cast.target, safe=not cast.converted) if column.type != cast.target else column
+        if cast.converted:  # what does not fit wraps around, and is another value when it is converted back
+            exact = pc.equal(columns[name].cast(column.type, safe=False), column)
             extra[spoiled(place)] = pc.fill_null(pc.invert(exact), False)
     return pa.table(columns | extra)
 
@@ -166,7 +168,7 @@ def _read_by_sql(rows: pa.Table, casts: Mapping[str, Cast], table: Table | None)
 def _view(field: pa.Field, target: pa.DataType) -> pl.Expr:
     column, kind = pl.col(field.name), _plain(field.type)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
-        return column.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+        return column.dt.convert_time_zone("UTC").cast(pl.Datetime("us", "UTC"), strict=False)
     if pa.types.is_decimal(kind):
         return column.cast(pl.Float64)
     if field.type == target and not pa.types.is_dictionary(field.type):
@@ -179,5 +181,7 @@ def polars_type(kind: pa.DataType) -> pl.DataType:
     return pl.Series(pa.array([], kind)).dtype
 
 
-def _spoiled_view(name: str, place: int) -> pl.Expr:
-    return (pl.col(name).dt.timestamp("ns") % 1000 != 0).fill_null(value=False).alias(spoiled(place))
+def _spoiled_view(field: pa.Field, place: int) -> pl.Expr:
+    column, converted = pl.col(field.name), _view(field, arrow_type("time"))
+    exact = converted.cast(pl.Datetime(_plain(field.type).unit, "UTC"), strict=False) == column
+    return (column.is_not_null() & ~exact.fill_null(value=False)).alias(spoiled(place))

@@ -54,6 +54,18 @@ def test_it_is_a_valid_document_of_every_address(document):
     assert len({*names}) == len(names)
 
 
+def test_it_names_the_headers_of_answers(workspace, document):
+    """Those of answers that have them and of no others, refusals among them."""
+    asked = [("POST", "/v1/decisions/promise", b"{}"), ("POST", "/v1/decisions/promise:batch", b"{}"),
+             ("POST", "/v2/models/promise/infer", b"{}"), ("GET", "/v1/policies", b""),
+             ("GET", "/v2/models/promise", b""), ("POST", "/v1/events/parcels", b"[]")]  # fmt: skip
+    for (method, path, _), (status, headers, _) in zip(asked, call(workspace, *asked), strict=True):
+        described = document["paths"][path.replace("events/parcels", "events/{table}")]
+        said = described[method.lower()]["responses"][str(status)].get("headers", {})
+        sent = {name for name in headers if name in (b"retrodict-served-by", b"server-timing")}
+        assert {name.lower().encode() for name in said} == sent, path
+
+
 @pytest.mark.parametrize("action", ["", ":batch"])
 def test_what_the_document_allows_is_answered_as_it_says(workspace, document, action):
     """Its own example, a real case, and a case of nulls are answered 200, in the form that the document gives."""

@@ -41,7 +41,7 @@ from retrodict.serving.http_answer import REPLAYED, RETRY, HttpAnswer, RefusedRe
 from retrodict.serving.http_request import ID_HEADER, TIME_HEADER, HttpRequest, Receive, Scope, Send, read_header
 from retrodict.serving.idempotency import Claim, RequestUnderWayError, check_request_id, request_hash
 from retrodict.serving.record_modes import Sampling, check_takes_ids, describe_mode, record_decisions
-from retrodict.serving.routes import Part, check_serves, check_written, find_route, route
+from retrodict.serving.routes import DECIDING, Part, check_serves, check_written, find_route, route
 from retrodict.serving.services import ServedFeatures
 from retrodict.serving.shared_requests import open_index
 from retrodict.serving.telemetry import Telemetry, revision_label
@@ -59,7 +59,6 @@ __all__ = ["PREPARE", "DecisionApp", "Limits"]
 PREPARE = "retrodict.prepare"
 """In a request's scope, what makes its body out of another protocol's message, once its caller may ask."""
 
-_DECIDING = ("/v1/decisions/", "/v1/models/", "/v2/models/")
 _EVERY = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 _DECISIONS = re.compile(rb"/v1/(?:decisions|models)/([^/:?]+)").match
@@ -218,7 +217,7 @@ class DecisionApp:
             failure = error
             answer = HttpAnswer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
         self.telemetry.count("requests_total", f'status="{answer.status}"')
-        decides = bool(request.parameter) and needed == "score" and scope["path"].startswith(_DECIDING)
+        decides = bool(request.parameter) and needed == "score" and scope["path"].startswith(DECIDING)
         if failure is not None and decides:
             self._note_failure(request.parameter, answer.status, failure, request.body, request.servant)
         length = str(len(answer.body)).encode()

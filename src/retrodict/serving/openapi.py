@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from retrodict.serving.routes import ROUTES, find_route, serves
+from retrodict.serving.routes import DECIDING, ROUTES, find_route, serves
 from retrodict.serving.versions import names
 
 if TYPE_CHECKING:
@@ -96,7 +96,16 @@ _HEADERS: Mapping[str, Schema] = {
                            "description": "Milliseconds after which nobody waits for the answer any more"},
     "Retrodict-Priority": {"schema": {"enum": ["normal", "batch"]},
                            "description": "batch is turned away first where there is too much to do"},
+    "X-Request-Id": {"schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[ -~]+$"},
+                     "description": "What the caller calls it, in logs and traces; it comes back with the answer"},
 }  # fmt: skip
+_ANSWER_HEADERS: Mapping[str, Schema] = {
+    "Retrodict-Served-By": {
+        "schema": {"type": "string"},
+        "description": "The worker, as its stream of the log is named",
+    },
+    "Server-Timing": {"schema": {"type": "string"}, "description": "total;dur=MS: from the request's arrival on"},
+}
 
 
 def openapi(app: DecisionApp) -> Schema:
@@ -108,6 +117,9 @@ def openapi(app: DecisionApp) -> Schema:
             scope = find_route(method, pattern)[1]
             if app.callers is not None and scope is not None:
                 titles |= {"security": [{"key": []}], "description": f"Needs a key for: {scope}"}
+            if scope == "score" and "{" in pattern and path.startswith(DECIDING):
+                for response in operation["responses"].values():
+                    response["headers"] = _ANSWER_HEADERS
             paths.setdefault(path, {})[method.lower()] = {**titles, **operation}
     return {
         "openapi": "3.1.0",
@@ -244,9 +256,14 @@ def _content(schema: Schema, kind: str = "application/json") -> Schema:
 
 
 def _asks(body: Schema, answer: Schema, *, status: int = 200, headers: list[str] | None = None) -> Schema:
-    operation = {"requestBody": {"required": True, **_content(body)}, "responses": _responses(answer, status=status)}
-    parameters = [{"name": name, "in": "header", "required": False, **_HEADERS[name]} for name in headers or ()]
-    return {**operation, **({"parameters": parameters} if parameters else {})}
+    operation: Schema = {
+        "requestBody": {"required": True, **_content(body)},
+        "responses": _responses(answer, status=status),
+    }
+    if headers:
+        operation["parameters"] = [{"name": name, "in": "header", "required": False, **_HEADERS[name]}
+                                   for name in headers]  # fmt: skip
+    return operation
 
 
 def _tells(kind: str = "application/json") -> Schema:

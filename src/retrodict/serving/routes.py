@@ -13,10 +13,13 @@ from retrodict.serving.http_request import HttpRequest
 if TYPE_CHECKING:
     from retrodict.serving.app import DecisionApp
 
-__all__ = ["ROUTES", "Part", "check_serves", "check_written", "find_route", "route", "serves"]
+__all__ = ["DECIDING", "ROUTES", "Part", "check_serves", "check_written", "find_route", "route", "serves"]
 
 Part = Literal["features", "models", "decisions"]
 """What a server may serve alone."""
+
+DECIDING = ("/v1/decisions/", "/v1/models/", "/v2/models/")
+"""Where the addresses begin that decide."""
 
 Handler = Callable[["DecisionApp", HttpRequest], Awaitable[HttpAnswer]]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -25,10 +27,9 @@ from retrodict import Project
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.durations import DAY
 from retrodict.core.errors import BusyError, InputError, InternalError, NotFoundError, RefusedError, RetryableError
-from retrodict.core.identity import digest, digest_file
+from retrodict.core.identity import digest_file
 from retrodict.learning import Scorer, score_faults, score_job
 from retrodict.learning.score_output import ScoreOutput
-from retrodict.stores._locks import FileLock
 
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
 TREES = f'recipe=Recipe("lightgbm", {SPLIT}, params={{"num_iterations": 20}})'
@@ -262,22 +263,58 @@ def test_a_resumed_job_reads_the_tables_that_it_began_with(project, tmp_path, mo
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 200
 
 
-def test_two_jobs_do_not_write_one_output(project, tmp_path):
-    """The second is told who writes; unfinished parts of another job are not thrown away without a word."""
+def test_another_job_does_not_take_an_unfinished_output(project, tmp_path):
+    """Parts of a job that was stopped are not thrown away by another one; the job itself goes on."""
     pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
-    out = tmp_path / "o.parquet"
-    how = {"input": str(tmp_path / "in.parquet"), "output": str(out), "chunk": 100}
-    lock = project.folder / "state" / "scoring"
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet"), "chunk": 100}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_job, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.models.score_files("parcel", **how)
     with pytest.raises(InputError, match="the output must not be there yet, or be this job's"):
         project.models.score_files("parcel", **how, columns=["id"])
-    (name,) = [path for path in lock.iterdir() if digest(str(out).encode())[:16] in path.name]
-    with FileLock(name, where="test", timeout_s=0), pytest.raises(BusyError, match="one writer at a time"):
-        project.models.score_files("parcel", **how)
     assert project.models.score_files("parcel", **how).scored == 200
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o", "delta:o"])
+def test_no_other_project_and_no_other_spelling_writes_an_output_that_is_being_written(project, tmp_path, name):
+    """Two projects held a lock each and wrote one file; so did two calls, one of which went through a link."""
+    kind, _, plain = name.rpartition(":")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    other = tmp_path / "other"
+    shutil.copytree(project.folder, other)
+    pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
+    prefix = f"{kind}:" if kind else ""
+
+    def score(p, output):
+        return p.models.score_files("parcel", input=str(tmp_path / "in.parquet"), output=output, chunk=100)
+
+    begun, ran = threading.Event(), score_job._run
+
+    def slow(*options):
+        begun.set()
+        ended.wait(60)
+        return ran(*options)
+
+    ended, results = threading.Event(), []
+    clock = SimulatedClock(START + DAYS * DAY)
+    with pytest.MonkeyPatch.context() as patch, Project(other, actor="bo", clock=clock) as second:
+        patch.setattr(score_job, "_run", slow)
+        output = f"{prefix}{tmp_path / 'real' / plain}"
+        job = threading.Thread(target=lambda: results.append(score(project, output)))
+        job.start()
+        assert begun.wait(60)
+        try:
+            for p in (project, second):
+                for folder in ("real", "link", "real/../link"):
+                    with pytest.raises(BusyError, match=r"one writer at a time.* got 'process \d+ since"):
+                        score(p, f"{prefix}{tmp_path}/{folder}/{plain}")
+        finally:
+            ended.set()
+            job.join()
+    assert results[0].scored == 200
+    assert not [path.name for path in (tmp_path / "real").iterdir() if path.name.startswith(".")]
 
 
 def test_a_full_disk_is_said_and_the_job_goes_on_later(project, tmp_path, monkeypatch):

@@ -35,6 +35,19 @@ print("ready", flush=True)
 sys.stdin.readline()
 """
 
+TAKE_IN_TURNS = """
+import sys, time
+from pathlib import Path
+from retrodict.stores._locks import FileLock
+folder = Path(sys.argv[1])
+print("ready", flush=True)
+for _ in range(int(sys.argv[2])):
+    with FileLock(folder / "turn", where="it", timeout_s=60, temporary=True):
+        (folder / "inside").touch(exist_ok=False)
+        (folder / "inside").unlink()
+print("over", flush=True)
+"""
+
 HOLD_RECORDS = """
 import sys
 from pathlib import Path
@@ -110,6 +123,18 @@ def test_a_busy_table_names_the_process_that_holds_it(start, tmp_path):
     assert tables.write("other", rows) == 0
     holder.kill()
     assert tables.write("t", rows) == 0
+
+
+def test_a_lock_that_goes_with_its_holder_is_held_by_one_at_a_time(start, tmp_path):
+    """Each holder removes the file on which others wait: none of them may go in by the removed one."""
+    takers = [start(TAKE_IN_TURNS, tmp_path, 400) for _ in range(4)]
+    assert [(taker.line(), taker.line()) for taker in takers] == [("ready", "over")] * 4
+    assert not list(tmp_path.iterdir())
+    lock = FileLock(tmp_path / "turn", where="it", timeout_s=0, temporary=True)
+    with pytest.raises(BusyError, match=f"process {os.getpid()} since"):
+        FileLock(tmp_path / "turn", where="it", timeout_s=0, temporary=True)
+    lock.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_waiting_for_busy_records_succeeds(start, tmp_path):

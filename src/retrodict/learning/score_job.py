@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError, InternalError, RetrodictError, RetryableError, check_known
-from retrodict.core.identity import canonical_json, content_hash, digest, digest_file
+from retrodict.core.identity import canonical_json, content_hash, digest_file
 from retrodict.core.kinds import column_word
 from retrodict.core.statistics.drift import psi
 from retrodict.data.checks import Check
@@ -112,9 +112,10 @@ def score_files(
     check_known(engine, ("processes", "ray"), "an engine must be one that scores", where="score", what="engine",
                 error=InputError)  # fmt: skip
     options = columns, chunk, (jobs, engine), progress
-    lock = scorer.workspace.root / "state" / "scoring" / f"{digest(str(place.target).encode())[:16]}.lock"
     try:
-        with FileLock(lock, where=f"score, {place.target}", timeout_s=1.0):
+        target = place.target.resolve()  # one lock for every spelling of it and for every project
+        lock = target.with_name(f".{target.name}.lock")
+        with FileLock(lock, where=f"score, {place.target}", timeout_s=1.0, temporary=True):
             return _score_into(place, scorer, source, options, began)
     except RetrodictError:  # some are errors of the system, too
         raise

@@ -28,45 +28,30 @@ class FileLock(Closing):
     """An exclusive lock on a file, held from construction to ``close``.
 
     Threads of one process exclude each other as well: every lock has an open file of its own. The file is made if
-    needed and never removed (removing it would let two hold "the" lock). If another still holds it after ``timeout_s``
-    seconds, BusyError names its process.
+    needed and stays, or goes with a lock that is ``temporary``: its holder removes it, and who waited for a file that
+    was removed opens the new one (else two would hold "the" lock). All who lock a path must agree on which it is. If
+    another still holds it after ``timeout_s`` seconds, BusyError names its process.
     """
 
-    def __init__(self, path: Path, *, where: str, timeout_s: float) -> None:
+    def __init__(self, path: Path, *, where: str, timeout_s: float, temporary: bool = False) -> None:
         make_folder(path.parent)
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._wait(where, timeout_s)
-            note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
-            with suppress(OSError):  # a full disk: the lock holds without its note
-                os.ftruncate(self._descriptor, 0)
-                os.pwrite(self._descriptor, note, 0)
-        except BaseException:
-            os.close(self._descriptor)
-            self._descriptor = None
-            raise
-        _HELD.add(self)
-
-    def _wait(self, where: str, timeout_s: float) -> None:
-        assert self._descriptor is not None
-        end, pause = time.monotonic() + timeout_s, 0.001
-        while True:
+        self._temporary = path.absolute() if temporary else None
+        self._descriptor: int | None = None
+        end = time.monotonic() + timeout_s
+        while self._descriptor is None:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                left = end - time.monotonic()
-                if left <= 0:
-                    holder = os.pread(self._descriptor, 200, 0).decode("ascii", "replace")
-                    raise BusyError(
-                        f"there must be one writer at a time, and the wait of {timeout_s:g} s is over",
-                        where=where,
-                        got=holder or "a process that has just begun",
-                        remedy="Wait for it, or end that process",
-                    ) from error
-                time.sleep(min(pause, left))
-                pause = min(pause * 2, 0.025)
-            else:
-                return
+                _wait(descriptor, where, timeout_s, end)
+                if not temporary or _is_at(path, descriptor):
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+        note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
+        with suppress(OSError):  # a full disk: the lock holds without its note
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, note, 0)
+        _HELD.add(self)
 
     def close(self) -> None:
         """Let go; a second call does nothing."""
@@ -74,7 +59,7 @@ class FileLock(Closing):
             descriptor, self._descriptor = self._descriptor, None
             _HELD.discard(self)
             with suppress(OSError):
-                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, 0) if self._temporary is None else self._temporary.unlink()
             os.close(descriptor)
 
     def _forget(self) -> None:
@@ -82,6 +67,34 @@ class FileLock(Closing):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _wait(descriptor: int, where: str, timeout_s: float, end: float) -> None:
+    pause = 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            left = end - time.monotonic()
+            if left <= 0:
+                holder = os.pread(descriptor, 200, 0).decode("ascii", "replace")
+                raise BusyError(
+                    f"there must be one writer at a time, and the wait of {timeout_s:g} s is over",
+                    where=where,
+                    got=holder or "a process that has just begun",
+                    remedy="Wait for it, or end that process",
+                ) from error
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, 0.025)
+        else:
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 def _forget_all() -> None:

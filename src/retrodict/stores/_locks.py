@@ -42,15 +42,16 @@ class FileLock(Closing):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 _wait(descriptor, where, timeout_s, end)
-                if not temporary or _is_at(path, descriptor):
-                    self._descriptor = descriptor
+                if temporary and not _is_at(path, descriptor):
+                    continue
+                note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
+                with suppress(OSError):  # a full disk: the lock holds without its note
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, note, 0)
+                self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
-        note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
-        with suppress(OSError):  # a full disk: the lock holds without its note
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, note, 0)
         _HELD.add(self)
 
     def close(self) -> None:

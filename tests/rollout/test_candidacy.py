@@ -196,6 +196,53 @@ def test_a_reviewed_challenger_goes_on_as_a_canary_and_then_becomes_the_champion
         assert stage(again.challengers) == "promoted"
 
 
+def test_a_canary_that_was_rolled_back_is_said_to_be_until_it_is_added_anew(people, root):
+    """Its list said that it may be promoted, which a rollout then refused. An abort is no rollback."""
+    ana, ben, cleo = people
+    define(root, CAREFUL)
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    review_both(ben, cleo)
+    with Project(root, actor="ana") as again:
+        again.challengers.promote("promise", "newer", reason="as reviewed")
+        again.rollouts.abort("promise", reason="not today")
+        assert stage(again.challengers) == "may be promoted"
+        again.challengers.promote("promise", "newer", reason="as reviewed")
+        back = again.rollback("promise", reason="worse").revision
+        assert stage(again.challengers) == f"rolled back by revision {back}"
+        assert again.challengers.list()[0].to_dict()["rolled_back"] == back
+        with pytest.raises(RefusedError, match=f"rolled back from by revision {back}"):
+            again.challengers.promote("promise", "newer", reason="once more")
+        again.challengers.add("promise", "newer", model="late_parcel@2", reason="mended upstream")
+        assert stage(again.challengers) == "evidence due"
+
+
+def test_a_champion_that_was_rolled_back_is_said_to_be(people, root):
+    ana, ben, cleo = people
+    ana.add("promise", "newer", model="late_parcel@2", reason="test")
+    ana.report("promise", "newer")
+    review_both(ben, cleo)
+    with Project(root, actor="ana") as again:
+        again.challengers.promote("promise", "newer", reason="as reviewed")
+        back = again.rollback("promise", reason="worse").revision
+        assert stage(again.challengers) == f"rolled back by revision {back}"
+        again.deploy("promise", model="late_parcel@2", reason="it was the data")
+        assert stage(again.challengers) == "promoted"
+
+
+def test_a_shadow_ends_with_the_rollout_that_makes_it_the_champion(people, root):
+    """It went on, compared with itself; one that decides otherwise goes on."""
+    define(root, CAREFUL)
+    with Project(root, actor="ana") as again:
+        for name, how in (("newer", {"model": "late_parcel@2"}), ("aside", {"other": "strict"})):
+            again.challengers.start_shadow("promise", name=name, **how, reason="test")
+        again.rollouts.start("careful", "late_parcel@2", reason="now")
+        deployment = current(again.workspace)["promise"].deployment
+        assert [one["name"] for one in deployment.shadows] == ["newer", "aside"]
+        again.rollouts.promote("promise", reason="now")
+        assert [one["name"] for one in current(again.workspace)["promise"].deployment.shadows] == ["aside"]
+
+
 def test_a_canary_waits_where_a_review_is_missing_by_then(people, root, monkeypatch):
     """Newer evidence: no promotion by the controller or by hand, and on when the reviews of it are there."""
     monkeypatch.setattr(ladder, "gather", lambda *_: SimpleNamespace(judge=lambda *_: []))  # all is shown

@@ -19,7 +19,7 @@ from retrodict.core.errors import RefusedError, check_known, check_reason
 from retrodict.core.identity import canonical_json, content_hash, short
 from retrodict.decisions.loader import load_policy
 from retrodict.ledger import Entry
-from retrodict.registry import TARGET, Deployment, Revision, history
+from retrodict.registry import TARGET, Deployment, Revision, history, mark_of, rolled_back
 from retrodict.rollout.report import ChallengerReport
 from retrodict.rollout.rescore import Challenger, check_features, compared_policy
 from retrodict.workspace import Workspace
@@ -54,6 +54,8 @@ class Candidacy(Shown):
         ``by``, ``reason``, ``emergency``, ``evidence``, ``revision``.
     canary : str or None
         Rollout that lets it decide a share of the units now.
+    rolled_back : int or None
+        Revision that rolled it back, as a canary or as the champion, if nobody has brought it in again since.
     """
 
     policy: str
@@ -63,6 +65,7 @@ class Candidacy(Shown):
     reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
     promotion: dict[str, Any] | None = None
     canary: str | None = None
+    rolled_back: int | None = None
 
     @property
     def due(self) -> list[str]:
@@ -71,7 +74,9 @@ class Candidacy(Shown):
 
     @property
     def stage(self) -> str:
-        """What comes next, or that it was promoted."""
+        """What comes next, or how it ended."""
+        if self.rolled_back is not None:
+            return f"rolled back by revision {self.rolled_back}"
         if self.promotion is not None:
             late = self.promotion["emergency"] and self.due
             return f"promoted in an emergency: {' and '.join(self.due)} review due" if late else "promoted"
@@ -103,6 +108,7 @@ class Candidacy(Shown):
 def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candidacy]:
     """Challengers that were added, of one policy or of all, as signed entries and revisions say."""
     states: dict[str, Candidacy] = {}
+    added: dict[str, int] = {}
     entries = workspace.ledger.vouched(_PREFIX)
     events: list[Entry | Revision] = sorted(
         [*entries, *(history(workspace) if entries else [])], key=lambda event: event.time
@@ -113,6 +119,7 @@ def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candida
             continue
         facts, key = entry.payload, entry.object_id
         if entry.action == "challenger.add":
+            added[key] = entry.time
             states[key] = Candidacy(facts["policy"], Challenger(**facts["challenger"]), entry.actor)
         elif key in states:
             one = states[key]
@@ -124,7 +131,16 @@ def candidacies(workspace: Workspace, policy: str | None = None) -> list[Candida
                 states[key] = replace(one, reviews={**one.reviews, facts["role"]: {**facts, **note}})
             elif entry.action == "challenger.promote":
                 states[key] = replace(one, promotion={**facts, **note})
-    return [one for one in states.values() if policy in (None, one.policy)]
+    revisions = [event for event in events if isinstance(event, Revision)]
+    return [_marked(one, added[key], [event for event in revisions if event.deployment.policy == one.policy])
+            for key, one in states.items() if policy in (None, one.policy)]  # fmt: skip
+
+
+def _marked(one: Candidacy, added: int, revisions: Sequence[Revision]) -> Candidacy:
+    """Candidacy with the rollback since it was added, if that stands."""
+    mark = mark_of(rolled_back(revisions), one.challenger.policy_version, one.challenger.model)
+    later = any(event.revision == mark and event.time > added for event in revisions)
+    return replace(one, rolled_back=mark if later else None)
 
 
 def _after(one: Candidacy, revision: Revision) -> Candidacy:

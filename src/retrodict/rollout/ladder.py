@@ -314,8 +314,10 @@ def _promote(workspace: Workspace, revision: Revision, reason: str) -> Revision:
         target = next(one for one in history(workspace, deployment.policy) if one.revision == split["back"])
         champion = restored(workspace, deployment, target)
         return change(workspace, champion, action="rollback", reason=reason, after=revision.revision)
-    around: dict[str, Any] = {"split": None, "restores": None, "guards": {}}
-    champion = replace(deployment, **split["candidate"], previous=deployment.target, **around)
+    new = (deployment.policy, split["candidate"]["model"])
+    shadows = [one for one in deployment.shadows if (one["policy"], one["model"]) != new]  # not compared with itself
+    state: dict[str, Any] = {"split": None, "restores": None, "guards": {}, "shadows": shadows}
+    champion = replace(deployment, **split["candidate"], previous=deployment.target, **state)
     return change(workspace, champion, action="promote", reason=reason, after=revision.revision)
 
 

@@ -245,7 +245,9 @@ def test_only_decisions_of_revisions_with_the_shadow_are_looked_at(project, root
     assert len(results(project)) == 9
     (one,) = project.challengers.shadow_report("promise").shadows
     assert not one.running
-    assert one.report.champions == {"late_parcel@2": 5, "late_parcel@1": 4}
+    assert one.report.champions == {"late_parcel@1": 4}
+    assert (one.by_itself, one.report.decisions, one.waiting) == (5, 4, 0)  # it would have agreed with itself
+    assert one.to_dict()["by_itself"] == 5
 
 
 def test_what_cannot_look_on_is_refused(project):

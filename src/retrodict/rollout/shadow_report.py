@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import combinations
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import check_known
+from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import read_decisions
-from retrodict.registry import history
+from retrodict.registry import TARGET, Deployment, history
 from retrodict.rollout.pairs import PAIRS, pairs_table
 from retrodict.rollout.report import ChallengerReport, report_pairs
 from retrodict.rollout.rescore import Challenger, champion_of, compared_policy
@@ -33,8 +35,9 @@ class ShadowTally:
     report : ChallengerReport
     running : bool
         Whether it looks on now.
-    waiting, dropped : int
-        Decisions without a result yet, and those it was too slow for.
+    waiting, dropped, by_itself : int
+        Decisions without a result yet, those it was too slow for, and those that its own version and rules have made:
+        comparing these would show agreement that is none.
     pairs : pyarrow.Table
         A row per decision, see :data:`~retrodict.rollout.pairs.PAIRS`.
     """
@@ -43,11 +46,13 @@ class ShadowTally:
     running: bool
     waiting: int
     dropped: int
+    by_itself: int
     pairs: pa.Table
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        return {**self.report.to_dict(), "running": self.running, "waiting": self.waiting, "dropped": self.dropped}
+        return {**self.report.to_dict(), "running": self.running, "waiting": self.waiting, "dropped": self.dropped,
+                "by_itself": self.by_itself}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -76,9 +81,9 @@ class ShadowReport(Shown):
             return [f"No shadow of {self.policy} has looked on. Start one with: retrodict shadow start {self.policy}"]
         lines = [
             (one.report.challenger.name, "yes" if one.running else "no", one.report.decisions, one.waiting, one.dropped,
-             number(one.report.agreement.value), one.report.verdict) for one in self.shadows
+             one.by_itself, number(one.report.agreement.value), one.report.verdict) for one in self.shadows
         ]  # fmt: skip
-        columns = ("shadow", "runs", "decisions>", "waiting>", "dropped>", "agreement>", "verdict")
+        columns = ("shadow", "runs", "decisions>", "waiting>", "dropped>", "its own>", "agreement>", "verdict")
         pairs = [(one["first"], one["second"], one["requests"], number(one["disagreement"]), number(one["correlation"]))
                  for one in self.diversity]  # fmt: skip
         blocks: list[Block | None] = [Grid(columns, lines)]
@@ -126,10 +131,17 @@ def report_shadows(
             if result.shadow in results:
                 results[result.shadow][result.id] = result
     expected: Counter[str] = Counter()
+    by_itself: Counter[str] = Counter()
+    is_own = lru_cache(maxsize=None)(partial(_is_own, workspace))
     records: dict[str, list[Any]] = {key: [] for key in every}
     for logged in read_decisions(workspace, policy=policy):
         for key, _ in revisions.get(logged.record.revision, ()):
             if key in every:
+                record, shadow = logged.record, every[key]
+                same = (record.policy, record.model) == (shadow.policy, shadow.model)
+                if same and is_own(shadow, record.policy_version, record.code):
+                    by_itself[key] += 1
+                    continue
                 expected[key] += 1
                 if logged.record.id in results[key]:
                     records[key].append(logged.record)
@@ -140,8 +152,18 @@ def report_shadows(
             PAIRS.empty_table()  # fmt: skip
         report = report_pairs(workspace, definition, every[key], pairs, now=now)
         waiting = max(expected[key] - len(part) - dropped[key], 0)
-        tallies.append(ShadowTally(report, key in running, waiting, dropped[key], pairs))
+        tallies.append(ShadowTally(report, key in running, waiting, dropped[key], by_itself[key], pairs))
     return ShadowReport(policy, tallies, _diversity(results, every))
+
+
+def _is_own(workspace: Workspace, shadow: Challenger, policy_version: str, code: str) -> bool:
+    """Whether a decision of the shadow's model was made by the shadow's rules; the recipe of its model may differ."""
+    if policy_version == shadow.policy_version:
+        return True
+    mine = {name: getattr(shadow, name) for name in TARGET}
+    old, new = (load_policy(workspace, Deployment(shadow.policy, **facts))
+                for facts in (mine, {**mine, "policy_version": policy_version, "code": code}))  # fmt: skip
+    return replace(old, model=new.model).version == new.version
 
 
 def _diversity(

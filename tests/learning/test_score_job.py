@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +52,11 @@ def expected(project):
 def by_id(path):
     table = pq.read_table(path)
     return dict(zip(table.column("id").to_pylist(), table.column("score").to_pylist(), strict=True))
+
+
+def copy_project(project, folder):
+    """By another process: a file of SQLite that is opened and closed in this one loses the locks that it holds."""
+    subprocess.run(["cp", "-r", project.folder, folder], check=True)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -276,6 +280,33 @@ def test_another_job_does_not_take_an_unfinished_output(project, tmp_path):
     assert project.models.score_files("parcel", **how).scored == 200
 
 
+def test_a_job_of_another_project_is_not_gone_on_with_on_other_rows_of_the_same_number(project, tmp_path):
+    """Copies of a project have the same model, and versions with one number may hold other rows: features would mix."""
+    copies = [tmp_path / "left", tmp_path / "right"]
+    for place, copy in enumerate(copies):
+        copy_project(project, copy)
+        if place:
+            with Project(copy, actor="bo", clock=SimulatedClock(START + DAYS * DAY)) as p:
+                late = rows().slice(0, 5)
+                p.data.ingest("parcels", late.set_column(0, "id", pa.array([f"new{i}" for i in range(5)])))
+    with Project(copies[0], actor="ana", clock=SimulatedClock(START + DAYS * DAY)) as p:
+        p.data.ingest("parcels", rows().slice(5, 5).set_column(0, "id", pa.array([f"old{i}" for i in range(5)])))
+    pq.write_table(rows().slice(11, 180), tmp_path / "in.parquet")
+    how = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "o.parquet"), "chunk": 100}
+    left, right = (Project(copy, actor="ana", clock=SimulatedClock(START + DAYS * DAY)) for copy in copies)
+    with pytest.MonkeyPatch.context() as patch, left, right:
+        patch.setattr(score_job, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            left.models.score_files("parcel@1", **how)
+        patch.undo()
+        with pytest.raises(InputError, match="must not be there yet, or be this job's"):
+            right.models.score_files("parcel@1", **how)
+        assert left.models.score_files("parcel@1", **how).scored == 180
+        with pytest.raises(InputError, match=r"must be written by one project.*a job that the ledger does not have"):
+            right.models.score_files("parcel@1", **how)
+        assert right.models.score_files("parcel@1", **how, replace=True).scored == 180
+
+
 @pytest.mark.parametrize("name", ["o.parquet", "o", "delta:o"])
 def test_no_other_project_and_no_other_spelling_writes_an_output_that_is_being_written(project, tmp_path, name):
     """Two projects held a lock each and wrote one file; so did two calls, one of which went through a link."""
@@ -283,7 +314,7 @@ def test_no_other_project_and_no_other_spelling_writes_an_output_that_is_being_w
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     other = tmp_path / "other"
-    shutil.copytree(project.folder, other)
+    copy_project(project, other)
     pq.write_table(rows().slice(0, 200), tmp_path / "in.parquet")
     prefix = f"{kind}:" if kind else ""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import cycle
 from multiprocessing import get_context
 from operator import itemgetter
@@ -143,7 +144,8 @@ def _score_into(place: ScoreOutput, scorer: Scorer, source: Any, options: tuple[
         place = place.of(job)
         if (done := place.finished(scorer.workspace.ledger, job)) is not None:
             return done
-        versions = place.begin(job, scorer.versions, [*columns, *scorer.outputs, MODEL])
+        names = [*columns, *scorer.outputs, MODEL]
+        versions = place.begin(job, scorer.versions, names, partial(_digest_of, scorer.workspace))
         work = (scorer.workspace.root, scorer.ref, scorer.at, columns, versions, place)
         reports, earlier = _run(batch, place, chunk, pool, work, progress)
         batch.check_unchanged()
@@ -176,6 +178,11 @@ def _opened(workspace: Workspace, source: Any) -> Any:
     number = int(version) if version else None
     columns = [column for column in workspace.tables.schema(name, number).names if not column.startswith("_")]
     return workspace.tables.batches(name, number, columns=columns)
+
+
+def _digest_of(workspace: Workspace, name: str, version: int) -> str:
+    """What a version of a table is known by, in any project: SHA-256 of its entry in the log, "" once that is gone."""
+    return {entry.version: entry.digest for entry in workspace.tables.log_entries(name)}.get(version, "")
 
 
 def _columns_of(batch: Batch, scorer: Scorer, columns: Sequence[str] | None) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +96,10 @@ class ScoreJob(Shown):
                 Grid(("set aside for", "rows>"), reasons) if reasons else None]  # fmt: skip
 
 
+def _digests(versions: Mapping[str, int], digest_of: Callable[[str, int], str]) -> dict[str, str]:
+    return {name: digest_of(name, version) for name, version in versions.items()}
+
+
 @dataclass(frozen=True)
 class ScoreOutput:
     """Where scores go: a file, or a folder of parts. A file has its parts beside it until it is whole.
@@ -149,6 +153,10 @@ class ScoreOutput:
         same = self._holds(digests) and any(counts.items() <= entry.items() for entry in entries)
         if not same and self.replace:
             return None
+        if not entries:  # its tables may be others under the same numbers
+            raise InputError("an output must be written by one project", where="score",
+                             got=f"{self.target}, a job that the ledger does not have",
+                             remedy="Choose another one, or say replace")  # fmt: skip
         if not same:
             raise InputError("the output must be as this job wrote it, and was altered since", where="score",
                              got=str(self.target), remedy="Say replace to write it again")  # fmt: skip
@@ -162,21 +170,25 @@ class ScoreOutput:
         files = [self.target] if self.single else sorted(self.parts.glob("part-*.parquet"))
         return [file for file in files if file.is_file()]
 
-    def begin(self, job: str, versions: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    def begin(
+        self, job: str, versions: Mapping[str, int], names: Sequence[str], digest_of: Callable[[str, int], str]
+    ) -> dict[str, int]:
         """Versions of tables: these, or those of a call for the same job that did not come to its end.
 
-        ``names``: columns that are going to be written.
+        ``names``: columns that are going to be written. ``digest_of``: what the version of a table is known by; a call
+        from another project, where the number is that of other rows, is another job.
         """
         note = self.parts / _BEGUN
         with suppress(OSError, ValueError, KeyError):
             state = json.loads(note.read_text())
-            if state["job"] == job:
+            if state["job"] == job and state["digests"] == _digests(state["versions"], digest_of):
                 return dict(state["versions"])
         self._check_free(names)
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
         self.parts.mkdir(parents=True)
-        place_file(note, json.dumps({"job": job, "versions": dict(versions)}).encode())
+        digests = _digests(versions, digest_of)
+        place_file(note, json.dumps({"job": job, "versions": dict(versions), "digests": digests}).encode())
         return dict(versions)
 
     def _check_free(self, names: Sequence[str]) -> None:
